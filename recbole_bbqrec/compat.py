@@ -1,0 +1,47 @@
+"""What RecBole 1.2.1 needs in order to run on current NumPy and torch.
+
+Imported first by the package. RecBole's ``Config`` reads NumPy aliases that NumPy 2 removed
+(``float_``, ``complex_``, ``unicode_``); they are put back where they are missing. RecBole's
+use of ``torch.cuda.amp.GradScaler`` warns once an epoch; that one message is silenced. Safe
+loading in torch is left as it is: see :mod:`recbole_bbqrec.trainer.checkpoint`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+
+import numpy as np
+
+RECBOLE_VERSION = "1.2.1"
+
+_ALIASES = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}
+for _name, _type in _ALIASES.items():
+    if _name not in np.__dict__:
+        setattr(np, _name, _type)
+
+warnings.filterwarnings(
+    "ignore", message=r".*torch\.cuda\.amp\.GradScaler.*", category=FutureWarning
+)
+# RecBole fills missing values through chained assignment, which works with the pandas we require.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+# thop, imported by RecBole for FLOP counts that we do not ask for, still uses distutils.
+warnings.filterwarnings("ignore", message=r".*distutils.*", category=DeprecationWarning)
+
+
+def require_recbole() -> None:
+    """Raise an ImportError that says what to install when RecBole is absent or another version."""
+    instruction = f"pip install --no-deps recbole=={RECBOLE_VERSION}"
+    if importlib.util.find_spec("recbole") is None:
+        raise ImportError(
+            f"recbole_bbqrec needs RecBole {RECBOLE_VERSION}, which is not installed. On Python "
+            "3.12 and newer pip cannot install it as a dependency (its ray pin has no wheel "
+            f"there); its other requirements are already in place, so run: {instruction}"
+        )
+    import recbole
+
+    if recbole.__version__ != RECBOLE_VERSION:
+        raise ImportError(
+            f"recbole_bbqrec needs RecBole {RECBOLE_VERSION}; version {recbole.__version__} is "
+            f"installed. Run: {instruction}"
+        )

@@ -1,0 +1,151 @@
+"""RecBole's sequential data set with multi-modal item features beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
+from recbole.utils.enum_type import FeatureType
+
+from recbole_bbqrec.data.features import ModalityFeatures, load_modality
+from recbole_bbqrec.errors import UserError
+
+_RESERVED = "id"  # the learnable ID signal, which has no file
+
+
+class MultiModalDataset(SequentialDataset):
+    """A :class:`SequentialDataset` that also holds the features named in ``modalities``.
+
+    Ids, vocabulary and split are those of the plain class: features are read after the ids are
+    final and aligned by raw token. The parts of a split share the matrices (RecBole copies a
+    data set shallowly). A pickled data set leaves them out and reads them again when loaded, so
+    that it never carries a stale encoder's output.
+    """
+
+    inter_feat: Interaction
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._features = self._load_features()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities in configured order."""
+        return tuple(self._features)
+
+    @property
+    def item_tokens(self) -> list[str]:
+        """Raw token of each internal item id; index 0 is ``[PAD]``."""
+        return [str(token) for token in self.field2id_token[self.iid_field]]
+
+    def item_features(self, name: str) -> ModalityFeatures:
+        """Features of one configured modality, aligned with internal item ids.
+
+        Raises:
+            UserError: the modality is not configured.
+        """
+        if name not in self._features:
+            raise UserError(
+                f"Modality {name!r} is not loaded; `modalities` is {list(self._features)}. "
+                f"Add {name!r} to `modalities` in the data set's YAML."
+            )
+        return self._features[name]
+
+    def _load_features(self) -> dict[str, ModalityFeatures]:
+        names = check_modalities(self.config["modalities"])
+        tokens = self.item_tokens
+        return {
+            name: load_modality(self.dataset_path, self.dataset_name, name, tokens)
+            for name in names
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.pop("_features", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._features = self._load_features()
+
+    def copy(self, new_inter_feat: Interaction) -> MultiModalDataset:
+        """RecBole's shallow copy, spelt out: ``copy.copy`` would read the features again."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.inter_feat = new_inter_feat
+        return other
+
+    def data_augmentation(self) -> None:
+        """One row per prefix of each user, as RecBole makes them, without its Python loops.
+
+        Identical to the parent's result; columns it does not handle go to the parent.
+        """
+        simple = {FeatureType.TOKEN, FeatureType.FLOAT}
+        numerical = self.config["numerical_features"] or []
+        fields = list(self.inter_feat)
+        if any(self.field2type[f] not in simple or f in numerical for f in fields):
+            super().data_augmentation()
+            return
+        self._aug_presets()
+        self._check_field("uid_field", "time_field")
+        self.sort(by=[self.uid_field, self.time_field], ascending=True)
+
+        users = self.inter_feat[self.uid_field].numpy()  # [n_events], grouped by user
+        first, target = _prefix_rows(users)
+        start = np.maximum(first, target - self.max_item_list_len)  # [n_rows]
+        length = torch.from_numpy(target - start)  # [n_rows]
+        offsets = torch.arange(self.max_item_list_len)  # [T]
+        inside = offsets < length[:, None]  # [n_rows, T]
+        index = (torch.from_numpy(start)[:, None] + offsets)[inside]  # [n_history_events]
+
+        lists: dict[str, torch.Tensor] = {self.item_list_length_field: length}
+        for name in fields:
+            if name == self.uid_field:
+                continue
+            values = self.inter_feat[name]  # [n_events]
+            column = torch.zeros(inside.shape, dtype=values.dtype)  # [n_rows, T]
+            column[inside] = values[index]
+            lists[getattr(self, f"{name}_list_field")] = column
+        rows = self.inter_feat[target]
+        rows.update(Interaction(lists))
+        self.inter_feat = rows
+
+
+def check_modalities(value: object) -> list[str]:
+    """Return ``modalities`` as a list of names; None means no modality.
+
+    Raises:
+        UserError: it is not a list of distinct names, or names the reserved signal ``id``.
+    """
+    if value is None:
+        return []
+    expected = "expected a list of modality names such as [text, image], or an empty list"
+    if not isinstance(value, (list, tuple)):
+        hint = "; on the command line write --modalities=\"['text']\""
+        raise UserError(f"modalities is {value!r}; {expected}{hint}.")
+    for name in value:
+        if not isinstance(name, str) or not name:
+            raise UserError(f"modalities holds {name!r}; {expected}.")
+    if _RESERVED in value:
+        raise UserError(
+            f"modalities holds {_RESERVED!r}, the name of the learnable ID signal, which has no "
+            f"feature file; {expected}."
+        )
+    if len(set(value)) != len(value):
+        raise UserError(f"modalities is {list(value)}, which repeats a name; {expected}.")
+    return list(value)
+
+
+def _prefix_rows(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For events grouped by user: each row's first event of the user and its target event.
+
+    Both int64 [n_rows], indices into the events; every event but a user's first is a target.
+    """
+    same = users[1:] == users[:-1]  # [n_events - 1]
+    target = np.flatnonzero(same) + 1
+    begins = np.flatnonzero(np.concatenate([[True], ~same]))  # [n_users]
+    first = begins[np.searchsorted(begins, target, side="right") - 1]
+    return first.astype(np.int64), target.astype(np.int64)

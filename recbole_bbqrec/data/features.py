@@ -1,0 +1,232 @@
+"""One modality's feature matrix: read, check and align with the item vocabulary.
+
+A modality lives beside the interactions as two files, and optionally a third:
+
+* ``<Dataset>.<modality>.npy``: matrix [rows, dim], float16 or float32;
+* ``<Dataset>.<modality>.items.txt``: the raw item token of each row, one per line;
+* ``<Dataset>.features.yaml``: per modality what the numbers are (encoder, dimension, recipe).
+
+Rows are matched to items by raw token, never by position, after the framework has fixed its
+internal ids. The item vocabulary is therefore the same with and without features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from recbole_bbqrec.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_ROWS = 4096  # bounds the memory of the finiteness check on a memory-mapped matrix
+
+
+@dataclass(frozen=True)
+class ModalityFeatures:
+    """The features of one modality, aligned with internal item ids.
+
+    Attributes:
+        name: the modality, as configured.
+        matrix: float16 or float32 [n_items, dim], the dtype of the file; row 0 ([PAD]) and the
+            rows of items without this modality are zero.
+        present: bool [n_items], whether the item has this modality.
+        fingerprint: 16 hex characters, SHA-256 over the matrix file and the item list.
+        metadata: what ``<Dataset>.features.yaml`` says about this modality; empty without it.
+    """
+
+    name: str
+    matrix: torch.Tensor
+    present: torch.Tensor
+    fingerprint: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dim(self) -> int:
+        """Width of one item's feature vector."""
+        return int(self.matrix.shape[1])
+
+
+def load_modality(
+    directory: str | os.PathLike[str],
+    dataset: str,
+    modality: str,
+    item_tokens: list[str],
+    expected_dim: int | None = None,
+) -> ModalityFeatures:
+    """Load one modality of ``dataset`` for the given item vocabulary.
+
+    Args:
+        directory: the data set's folder.
+        dataset: the data set's name, the prefix of its files.
+        modality: the modality's name, for example ``text``.
+        item_tokens: raw token of each internal item id; index 0 is ``[PAD]``.
+        expected_dim: the feature width required, or None for any.
+
+    Raises:
+        UserError: a file is missing or unreadable, rows and item list do not fit, a token is
+            blank or repeated, a value is not finite, the width or dtype is not as expected, or
+            no row belongs to any item of the vocabulary.
+    """
+    folder = Path(directory)
+    matrix_path = folder / f"{dataset}.{modality}.npy"
+    items_path = folder / f"{dataset}.{modality}.items.txt"
+    _require_files(folder, dataset, modality, (matrix_path, items_path))
+    rows = _open_matrix(matrix_path)
+    tokens = read_item_list(items_path)
+    if len(tokens) != rows.shape[0]:
+        raise UserError(
+            f"{items_path} lists {len(tokens):,} items but {matrix_path.name} has "
+            f"{rows.shape[0]:,} rows; expected one line per row. Make both files again together."
+        )
+    metadata = _load_metadata(folder / f"{dataset}.features.yaml", modality)
+    _check_dim(matrix_path, rows.shape[1], expected_dim, metadata)
+    _check_finite(matrix_path, rows, tokens)
+
+    row_of = {token: row for row, token in enumerate(tokens)}
+    source = np.array([row_of.get(token, -1) for token in item_tokens[1:]], dtype=np.int64)
+    ids = np.flatnonzero(source >= 0) + 1  # internal ids that have a row
+    if ids.size == 0:
+        raise UserError(
+            f"None of the {len(tokens):,} items in {items_path} occurs in data set {dataset} "
+            f"(first line: {tokens[0]!r}; the data set's first item: {item_tokens[1]!r}). "
+            "Expected raw item tokens as in the .inter file, not internal ids."
+        )
+    stored = np.float16 if rows.dtype == np.float16 else np.float32
+    matrix = np.zeros((len(item_tokens), rows.shape[1]), dtype=stored)  # [n_items, dim]
+    matrix[ids] = rows[source[ids - 1]]
+    present = torch.zeros(len(item_tokens), dtype=torch.bool)  # [n_items]
+    present[torch.from_numpy(ids)] = True
+    logger.info("%s: %s / %s items", modality, f"{ids.size:,}", f"{len(item_tokens) - 1:,}")
+    return ModalityFeatures(
+        name=modality,
+        matrix=torch.from_numpy(matrix),
+        present=present,
+        fingerprint=_fingerprint(matrix_path, items_path),
+        metadata=metadata,
+    )
+
+
+def read_item_list(path: Path) -> list[str]:
+    """Read one raw item token per line (UTF-8); blank and repeated lines are UserErrors."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); expected UTF-8, one item per line."
+        ) from error
+    tokens = [line.rstrip("\r") for line in lines]
+    if tokens and tokens[-1] == "":
+        tokens.pop()
+    if not tokens:
+        raise UserError(f"{path} is empty; expected one raw item token per line.")
+    first_line: dict[str, int] = {}
+    for number, token in enumerate(tokens, start=1):
+        if not token.strip():
+            raise UserError(f"{path}, line {number} is blank; expected a raw item token.")
+        if token in first_line:
+            raise UserError(
+                f"{path}, line {number}: item {token!r} already stands on line "
+                f"{first_line[token]}; expected every item once. Remove one of the two rows."
+            )
+        first_line[token] = number
+    return tokens
+
+
+def _require_files(folder: Path, dataset: str, modality: str, paths: tuple[Path, ...]) -> None:
+    missing = [path.name for path in paths if not path.is_file()]
+    if not missing:
+        return
+    found = sorted(path.name for path in folder.glob(f"{dataset}.*")) if folder.is_dir() else []
+    raise UserError(
+        f"Modality {modality!r} of data set {dataset}: {' and '.join(missing)} not found in "
+        f"{folder} (files there: {', '.join(found) or 'none'}). Make them with `python -m "
+        f"recbole_bbqrec prepare {dataset} --source DIR`, or drop {modality!r} from `modalities`."
+    )
+
+
+def _open_matrix(path: Path) -> np.ndarray:
+    """Memory-map the matrix; float64 is accepted and narrowed to float32 when rows are taken."""
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{path} is not a readable NumPy matrix ({error}); expected a 2-D float16 or float32 "
+            "array written by numpy.save."
+        ) from error
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or 0 in rows.shape:
+        shape = getattr(rows, "shape", "an archive")
+        raise UserError(f"{path} holds {shape}; expected a matrix [rows, dim], neither zero.")
+    if rows.dtype.kind != "f" or rows.dtype.itemsize > 8:
+        raise UserError(
+            f"{path} has dtype {rows.dtype}; expected float16 or float32. Convert it with "
+            "matrix.astype(numpy.float32)."
+        )
+    if rows.dtype.itemsize == 8:
+        logger.warning("%s is float64; it is converted to float32.", path.name)
+    return rows
+
+
+def _load_metadata(path: Path, modality: str) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    entry = content.get(modality, {}) if isinstance(content, dict) else None
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: expected a mapping from modality names to mappings.")
+    return entry
+
+
+def _check_dim(path: Path, dim: int, expected: int | None, metadata: dict[str, Any]) -> None:
+    if expected is not None and dim != expected:
+        raise UserError(
+            f"{path} has {dim} columns; expected {expected}. Encode the items again or change "
+            "the expected dimension."
+        )
+    described = metadata.get("dimension", dim)
+    if described != dim:
+        raise UserError(
+            f"{path} has {dim} columns, but the features.yaml beside it says dimension: "
+            f"{described}. One of the two is stale: encode the items again or correct the YAML."
+        )
+
+
+def _check_finite(path: Path, rows: np.ndarray, tokens: list[str]) -> None:
+    for start in range(0, rows.shape[0], _CHUNK_ROWS):
+        # Overflow to infinity is what the check looks for, so it needs no warning of its own.
+        with np.errstate(over="ignore"):
+            chunk = rows[start : start + _CHUNK_ROWS]
+            chunk = chunk.astype(np.float32) if chunk.dtype.itemsize == 8 else chunk
+        bad = np.flatnonzero(~np.isfinite(chunk).all(axis=1))
+        if bad.size:
+            row = start + int(bad[0])
+            raise UserError(
+                f"{path}, row {row} (item {tokens[row]!r}) holds a NaN or an infinity; expected "
+                "finite float32 numbers. Encode that item again, or leave out its row."
+            )
+
+
+def _fingerprint(*paths: Path) -> str:
+    """SHA-256 over the files' own digests, so that a boundary cannot move unnoticed."""
+    joined = hashlib.sha256(b"".join(bytes.fromhex(file_sha256(path)) for path in paths))
+    return joined.hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hex characters."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

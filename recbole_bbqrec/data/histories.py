@@ -1,0 +1,269 @@
+"""Training histories by user, and batches of them.
+
+RecBole turns a user with n training events into n - 1 rows, one per prefix. Here the events are
+put back together, so that one pass over a user can train all prefixes at once (``causal``), or
+each prefix can still be a row of its own (``bidirectional``). Both visit every (prefix, target)
+pair exactly once an epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from recbole_bbqrec.errors import UserError
+
+ENCODINGS = ("causal", "bidirectional")
+UNITS = ("targets", "histories")
+_BUCKET_BATCHES = 50  # batches per chunk that is sorted by length; larger pads less, mixes less
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Every user's training events in time order, users one after another.
+
+    Attributes:
+        items: int64 [n_events], internal item ids.
+        offsets: int64 [n_users + 1]; user u owns ``items[offsets[u] : offsets[u + 1]]``.
+        users: int64 [n_users], internal user ids, ascending.
+    """
+
+    items: torch.Tensor
+    offsets: torch.Tensor
+    users: torch.Tensor
+
+    @classmethod
+    def from_training_data(cls, train_dataset: Any) -> Histories:
+        """Put the events back together from RecBole's augmented training rows.
+
+        A user's first row holds the first event as its history, and every row's target is the
+        next event, so nothing is lost to MAX_ITEM_LIST_LENGTH and no held-out item can enter.
+
+        Args:
+            train_dataset: the training part of a built ``SequentialDataset``.
+
+        Raises:
+            UserError: the rows are not every prefix of a user in time order, as can happen with
+                hand-made ``benchmark_filename`` files.
+        """
+        rows = train_dataset.inter_feat
+        users = rows[train_dataset.uid_field].numpy()  # [n_rows]
+        targets = rows[train_dataset.iid_field].numpy()  # [n_rows]
+        lists = rows[f"{train_dataset.iid_field}{train_dataset.config['LIST_SUFFIX']}"].numpy()
+        lengths = rows[train_dataset.item_list_length_field].numpy()  # [n_rows]
+        order = np.argsort(users, kind="stable")  # rows of a user stay in time order
+        users, targets = users[order], targets[order]
+        last = lists[order, lengths[order] - 1]  # [n_rows], the most recent history item
+        opening = lists[order]  # [n_rows, T]
+
+        begins = np.flatnonzero(np.r_[True, users[1:] != users[:-1]][: users.size])  # [n_users]
+        follows = np.ones(users.size, dtype=bool)
+        follows[begins] = False
+        if (last[1:][follows[1:]] != targets[:-1][follows[1:]]).any():
+            raise UserError(
+                "The training rows are not consecutive prefixes of each user's sequence; "
+                "expected each row's history to end with the previous row's target. Let RecBole "
+                "split the .inter file (leave-one-out), or sort the rows of benchmark_filename."
+            )
+        first_lengths = lengths[order][begins]  # [n_users], 1 unless the rows were hand-made
+        counts = np.diff(np.r_[begins, users.size])  # [n_users], rows per user
+        offsets = np.r_[0, np.cumsum(first_lengths + counts)].astype(np.int64)
+        items = np.zeros(int(offsets[-1]), dtype=np.int64)
+        width = np.arange(lists.shape[1])
+        inside = width < first_lengths[:, None]  # [n_users, T]
+        items[(offsets[:-1, None] + width)[inside]] = opening[begins][inside]
+        rank = np.arange(users.size) - np.repeat(begins, counts)  # [n_rows], row within the user
+        items[np.repeat(offsets[:-1] + first_lengths, counts) + rank] = targets
+        return cls(
+            torch.from_numpy(items),
+            torch.from_numpy(offsets),
+            torch.from_numpy(users[begins].astype(np.int64)),
+        )
+
+    def __len__(self) -> int:
+        return int(self.users.numel())
+
+    def trained_items(self, n_items: int) -> torch.Tensor:
+        """Bool [n_items]: which items occur in some training history."""
+        seen = torch.zeros(n_items, dtype=torch.bool)
+        seen[self.items] = True
+        return seen
+
+
+def split_hash(train: Any, valid: Any, test: Any) -> str:
+    """16 hex characters that identify a leave-one-out split by its raw tokens.
+
+    SHA-256 over users sorted by token: user token, training item tokens in order, validation
+    and test item tokens. Independent of internal ids and of MAX_ITEM_LIST_LENGTH; equal for two
+    data sets exactly when they train and evaluate on the same events in the same order.
+    """
+    histories = Histories.from_training_data(train)
+    item_token = train.field2id_token[train.iid_field]
+    user_token = train.field2id_token[train.uid_field]
+    offsets = histories.offsets.tolist()
+    items = item_token[histories.items.numpy()]
+    parts: dict[int, list[list[str]]] = {}
+    for index, user in enumerate(histories.users.tolist()):
+        parts[user] = [[str(t) for t in items[offsets[index] : offsets[index + 1]]], [], []]
+    for slot, dataset in ((1, valid), (2, test)):
+        rows = dataset.inter_feat
+        pairs = zip(rows[dataset.uid_field].tolist(), rows[dataset.iid_field].tolist())
+        for user, item in pairs:
+            parts.setdefault(user, [[], [], []])[slot].append(str(item_token[item]))
+    digest = hashlib.sha256()
+    for user in sorted(parts, key=lambda internal: str(user_token[internal])):
+        fields = [[str(user_token[user])], *parts[user]]
+        digest.update("\n".join("\t".join(tokens) for tokens in fields).encode() + b"\n\n")
+    return digest.hexdigest()[:16]
+
+
+class HistoryBatch(NamedTuple):
+    """A batch of histories, right padded with item 0.
+
+    Attributes:
+        items: int64 [B, T].
+        targets: int64 [B, T]; ``targets[b, t]`` is the item to predict after
+            ``items[b, : t + 1]``, 0 where nothing is to be predicted.
+        lengths: int64 [B], number of items of each row, at least 1.
+    """
+
+    items: torch.Tensor
+    targets: torch.Tensor
+    lengths: torch.Tensor
+
+    def to(self, device: torch.device | str) -> HistoryBatch:
+        """The batch on ``device``."""
+        return HistoryBatch(*(part.to(device) for part in self))
+
+
+class HistoryBatches:
+    """Length-bucketed batches over all (prefix, target) pairs of the training histories.
+
+    ``causal``: a row is a window of at most ``max_length`` events. A longer sequence is cut into
+    overlapping windows, moved by ``max_length // 2``; targets already trained by the window
+    before are 0, so that every later target sees at least ``max_length // 2`` events.
+    ``bidirectional``: a row is one prefix cut to its last ``max_length`` events, with its single
+    target at position ``length - 1``.
+
+    With ``unit="targets"`` a batch holds about ``batch_size`` targets, so both encodings take
+    the same number of steps an epoch, that of RecBole's ``train_batch_size``; with
+    ``unit="histories"`` it holds about ``batch_size`` rows. The order is a function of
+    (seed, epoch) alone.
+    """
+
+    def __init__(
+        self,
+        histories: Histories,
+        *,
+        batch_size: int,
+        max_length: int = 20,
+        encoding: str = "causal",
+        unit: str = "targets",
+        seed: int = 0,
+    ) -> None:
+        """Raise a ValueError for an argument out of range, or when there is nothing to train."""
+        for name, value in (("batch_size", batch_size), ("max_length", max_length)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+        for name, choice, allowed in (("encoding", encoding, ENCODINGS), ("unit", unit, UNITS)):
+            if choice not in allowed:
+                raise ValueError(f"{name} is {choice!r}; expected one of {allowed}")
+        cut = _causal_windows if encoding == "causal" else _prefixes
+        self._start, self._length, self._first = cut(histories.offsets, max_length)
+        if self._start.numel() == 0:
+            raise ValueError("no user has two training events; there is nothing to predict")
+        # One event of padding, so that the gather of targets may look one place further.
+        self._events = torch.cat([histories.items, histories.items.new_zeros(1)])
+        # Size of each row in the unit of batch_size, int64 [n_rows].
+        targets = self._length - self._first
+        self._size = targets if unit == "targets" else torch.ones_like(targets)
+        self._batch_size = batch_size
+        self._seed = seed
+        self.n_targets = int(targets.sum())
+        self.n_rows = int(self._start.numel())
+
+    def __len__(self) -> int:
+        """Number of batches, the same every epoch."""
+        return min(self.n_rows, math.ceil(int(self._size.sum()) / self._batch_size))
+
+    def epoch(self, epoch_index: int) -> Iterator[HistoryBatch]:
+        """Yield the batches of one epoch; a row is never in two of them."""
+        order, bounds = self._plan(epoch_index)
+        for begin, end in bounds:
+            yield self._gather(order[begin:end])
+
+    def _plan(self, epoch_index: int) -> tuple[torch.Tensor, list[list[int]]]:
+        """Row order int64 [n_rows] and, in random order, each batch's slice of it."""
+        state = np.random.SeedSequence((self._seed, epoch_index)).generate_state(2)
+        generator = torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
+        order = torch.randperm(self.n_rows, generator=generator)
+        before = self._size[order].cumsum(0) - self._size[order]  # [n_rows]
+        chunk = before // (_BUCKET_BATCHES * self._batch_size)  # [n_rows], non-decreasing
+        # Every other chunk runs from long to short: no batch straddles a jump in length.
+        key = self._length[order] * (1 - 2 * (chunk % 2))
+        by_length = torch.sort(key, stable=True).indices
+        order = order[by_length[torch.sort(chunk[by_length], stable=True).indices]]
+        bounds = self._bounds(self._size[order].cumsum(0))  # [n_batches, 2]
+        shuffle = torch.randperm(len(self), generator=generator)
+        return order, bounds[shuffle].tolist()
+
+    def _bounds(self, filled: torch.Tensor) -> torch.Tensor:
+        """Cut rows of cumulative size ``filled`` [n_rows] into ``len(self)`` non-empty slices."""
+        n_batches = len(self)
+        number = torch.arange(n_batches + 1)
+        goal = filled[-1] * number // n_batches  # [n_batches + 1]
+        cut = torch.searchsorted(filled, goal, right=False)
+        cut[1:] += 1  # the row that reaches the goal belongs to the batch that it fills
+        # Keep at least one row per batch, first from the left and then from the right.
+        cut = torch.cummax(cut - number, 0).values + number
+        cut = torch.minimum(cut, self.n_rows - n_batches + number)
+        return torch.stack([cut[:-1], cut[1:]], dim=1)
+
+    def _gather(self, rows: torch.Tensor) -> HistoryBatch:
+        length = self._length[rows]  # [B]
+        step = torch.arange(int(length.max()))  # [T]
+        index = self._start[rows][:, None] + step  # [B, T]
+        inside = step < length[:, None]  # [B, T]
+        wanted = inside & (step >= self._first[rows][:, None])  # [B, T]
+        index = torch.where(inside, index, 0)
+        return HistoryBatch(self._events[index] * inside, self._events[index + 1] * wanted, length)
+
+
+def _causal_windows(
+    offsets: torch.Tensor, max_length: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Start, length and first trained position of each window, int64 [n_windows] each."""
+    stride = max(1, max_length // 2)
+    inputs = (offsets[1:] - offsets[:-1] - 1).clamp(min=0)  # [n_users], pairs of each user
+    extra = (inputs - max_length).clamp(min=0)
+    windows = torch.where(inputs > 0, 1 + (extra + stride - 1) // stride, 0)  # [n_users]
+    number = _ranks(windows)  # [n_windows], window within the user
+    user = torch.repeat_interleave(torch.arange(windows.numel()), windows)
+    shift = number * stride
+    length = (inputs[user] - shift).clamp(max=max_length)
+    first = torch.where(number > 0, max_length - stride, 0)
+    return offsets[:-1][user] + shift, length, first
+
+
+def _prefixes(
+    offsets: torch.Tensor, max_length: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As :func:`_causal_windows`, one row per (prefix, target) with the last position trained."""
+    inputs = (offsets[1:] - offsets[:-1] - 1).clamp(min=0)  # [n_users]
+    end = _ranks(inputs)  # [n_rows], index of the last input within the user
+    begin = (end - max_length + 1).clamp(min=0)
+    length = end - begin + 1
+    start = torch.repeat_interleave(offsets[:-1], inputs) + begin
+    return start, length, length - 1
+
+
+def _ranks(counts: torch.Tensor) -> torch.Tensor:
+    """0 .. counts[0]-1, 0 .. counts[1]-1, ...: int64 [counts.sum()]."""
+    before = counts.cumsum(0) - counts
+    return torch.arange(int(counts.sum())) - torch.repeat_interleave(before, counts)

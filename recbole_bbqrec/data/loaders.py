@@ -1,0 +1,62 @@
+"""RecBole's dataset and data loaders, built without its pickle caches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recbole.config import Config
+from recbole.data.utils import create_samplers, get_dataloader
+
+from recbole_bbqrec.errors import UserError
+
+
+def check_files(config: Config) -> None:
+    """Raise a UserError if the interaction file of the configured data set is missing."""
+    directory, name = Path(config["data_path"]), config["dataset"]
+    if (directory / f"{name}.inter").is_file() or config["benchmark_filename"]:
+        return
+    root = directory.parent
+    found = sorted(p.name for p in root.glob("*") if (p / f"{p.name}.inter").is_file())
+    have = f"Data sets there: {', '.join(found)}." if found else "There is no data set there."
+    make = (
+        f"python -m recbole_bbqrec.data.mini --output {directory}"
+        if name == "Mini"
+        else f"python -m recbole_bbqrec prepare {name} --source DIRECTORY"
+    )
+    raise UserError(
+        f"Data set `{name}` has no file {directory / (name + '.inter')}. {have} "
+        f"Choose one with --dataset, set `data_path`, or make it: {make}"
+    )
+
+
+def create_dataset(config: Config, dataset_class: type) -> Any:
+    """Read, filter and remap the data set.
+
+    Raises:
+        UserError: RecBole cannot read the files, or nothing is left after filtering.
+    """
+    try:
+        dataset = dataset_class(config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"RecBole cannot read the data set `{config['dataset']}` in {config['data_path']}: "
+            f"{error}. Check the header of its files and the options `load_col` and `*_FIELD`."
+        ) from error
+    if dataset.inter_num == 0:
+        raise UserError(
+            f"Data set `{config['dataset']}` is empty after filtering; check "
+            "`user_inter_num_interval` and `item_inter_num_interval`."
+        )
+    return dataset
+
+
+def data_loaders(config: Config, dataset: Any) -> tuple[Any, Any, Any]:
+    """Training, validation and test loaders, as RecBole's ``data_preparation`` builds them."""
+    built = dataset.build()
+    samplers = create_samplers(config, dataset, built)
+    loaders = []
+    for phase, part, sampler in zip(("train", "valid", "test"), built, samplers):
+        shuffle = config["shuffle"] if phase == "train" else False
+        loaders.append(get_dataloader(config, phase)(config, part, sampler, shuffle=shuffle))
+    return loaders[0], loaders[1], loaders[2]
