@@ -1,0 +1,85 @@
+"""Command line: ``python -m recbole_bbqrec <verb>``.
+
+``run`` trains and tests a model (``run_recbole_bbqrec.py`` is the same); ``prepare`` makes a
+data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from recbole_bbqrec.errors import UserError
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0, 2 for a user error, 130 when interrupted."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    known, rest = parser.parse_known_args(argv)
+    if known.verb is None:
+        parser.print_help()
+        return USER_ERROR
+    try:
+        if known.verb == "run":
+            return _run(known, rest)
+        if rest:
+            raise UserError(f"Cannot read the argument `{rest[0]}`; see `{known.verb} --help`.")
+        return int(known.entry(known) or 0)
+    except UserError as error:
+        _log_to_file(str(error))
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(
+            "\ninterrupted; the last finished epoch is saved. Run the same command with "
+            "--resume=auto to go on.",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    from recbole_bbqrec.data import prepare_cli
+
+    parser = argparse.ArgumentParser(prog="python -m recbole_bbqrec", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    run = verbs.add_parser(
+        "run",
+        help="train and test a model",
+        description="Train and test a model. Any option of the YAML files can be given as "
+        "--key=value (with the equals sign).",
+        allow_abbrev=False,
+    )
+    run.add_argument("--model", "-m", help="registered model, ours or RecBole's: BBQRec, SASRec, ...")
+    run.add_argument("--dataset", "-d", help="data set: <data_path>/<dataset>/<dataset>.inter")
+    run.add_argument("--config_files", default="", help='YAML files: "a.yaml b.yaml", later ones win')
+    prepare = verbs.add_parser("prepare", help="make a data set from source files")
+    prepare_cli.add_arguments(prepare)
+    prepare.set_defaults(entry=prepare_cli.main)
+    return parser
+
+
+def _run(known: argparse.Namespace, rest: list[str]) -> int:
+    from recbole_bbqrec.config import parse_overrides
+    from recbole_bbqrec.quick_start import run
+
+    overrides = parse_overrides(rest)
+    run(known.model, known.dataset, known.config_files.split(), overrides)
+    return 0
+
+
+def _log_to_file(message: str) -> None:
+    """Leave the message in the run's log file too, if the run got as far as having one."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            record = logging.LogRecord("", logging.ERROR, "", 0, message, None, None)
+            handler.emit(record)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""RecBole's Config with our defaults laid over it and our options checked.
+
+Differences from RecBole's: values from files and the command line are parsed as data (RecBole
+evaluates them as Python); unknown keys and values out of range are errors; the resolved
+configuration can be written as plain text and read back.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from recbole.config import Config
+from recbole.utils.argument_list import (
+    dataset_arguments,
+    evaluation_arguments,
+    general_arguments,
+    training_arguments,
+)
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.options import (
+    MODEL_OPTIONS,
+    RECBOLE_OPTIONS,
+    RUN_OPTIONS,
+    check_known,
+    check_values,
+)
+from recbole_bbqrec.properties_files import overlay_files
+from recbole_bbqrec.registry import get_model, is_ours
+
+#: Keys that RecBole reads but lists in none of its files.
+_UNLISTED = {"model", "dataset", "config_files", "reg_weight", "reg_weights"}
+#: Values that RecBole derives from the others; they are not part of the resolved configuration.
+_DERIVED = {"MODEL_TYPE"}
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads ``1e-3`` as a number, as RecBole's files and users expect."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of options as plain data.
+
+    Raises:
+        UserError: the file is missing, not YAML, or not a table of options.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+    except OSError as error:
+        raise UserError(f"Cannot read the config file {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"The config file {path} is not valid YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"The config file {path} must hold `key: value` lines; it does not.")
+    return content
+
+
+def parse_value(text: str) -> Any:
+    """A command-line value as data: a Python literal, a YAML-style word, or the text itself."""
+    words = {"true": True, "false": False, "none": None, "null": None, "~": None, "": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        pass
+    if text.startswith("["):  # [text, image] without quotes, as a shell user writes it
+        try:
+            value = yaml.load(text, Loader=_Loader)  # noqa: S506
+        except yaml.YAMLError:
+            return text
+        return value if isinstance(value, list) else text
+    return text
+
+
+def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
+    """``--key=value`` arguments as a table.
+
+    Raises:
+        UserError: an argument of another form, or one key given two values.
+    """
+    values: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, text = argument[2:].partition("=")
+        if not argument.startswith("--") or not equals or not key:
+            raise UserError(
+                f"Cannot read the argument `{argument}`; expected --key=value (with the equals sign)."
+            )
+        value = parse_value(text)
+        if key in values and values[key] != value:
+            raise UserError(f"Option `{key}` is given twice: {values[key]!r} and {value!r}.")
+        values[key] = value
+    return values
+
+
+class BBQRecConfig(Config):
+    """The configuration of one run.
+
+    Args:
+        model: a registered model name (:data:`recbole_bbqrec.registry.MODELS`, or RecBole's).
+        dataset: data set name; its files are in ``<data_path>/<dataset>/``.
+        config_files: YAML files, later ones win.
+        overrides: values that win over the files (command line, Python).
+
+    Raises:
+        UserError: unknown model, key or value.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        dataset: str,
+        config_files: Sequence[str | Path] = (),
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.resolved: dict[str, Any] = {}
+        model_class = get_model(model)
+        try:
+            super().__init__(model_class, dataset, list(config_files), dict(overrides or {}))
+        except NotImplementedError as error:  # RecBole raises it for metrics alone
+            raise UserError(f"Option `metrics`: {error}. Use for example Recall, NDCG.") from error
+        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            if isinstance(error, KeyError):
+                raise UserError(f"Configuration: {error.args[0]}") from error
+            raise UserError(f"Configuration: {error}") from error
+        check = getattr(model_class, "check_options", None)
+        if check is not None:
+            check(self)
+
+    # RecBole's hooks ------------------------------------------------------------------------
+
+    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
+        return _Loader
+
+    def _load_config_files(self, file_list: list[str | Path]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for path in file_list:
+            values.update(read_yaml(path))
+        return values
+
+    def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        return config_dict  # values are data already; RecBole would evaluate texts
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}  # our command line hands its values over as overrides
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        for path in overlay_files(model, dataset):
+            self.internal_config_dict.update(read_yaml(path))
+        known = {
+            *self.internal_config_dict,
+            *general_arguments,
+            *training_arguments,
+            *evaluation_arguments,
+            *dataset_arguments,
+            *RUN_OPTIONS,
+            *MODEL_OPTIONS,
+            *_UNLISTED,
+        }
+        check_known(self.external_config_dict, known, f"for model {model}")
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        final: dict[str, Any] = super()._get_final_config_dict()
+        model, dataset = self.model, self.dataset
+        check_values(final, {**RUN_OPTIONS, **RECBOLE_OPTIONS})
+        if is_ours(model):
+            check_values(final, MODEL_OPTIONS)
+        # RecBole would unpickle these files; data never comes in as code here.
+        for key in ("save_dataset", "save_dataloaders"):
+            if final.get(key):
+                raise UserError(f"Option `{key}` is not supported: it relies on pickle. Remove it.")
+        self.resolved = {
+            key: copy.deepcopy(value) for key, value in final.items() if key not in _DERIVED
+        }
+        self.resolved.update(model=model, dataset=dataset)
+        return final
+
+    # ours -----------------------------------------------------------------------------------
+
+    @property
+    def explicit(self) -> dict[str, Any]:
+        """Values given by config files, command line or caller."""
+        return dict(self.external_config_dict)
+
+    def to_text(self) -> str:
+        """The resolved configuration as YAML, enough to rebuild the run."""
+        return yaml.safe_dump(_plain(self.resolved), sort_keys=True)
+
+    @classmethod
+    def from_text(cls, text: str, overrides: Mapping[str, Any] | None = None) -> BBQRecConfig:
+        """Rebuild a configuration written by :meth:`to_text`; ``overrides`` win."""
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506
+        if not isinstance(values, dict) or "model" not in values or "dataset" not in values:
+            raise UserError("A stored configuration is unreadable: it names no model and data set.")
+        values.update(overrides or {})
+        return cls(values["model"], values["dataset"], overrides=values)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, keys as they are: what safe YAML can write."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)

@@ -1,0 +1,234 @@
+"""Beam search over the trie, vectorised over users, beams and children.
+
+The encoder and the cross-attention keys and values are computed once per user; beams are queries
+of one attention call. Children are listed without padding to the widest node: the beams of a user
+hold different nodes, so a user never has more candidates than the trie has nodes on that level.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.generator import ragged, scoring
+from recbole_bbqrec.generator.attention import blocking_bias
+from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.layers import DecoderCache
+from recbole_bbqrec.generator.seq2seq import Generator, Memory
+from recbole_bbqrec.generator.trie import Trie
+
+_BLOCK = 1 << 21  # logits and candidate scores held at a time
+
+
+class _Beams(NamedTuple):
+    """The nodes kept for each user, their scores, and the decoder row each descends from.
+
+    All [B, W]; ``nodes`` and ``rows`` int64. Their order within a user is of no account.
+    """
+
+    nodes: Tensor
+    scores: Tensor
+    rows: Tensor
+
+    def take(self, users: slice) -> _Beams:
+        return _Beams(self.nodes[users], self.scores[users], self.rows[users])
+
+
+@torch.no_grad()
+def beam_search(
+    generator: Generator,
+    catalogue: Catalogue,
+    memory: Memory,
+    num_beams: int,
+    top_k: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The best items for each user, as found with ``num_beams`` beams.
+
+    Returns items int64 [B, K] and their log-probabilities [B, K] (see
+    :mod:`~recbole_bbqrec.generator.scoring`), by descending score and then ascending item id. K
+    is ``top_k``, by default ``num_beams``, but at most the number of items in the trie.
+
+    Raises ValueError when ``num_beams`` is below 1 or ``top_k`` outside 1 .. num_beams, and when
+    the generator is in training mode.
+    """
+    if num_beams < 1:
+        raise ValueError(f"num_beams is {num_beams}: it must be at least 1")
+    if top_k is not None and not 1 <= top_k <= num_beams:
+        raise ValueError(f"top_k is {top_k}: it must lie in 1 .. num_beams ({num_beams})")
+    if generator.training:
+        raise ValueError("beam search needs the generator in evaluation mode: call eval() first")
+    trie, loss = catalogue.trie, generator.config.generation_loss
+    decoder = _Decoder(generator, memory)
+    beams = _first_level(decoder, trie, loss, num_beams)
+    for level in range(1, trie.levels):
+        beams, n_open = _open_first(beams, trie, level, loss)
+        hidden = None
+        if n_open > 0:
+            codes = trie.codes[level - 1][beams.nodes[:, :n_open]]  # [B, S, M]
+            hidden = decoder.advance(level, codes, beams.rows[:, :n_open])  # [B, S, d]
+        beams = _next_level(decoder, trie, level, loss, beams, hidden, num_beams)
+    return _items(trie, beams, min(top_k or num_beams, trie.leaf_items.numel()))
+
+
+class _Decoder:
+    """Runs the decoder one level at a time, keeping its self-attention cache."""
+
+    def __init__(self, generator: Generator, memory: Memory) -> None:
+        self.generator, self.memory = generator, memory
+        self.keys_values = generator.memory_keys_values(memory)
+        n_items, levels = memory.cells.shape[1], generator.config.levels
+        item = torch.arange(n_items, device=memory.lengths.device)
+        visible = (item < memory.lengths[:, None]).repeat_interleave(levels, 1)  # [B, T * L]
+        self.bias = blocking_bias(visible, memory.states.dtype)[:, None, None]
+        self.caches: list[DecoderCache] = []
+
+    def start(self) -> Tensor:
+        """Hidden states that predict the first level: [B, 1, d]."""
+        start = self.generator.decoder_level[0]  # [d]
+        return self._run(start.expand(len(self.memory.lengths), 1, -1))
+
+    def advance(self, level: int, codes: Tensor, rows: Tensor) -> Tensor:
+        """Hidden states that predict ``level`` >= 1: [B, S, d].
+
+        ``codes`` int64 [B, S, M] are the tokens of ``level - 1``; ``rows`` int64 [B, S] are the
+        rows of the previous call that these beams descend from.
+        """
+        tokens = self.generator.tokens(
+            self.memory.table, codes.flatten(0, 1).unsqueeze(1), first_level=level - 1
+        )  # [B * S, 1, d]
+        self.caches = [cache.select(rows) for cache in self.caches]
+        return self._run(tokens.view(*rows.shape, -1) + self.generator.decoder_level[level])
+
+    def logits(self, hidden: Tensor, level: int) -> Tensor:
+        return self.generator.logits(self.memory, hidden, level)
+
+    def _run(self, x: Tensor) -> Tensor:
+        caches: list[DecoderCache | None] = [*self.caches] or [None] * len(self.keys_values)
+        self.caches = []
+        for layer, cache, pair in zip(self.generator.decoder_layers, caches, self.keys_values):
+            x, grown = layer.step(x, cache, pair, self.bias)
+            self.caches.append(grown)
+        normed: Tensor = self.generator.decoder_norm(x)
+        return normed
+
+
+def _first_level(decoder: _Decoder, trie: Trie, loss: str, width: int) -> _Beams:
+    """The best ``width`` children of the root for each user."""
+    logits = decoder.logits(decoder.start().squeeze(1), 0)  # [B, M * N]
+    n_nodes = len(trie.codes[0])
+    share = _share_at(trie, 0, torch.arange(n_nodes, device=logits.device), loss, logits.dtype)
+    best = []
+    for block in logits.split(max(1, _BLOCK // n_nodes)):
+        scores = scoring.root_scores(block, trie, loss)  # [b, n_0]
+        if share is not None:
+            scores += share
+        best.append(scores.topk(min(width, n_nodes), dim=1, sorted=False))
+    nodes = torch.cat([top.indices for top in best])
+    return _Beams(nodes, torch.cat([top.values for top in best]), torch.zeros_like(nodes))
+
+
+def _open_first(beams: _Beams, trie: Trie, level: int, loss: str) -> tuple[_Beams, int]:
+    """Reorder each user's beams so that those with a choice ahead come first; count these.
+
+    With the "item" loss an only child has probability one, so a beam without any choice left
+    needs no decoder. With the "code" loss every beam does.
+    """
+    if loss == "code":
+        return beams, beams.nodes.shape[1]
+    is_open = trie.branches[level - 1][beams.nodes]  # [B, W]
+    order = torch.argsort(~is_open, dim=1, stable=True)
+    return _Beams(*(part.gather(1, order) for part in beams)), int(is_open.sum(1).max())
+
+
+def _next_level(
+    decoder: _Decoder,
+    trie: Trie,
+    level: int,
+    loss: str,
+    beams: _Beams,
+    hidden: Tensor | None,
+    width: int,
+) -> _Beams:
+    """The best ``width`` children, in ``level``, of each user's beams.
+
+    ``hidden`` [B, S, d] belongs to the first S beams; the others have a single child each.
+    """
+    first, counts = trie.children(level, beams.nodes)  # [B, W]
+    n_open = 0 if hidden is None else hidden.shape[1]
+    n_columns = trie.n_signals * trie.codebook_size
+    parts = []
+    for users in ragged.chunks(counts.sum(1) + n_open * n_columns, _BLOCK):
+        held = beams.take(users)
+        owner, child = ragged.expand(first[users].flatten(), counts[users].flatten())  # [E]
+        gain = held.scores.flatten()[owner]  # [E]
+        if hidden is not None:
+            logits = decoder.logits(hidden[users], level).flatten(0, 1)  # [b * S, M * N]
+            gain = gain + _gain(logits, trie, level, loss, owner, child, held.nodes.shape[1])
+        share = _share_at(trie, level, child, loss, gain.dtype)
+        gain = gain if share is None else gain + share
+        grid, start = _rows(gain, counts[users].sum(1), -torch.inf)
+        # There are never too few candidates: every beam has a child, and where the level before
+        # had fewer nodes than the width, all of them were kept.
+        top = grid.topk(min(width, len(trie.codes[level])), dim=1, sorted=False)
+        chosen = top.indices + start[:, None]  # [b, W']
+        row = owner[chosen] % held.nodes.shape[1]
+        # A beam without decoder row has no choice ahead and will not ask for one: any will do.
+        parts.append(_Beams(child[chosen], top.values, row.clamp_(max=max(n_open - 1, 0))))
+    return _Beams(*(torch.cat(part) for part in zip(*parts)))
+
+
+def _gain(
+    logits: Tensor, trie: Trie, level: int, loss: str, owner: Tensor, child: Tensor, width: int
+) -> Tensor:
+    """Log-probabilities [E] of children given parents, 0 for those of beams not decoded.
+
+    ``logits`` [b * S, M * N] of the first S of ``width`` beams; ``owner`` indexes b * width.
+    """
+    users = int(owner[-1]) // width + 1
+    n_open = len(logits) // users
+    if n_open == width:
+        return scoring.child_scores(logits, trie, level, owner, child, loss)
+    decoded = owner % width < n_open  # [E]
+    row = owner // width * n_open + owner % width
+    gain = logits.new_zeros(owner.shape)
+    gain[decoded] = scoring.child_scores(logits, trie, level, row[decoded], child[decoded], loss)
+    return gain
+
+
+def _share_at(
+    trie: Trie, level: int, nodes: Tensor, loss: str, dtype: torch.dtype
+) -> Tensor | None:
+    """The leaf's term of an item's score; None above the last level and for the "code" loss."""
+    if level < trie.levels - 1 or loss == "code":
+        return None
+    return scoring.leaf_share(trie, nodes, dtype)
+
+
+def _rows(values: Tensor, counts: Tensor, fill: float) -> tuple[Tensor, Tensor]:
+    """Lay values out by user: ``values`` [E], ``counts`` int64 [b] -> [b, max count].
+
+    Also returns where each user's values start, int64 [b].
+    """
+    start = counts.cumsum(0) - counts
+    user, place = ragged.expand(torch.zeros_like(counts), counts)
+    grid = values.new_full((len(counts), int(counts.max())), fill)
+    grid[user, place] = values
+    return grid, start
+
+
+def _items(trie: Trie, beams: _Beams, k: int) -> tuple[Tensor, Tensor]:
+    """The items of the beams' leaves, best first and ties by id: two [B, k]."""
+    first = trie.leaf_ptr[beams.nodes]
+    counts = trie.leaf_ptr[beams.nodes + 1] - first  # [B, W]
+    results = []
+    for users in ragged.chunks(counts.sum(1), _BLOCK):
+        owner, place = ragged.expand(first[users].flatten(), counts[users].flatten())
+        per_user = counts[users].sum(1)
+        items, _ = _rows(trie.leaf_items[place], per_user, torch.iinfo(torch.int64).max)
+        scores, _ = _rows(beams.scores[users].flatten()[owner], per_user, -torch.inf)
+        items, by_id = items.sort(dim=1)
+        scores, by_score = scores.gather(1, by_id).sort(dim=1, descending=True, stable=True)
+        results.append((items.gather(1, by_score)[:, :k], scores[:, :k]))
+    return torch.cat([r[0] for r in results]), torch.cat([r[1] for r in results])

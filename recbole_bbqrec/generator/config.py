@@ -1,0 +1,85 @@
+"""Settings of the phase-two network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_CHOICES = {
+    "similarity_init": ("identity", "uniform"),
+    "token_fusion": ("concat", "sum"),
+    "history_encoding": ("causal", "bidirectional"),
+    "generation_loss": ("code", "item"),
+}
+_POSITIVE = (
+    "levels",
+    "codebook_size",
+    "n_signals",
+    "code_dim",
+    "hidden_size",
+    "n_heads",
+    "encoder_layers",
+    "decoder_layers",
+    "inner_size",
+    "max_history",
+    "similarity_buckets",
+)
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Shape and options of a :class:`~recbole_bbqrec.generator.seq2seq.Generator`.
+
+    ``code_dim`` is the width of one learned code embedding; ``vector_dim`` the width V of the
+    frozen item vectors and used with ``similarity`` only; ``n_items`` (with [PAD]) is used with
+    ``item_embedding`` only. ``similarity_init`` "identity" starts the gate at one (plus noise),
+    "uniform" draws it from (0, 0.01) as the paper does with all embeddings.
+
+    Raises ValueError, naming the field and its value, for a value out of range.
+    """
+
+    levels: int
+    codebook_size: int
+    n_signals: int
+    vector_dim: int = 0
+    code_dim: int = 128
+    hidden_size: int = 128
+    n_heads: int = 4
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    inner_size: int = 512
+    dropout: float = 0.1
+    max_history: int = 20
+    similarity: bool = True
+    similarity_buckets: int = 100
+    similarity_init: str = "identity"
+    token_fusion: str = "concat"
+    history_encoding: str = "causal"
+    generation_loss: str = "code"
+    label_smoothing: float = 0.0
+    item_embedding: bool = False
+    n_items: int = 0
+    tie_codes: bool = False
+    initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name, choices in _CHOICES.items():
+            self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
+        for name in ("dropout", "label_smoothing"):
+            self._require(name, 0.0 <= getattr(self, name) < 1.0, "in [0, 1)")
+        self._require("initializer_range", self.initializer_range > 0, "greater than 0")
+        self._require(
+            "hidden_size", self.hidden_size % self.n_heads == 0, f"a multiple of {self.n_heads}"
+        )
+        if self.generation_loss == "item":
+            self._require("label_smoothing", self.label_smoothing == 0, "0 with the item loss")
+        if self.similarity:
+            self._require("vector_dim", self.vector_dim >= 1, "at least 1 with similarity")
+        if self.item_embedding:
+            self._require("n_items", self.n_items >= 2, "at least 2 with item_embedding")
+
+    def _require(self, name: str, ok: bool, expected: str) -> None:
+        if not ok:
+            raise ValueError(f"GeneratorConfig.{name} is {getattr(self, name)!r}: it must be "
+                             f"{expected}")

@@ -1,0 +1,160 @@
+"""Pre-norm transformer layers over packed tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recbole_bbqrec.generator.attention import (
+    SimilarityGate,
+    attend,
+    blocking_bias,
+    merge_heads,
+    similarity_attend,
+    split_heads,
+)
+from recbole_bbqrec.generator.config import GeneratorConfig
+from recbole_bbqrec.generator.dropout import Dropout
+from recbole_bbqrec.generator.packing import Packing
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+class FeedForward(nn.Sequential):
+    """Linear, ReLU, dropout, Linear."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__(
+            nn.Linear(config.hidden_size, config.inner_size),
+            nn.ReLU(),
+            Dropout(config.dropout),
+            nn.Linear(config.inner_size, config.hidden_size),
+        )
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention among the tokens of a history, then a feed-forward network."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.n_heads = config.n_heads
+        self.attention_norm = nn.LayerNorm(d)
+        self.qkv = nn.Linear(d, 3 * d)
+        self.attention_out = nn.Linear(d, d)
+        self.gate: SimilarityGate | None = None
+        if config.similarity:
+            self.gate = SimilarityGate(
+                config.similarity_buckets, d, config.n_heads, config.similarity_init
+            )
+        self.feed_norm = nn.LayerNorm(d)
+        self.feed = FeedForward(config)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, cells: Packing, bias: Tensor | None, buckets: Tensor | None
+    ) -> Tensor:
+        """``x`` [n, L, d], the packed items of a [B, T] grid -> [n, L, d].
+
+        ``bias`` broadcasts to [B, H, T * L, T * L]; ``buckets`` is int64 [B, T, T].
+        """
+        qkv = cells.unpack(self.qkv(self.attention_norm(x)))  # [B, T, L, 3 * d]
+        q, k, v = (split_heads(y, self.n_heads) for y in qkv.flatten(1, 2).chunk(3, dim=-1))
+        if self.gate is None or buckets is None:
+            mixed = attend(q, k, v, bias)
+        else:
+            mixed = similarity_attend(q, k, v, bias, self.gate(buckets).to(q.dtype))
+        grid = merge_heads(mixed).unflatten(1, (-1, x.shape[1]))  # [B, T, L, d]
+        x = x + self.dropout(self.attention_out(cells.pack(grid)))
+        return x + self.dropout(self.feed(self.feed_norm(x)))
+
+
+@dataclass
+class DecoderCache:
+    """Self-attention keys and values of the tokens decoded so far: each [B, W, l, d]."""
+
+    keys: Tensor
+    values: Tensor
+
+    def select(self, beams: Tensor) -> DecoderCache:
+        """Follow the parents: ``beams`` int64 [B, W'] -> a cache of W' beams."""
+        rows = torch.arange(len(beams), device=beams.device)[:, None]
+        return DecoderCache(self.keys[rows, beams], self.values[rows, beams])
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention over the L tokens, cross-attention, feed-forward network."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.n_heads = config.n_heads
+        self.self_norm = nn.LayerNorm(d)
+        self.qkv = nn.Linear(d, 3 * d)
+        self.self_out = nn.Linear(d, d)
+        self.cross_norm = nn.LayerNorm(d)
+        self.cross_query = nn.Linear(d, d)
+        self.cross_kv = nn.Linear(d, 2 * d)
+        self.cross_out = nn.Linear(d, d)
+        self.feed_norm = nn.LayerNorm(d)
+        self.feed = FeedForward(config)
+        self.dropout = Dropout(config.dropout)
+
+    def memory_keys_values(self, states: Tensor, cells: Packing) -> KeysValues:
+        """Encoder states [n, L, d] -> keys and values for cross-attention, [B, H, T * L, C]."""
+        both = cells.unpack(self.cross_kv(states)).flatten(1, 2)  # [B, T * L, 2 * d]
+        keys, values = both.chunk(2, dim=-1)
+        return split_heads(keys, self.n_heads), split_heads(values, self.n_heads)
+
+    def forward(
+        self, x: Tensor, slots: Packing, memory: KeysValues, bias: Tensor | None
+    ) -> Tensor:
+        """Whole sequences: ``x`` [n, l, d], the packed slots of a [B, S] grid -> [n, l, d].
+
+        ``bias`` broadcasts to [B, H, S * l, T * L].
+        """
+        qkv = self.qkv(self.self_norm(x))  # [n, l, 3 * d]
+        q, k, v = (split_heads(y, self.n_heads) for y in qkv.chunk(3, dim=-1))
+        n = x.shape[1]
+        causal = blocking_bias(torch.ones(n, n, dtype=torch.bool, device=x.device).tril(), q.dtype)
+        x = x + self.dropout(self.self_out(merge_heads(attend(q, k, v, causal))))
+        query = slots.unpack(self.cross_query(self.cross_norm(x)))  # [B, S, l, d]
+        mixed = self._cross(query.flatten(1, 2), memory, bias)  # [B, S * l, d]
+        x = x + self.dropout(self.cross_out(slots.pack(mixed.unflatten(1, (-1, n)))))
+        return x + self.dropout(self.feed(self.feed_norm(x)))
+
+    def step(
+        self,
+        x: Tensor,
+        cache: DecoderCache | None,
+        memory: KeysValues,
+        bias: Tensor | None,
+    ) -> tuple[Tensor, DecoderCache]:
+        """One more token for every beam, without dropout: ``x`` [B, W, d] -> [B, W, d].
+
+        The beams are the query length of cross-attention, so ``memory`` is never replicated.
+        """
+        q, k, v = self.qkv(self.self_norm(x)).unsqueeze(2).chunk(3, dim=-1)  # [B, W, 1, d]
+        if cache is not None:
+            k = torch.cat([cache.keys, k], dim=2)  # [B, W, l, d]
+            v = torch.cat([cache.values, v], dim=2)
+        x = x + self.self_out(_attend_few(q, k, v, self.n_heads))
+        x = x + self.cross_out(self._cross(self.cross_query(self.cross_norm(x)), memory, bias))
+        return x + self.feed(self.feed_norm(x)), DecoderCache(k, v)
+
+    def _cross(self, query: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
+        """[B, S, d] -> [B, S, d]."""
+        return merge_heads(attend(split_heads(query, self.n_heads), *memory, bias))
+
+
+def _attend_few(q: Tensor, k: Tensor, v: Tensor, n_heads: int) -> Tensor:
+    """One query per beam against its l keys: [B, W, 1, d], [B, W, l, d] -> [B, W, d].
+
+    Elementwise: B * W * H products of 1 x l matrices would drown in per-matrix overhead.
+    """
+    q, k, v = (y.unflatten(-1, (n_heads, -1)) for y in (q, k, v))  # [B, W, l, H, C]
+    scores = (q * k).sum(-1).mul_(q.shape[-1] ** -0.5)  # [B, W, l, H]
+    weights = scores.softmax(2).unsqueeze(-1).to(v.dtype)
+    return (weights * v).sum(2).flatten(2)

@@ -1,0 +1,49 @@
+"""Moving between a padded grid and the cells of it that are in use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Packing:
+    """The used cells of a [B, S] grid, in row-major order.
+
+    Everything that treats cells alike (linear maps, norms, dropout) runs on the n packed cells,
+    so that padding costs nothing; only attention needs the grid.
+    """
+
+    def __init__(self, used: Tensor) -> None:
+        """``used``: bool [B, S]."""
+        self.shape = used.shape
+        self.index: Tensor | None = None  # None: every cell is used
+        if not bool(used.all()):
+            self.index = used.flatten().nonzero().squeeze(1)  # int64 [n]
+
+    def __len__(self) -> int:
+        return self.shape.numel() if self.index is None else self.index.numel()
+
+    def pack(self, grid: Tensor) -> Tensor:
+        """[B, S, ...] -> [n, ...]."""
+        cells = grid.flatten(0, 1)
+        return cells if self.index is None else cells.index_select(0, self.index)
+
+    def unpack(self, cells: Tensor) -> Tensor:
+        """[n, ...] -> [B, S, ...], zero where the grid is unused."""
+        if self.index is not None:
+            grid = cells.new_zeros(self.shape.numel(), *cells.shape[1:])
+            cells = grid.index_copy_(0, self.index, cells)
+        return cells.view(*self.shape, *cells.shape[1:])
+
+
+def slots_of(used: Tensor) -> tuple[Tensor, Tensor]:
+    """Push the used columns of each row to the left.
+
+    ``used`` bool [B, T] -> (column int64 [B, S], filled bool [B, S]), S the largest number of
+    used columns in a row; ``column`` is 0 where a slot is not filled.
+    """
+    counts = used.sum(1)  # [B]
+    n_slots = int(counts.max())
+    order = torch.argsort(~used, dim=1, stable=True)[:, :n_slots]  # [B, S]
+    filled = torch.arange(n_slots, device=used.device) < counts[:, None]  # [B, S]
+    return order * filled, filled

@@ -1,0 +1,40 @@
+"""Groups of unequal size, laid end to end."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def expand(first: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """List the members of every group.
+
+    Group g is ``first[g] .. first[g] + counts[g] - 1``; both int64 [G]. Returns (owner, member),
+    both int64 [E] with E the sum of counts, group after group.
+    """
+    owner = torch.repeat_interleave(
+        torch.arange(counts.numel(), device=counts.device), counts
+    )  # [E]
+    shift = first - (counts.cumsum(0) - counts)  # [G]
+    return owner, torch.arange(owner.numel(), device=counts.device) + shift[owner]
+
+
+def chunks(sizes: Tensor, budget: int) -> list[slice]:
+    """Cut consecutive entries into runs of about ``budget``.
+
+    ``sizes``: int64 [G], each at least 1. A run exceeds the budget by less than its first entry.
+    """
+    run = (sizes.cumsum(0) - 1) // budget  # [G]
+    cuts = (run.diff().nonzero().squeeze(1) + 1).tolist()
+    return [slice(i, j) for i, j in zip([0] + cuts, cuts + [sizes.numel()])]
+
+
+def group_logsumexp(values: Tensor, owner: Tensor, n_groups: int) -> Tensor:
+    """Log-sum-exp of each group: ``values`` [E], ``owner`` int64 [E] -> [n_groups].
+
+    Groups without members give -inf.
+    """
+    peak = values.new_full((n_groups,), -torch.inf)
+    peak.scatter_reduce_(0, owner, values, "amax")
+    total = values.new_zeros(n_groups).index_add_(0, owner, (values - peak[owner]).exp_())
+    return total.log_().add_(peak)

@@ -1,0 +1,218 @@
+"""The phase-two network: an encoder-decoder transformer over semantic IDs (Eq. 1, 14-17).
+
+Positions are absolute and the decoder is not told where a prefix ends: it sees no later item, and
+learns to weigh items by position (telling it made no difference on a copying task).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from recbole_bbqrec.generator.attention import blocking_bias, similarity_buckets
+from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.config import GeneratorConfig
+from recbole_bbqrec.generator.dropout import Dropout
+from recbole_bbqrec.generator.embedding import TokenEmbedding
+from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer, KeysValues
+from recbole_bbqrec.generator.losses import code_loss, item_loss
+from recbole_bbqrec.generator.packing import Packing, slots_of
+
+
+@dataclass(frozen=True)
+class Memory:
+    """An encoded batch of histories.
+
+    * ``states``: [n, L, d], the encoder's output for the n items of the batch, packed.
+    * ``cells``: where these items lie in the [B, T] grid.
+    * ``lengths``: int64 [B].
+    * ``table``: projected token embeddings, computed once and shared with the decoder.
+    """
+
+    states: Tensor
+    cells: Packing
+    lengths: Tensor
+    table: Tensor
+
+    def padded(self) -> Tensor:
+        """The states on the grid: [B, T * L, d], zero at padding."""
+        return self.cells.unpack(self.states).flatten(1, 2)
+
+
+class Generator(nn.Module):
+    """Predicts the next item's semantic ID, level by level (Eq. 1)."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        d, std = config.hidden_size, config.initializer_range
+        self.tokens = TokenEmbedding(config)
+        self.position = nn.Embedding(config.max_history, d)
+        self.encoder_level = nn.Parameter(torch.empty(config.levels, d))
+        # Row 0 is the start token: it is all that the decoder's first input consists of.
+        self.decoder_level = nn.Parameter(torch.empty(config.levels, d))
+        self.items = nn.Embedding(config.n_items, d) if config.item_embedding else None
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.encoder_norm = nn.LayerNorm(d)
+        self.decoder_norm = nn.LayerNorm(d)
+        n_columns = config.n_signals * config.codebook_size
+        self.head_bias = nn.Parameter(torch.zeros(config.levels, n_columns))
+        self.head_weight = None
+        if not config.tie_codes:
+            self.head_weight = nn.Parameter(torch.empty(config.levels, n_columns, d))
+            nn.init.normal_(self.head_weight, 0.0, std)
+        self.dropout = Dropout(config.dropout)
+        for parameter in (self.encoder_level, self.decoder_level):
+            nn.init.normal_(parameter, 0.0, std)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, 0.0, std)
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def encode(self, catalogue: Catalogue, items: Tensor) -> Memory:
+        """Encode histories ``items`` int64 [B, T], right padded with 0.
+
+        Raises ValueError for T above ``max_history``, an empty history, and padding that is not
+        on the right.
+        """
+        valid = _check_histories(items, self.config.max_history)
+        cells = Packing(valid)
+        packed = cells.pack(items)  # [n]
+        table = self.tokens.project()
+        x = self.tokens(table, catalogue.codes[packed]) + self.encoder_level  # [n, L, d]
+        per_item = cells.pack(self.position.weight[: items.shape[1]].expand(*items.shape, -1))
+        if self.items is not None:
+            per_item = per_item + self.items(packed)  # [n, d]
+        x = self.dropout(x + per_item.unsqueeze(1))
+        bias = self._encoder_bias(valid, x.dtype)
+        buckets = self._buckets(catalogue, items)
+        for layer in self.encoder:
+            x = layer(x, cells, bias, buckets)
+        return Memory(self.encoder_norm(x), cells, valid.sum(1), table)
+
+    def loss(
+        self, catalogue: Catalogue, items: Tensor, targets: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Minus log-probability of an item, averaged over the targets.
+
+        ``items``, ``targets``: int64 [B, T]; ``targets[b, t]`` is the item to predict after
+        ``items[b, :t+1]``, 0 for none. Bidirectional encoding admits one target a row, at its
+        last item. Returns the scalar loss and its detached terms, ``level_1`` .. ``level_L``.
+
+        Raises ValueError as :meth:`encode` does, and for targets in places not allowed.
+        """
+        wanted = targets != 0  # [B, T]
+        self._check_targets(items, wanted)
+        memory = self.encode(catalogue, items)
+        position, filled = slots_of(wanted)  # [B, S]
+        slots = Packing(filled)
+        target_items = targets[wanted]  # [n], in the order of the packed slots
+        codes = catalogue.codes[target_items]  # [n, L, M]
+        visible = torch.arange(items.shape[1], device=items.device) <= position[..., None]
+        hidden = self.decode(
+            memory,
+            self.memory_keys_values(memory),
+            codes[:, :-1],
+            slots,
+            visible,
+        )  # [n, L, d]
+        logits = [self.logits(memory, hidden[:, j], j) for j in range(self.config.levels)]
+        if self.config.generation_loss == "item":
+            return item_loss(logits, catalogue.trie, codes, target_items)
+        return code_loss(logits, codes, self.config.label_smoothing)
+
+    def decode(
+        self,
+        memory: Memory,
+        keys_values: list[KeysValues],
+        prefix: Tensor,
+        slots: Packing,
+        visible: Tensor,
+    ) -> Tensor:
+        """Teacher-forced hidden states for the n packed slots of a [B, S] grid.
+
+        ``prefix`` int64 [n, l - 1, M]: the codes of the levels so far; ``visible`` bool
+        [B, S, T]: the items each slot attends to (S may be 1 for all alike). Returns [n, l, d];
+        row j predicts level j.
+        """
+        n_levels, n_tokens = prefix.shape[1] + 1, self.config.levels
+        start = torch.zeros(len(prefix), 1, self.config.hidden_size, device=prefix.device)
+        x = start.to(self.decoder_level.dtype)
+        if n_levels > 1:
+            x = torch.cat([x, self.tokens(memory.table, prefix)], dim=1)  # [n, l, d]
+        x = self.dropout(x + self.decoder_level[:n_levels])
+        visible = visible.repeat_interleave(n_tokens, dim=2)  # [B, S, T * L]
+        if visible.shape[1] > 1:
+            visible = visible.repeat_interleave(n_levels, dim=1)  # [B, S * l, T * L]
+        bias = blocking_bias(visible, x.dtype).unsqueeze(1)  # [B, 1, S * l, T * L]
+        for layer, pair in zip(self.decoder_layers, keys_values):
+            x = layer(x, slots, pair, bias)
+        normed: Tensor = self.decoder_norm(x)
+        return normed
+
+    def memory_keys_values(self, memory: Memory) -> list[KeysValues]:
+        """Cross-attention keys and values of every decoder layer, each [B, H, T * L, C]."""
+        return [
+            layer.memory_keys_values(memory.states, memory.cells) for layer in self.decoder_layers
+        ]
+
+    @property
+    def decoder_layers(self) -> list[DecoderLayer]:
+        return cast("list[DecoderLayer]", list(self.decoder))
+
+    def logits(self, memory: Memory, hidden: Tensor, level: int) -> Tensor:
+        """Logits over codes at ``level``: ``hidden`` [..., d] -> [..., M * N], float32 or wider.
+
+        The code c of signal m is column m * N + c.
+        """
+        if self.head_weight is None:
+            weight = self.tokens.head_weight(memory.table, level)
+        else:
+            weight = self.head_weight[level]
+        logits = nn.functional.linear(hidden, weight.to(hidden.dtype), self.head_bias[level])
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _encoder_bias(self, valid: Tensor, dtype: torch.dtype) -> Tensor | None:
+        n_items, levels = valid.shape[1], self.config.levels
+        if self.config.history_encoding == "causal":
+            # Padding lies to the right of every item, so causality alone hides it.
+            visible = torch.ones(n_items, n_items, dtype=torch.bool, device=valid.device).tril()
+            visible = visible.repeat_interleave(levels, 0).repeat_interleave(levels, 1)
+        else:
+            visible = valid.repeat_interleave(levels, 1)[:, None, None]  # [B, 1, 1, T * L]
+        return blocking_bias(visible, dtype)
+
+    def _buckets(self, catalogue: Catalogue, items: Tensor) -> Tensor | None:
+        if not self.config.similarity:
+            return None
+        if catalogue.vectors is None:
+            raise ValueError("the similarity module needs item vectors; the catalogue has none")
+        return similarity_buckets(catalogue.vectors[items], self.config.similarity_buckets)
+
+    def _check_targets(self, items: Tensor, wanted: Tensor) -> None:
+        valid = items != 0
+        if not bool(wanted.any()):
+            raise ValueError("the batch has no targets")
+        if bool((wanted & ~valid).any()):
+            raise ValueError("a target stands at a padded position")
+        if self.config.history_encoding == "bidirectional":
+            last = torch.arange(items.shape[1], device=items.device) == valid.sum(1)[:, None] - 1
+            if not torch.equal(wanted, last):
+                raise ValueError(
+                    "bidirectional encoding admits one target a row, at the row's last item"
+                )
+
+
+def _check_histories(items: Tensor, max_history: int) -> Tensor:
+    valid = items != 0  # [B, T]
+    if items.shape[1] > max_history:
+        raise ValueError(f"histories of {items.shape[1]} items: max_history is {max_history}")
+    if not bool(valid[:, 0].all()) or bool((valid[:, 1:] & ~valid[:, :-1]).any()):
+        raise ValueError("histories must be non-empty and padded on the right")
+    return valid

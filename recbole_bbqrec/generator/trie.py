@@ -1,0 +1,175 @@
+"""The semantic IDs that exist, as a trie in CSR form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Trie:
+    """A trie over composite tokens (M codes a level), one array a level.
+
+    Nodes of a level are numbered in lexicographic order of their path, so the children of a node
+    are consecutive. ``n_l`` is the number of nodes of level l = 0 .. L-1; the root is not a node.
+
+    * ``codes[l]``: int64 [n_l, M], the token of each node.
+    * ``child_ptr[l]``: int64 [n_{l-1} + 1]; the children, in level l, of node p of level l-1 are
+      ``child_ptr[l][p] .. child_ptr[l][p+1] - 1``. ``child_ptr[0]`` is ``[0, n_0]``.
+    * ``leaf_ptr``, ``leaf_items``: the items of each node of the last level, ids ascending.
+    * ``item_nodes``: int64 [n_items, L], the nodes on an item's path, -1 for an item left out.
+    * ``branches[l]``: bool [n_l], whether a node or a descendant of it has several children.
+    * ``root_order``, ``root_offsets``: first-level nodes grouped by (signal, code), the group of
+      signal m and code c starting at ``root_offsets[m * N + c]``.
+    """
+
+    codebook_size: int
+    codes: tuple[Tensor, ...]
+    child_ptr: tuple[Tensor, ...]
+    leaf_ptr: Tensor
+    leaf_items: Tensor
+    item_nodes: Tensor
+    branches: tuple[Tensor, ...]
+    root_order: Tensor
+    root_offsets: Tensor
+
+    @property
+    def levels(self) -> int:
+        return len(self.codes)
+
+    @property
+    def n_signals(self) -> int:
+        return self.codes[0].shape[1]
+
+    def columns(self, level: int) -> Tensor:
+        """Positions of the nodes' codes in a row of M * N logits: int64 [n_l, M]."""
+        offsets = torch.arange(self.n_signals, device=self.leaf_ptr.device) * self.codebook_size
+        return self.codes[level] + offsets
+
+    def children(self, level: int, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """First child (in ``level``) and number of children of nodes of ``level - 1``.
+
+        ``parents``: int64 of any shape; both results have that shape.
+        """
+        pointer = self.child_ptr[level]
+        first = pointer[parents]
+        return first, pointer[parents + 1] - first
+
+    def to(self, device: torch.device | str) -> Trie:
+        """The same trie with its arrays on ``device``."""
+
+        def move(value: object) -> object:
+            if isinstance(value, Tensor):
+                return value.to(device)
+            return tuple(t.to(device) for t in value) if isinstance(value, tuple) else value
+
+        return Trie(**{name: move(value) for name, value in vars(self).items()})  # type: ignore
+
+    @classmethod
+    def build(cls, codes: Tensor, codebook_size: int, items: Tensor | None = None) -> Trie:
+        """Build from ``codes`` int64 [n_items, L, M], row 0 being [PAD].
+
+        ``items`` (int64, default: all but [PAD]) are the items that may be generated. Raises
+        ValueError for codes outside [0, codebook_size), for no items, and for item ids that are
+        repeated or outside 1 .. n_items - 1.
+        """
+        n_items, levels, _ = codes.shape
+        items = _check_items(items, n_items)
+        paths = codes[items]  # [I, L, M]
+        if int(paths.min()) < 0 or int(paths.max()) >= codebook_size:
+            raise ValueError(
+                f"codes lie in {int(paths.min())} .. {int(paths.max())}: they must lie in "
+                f"0 .. {codebook_size - 1}"
+            )
+        node_codes, pointers = [], []
+        item_nodes = codes.new_full((n_items, levels), -1)
+        node, n_parents = torch.zeros_like(items), 1
+        for level in range(levels):
+            parent = node
+            node, n_nodes = _number_children(parent, n_parents, paths[:, level], codebook_size)
+            item_nodes[items, level] = node
+            # Every item of a node writes the same value, so the order of writing is immaterial.
+            node_codes.append(paths.new_empty(n_nodes, paths.shape[2]))
+            node_codes[level][node] = paths[:, level]
+            node_parent = node.new_empty(n_nodes)
+            node_parent[node] = parent
+            pointers.append(_pointers(node_parent, n_parents))
+            n_parents = n_nodes
+        root_codes = node_codes[0] + torch.arange(codes.shape[2]) * codebook_size  # [n_0, M]
+        root_order, root_offsets = _group_by_code(root_codes, codes.shape[2] * codebook_size)
+        return cls(
+            codebook_size=codebook_size,
+            codes=tuple(node_codes),
+            child_ptr=tuple(pointers),
+            leaf_ptr=_pointers(node, n_parents),
+            leaf_items=items[torch.argsort(node, stable=True)],
+            item_nodes=item_nodes,
+            branches=_branches(pointers, n_parents),
+            root_order=root_order,
+            root_offsets=root_offsets,
+        )
+
+
+def _check_items(items: Tensor | None, n_items: int) -> Tensor:
+    """Item ids ascending, int64 [I]."""
+    if items is None:
+        items = torch.arange(1, n_items)
+    unique = torch.unique(items)
+    if unique.numel() == 0:
+        raise ValueError("a trie needs at least one item")
+    if unique.numel() != items.numel():
+        raise ValueError("items holds repeated ids")
+    if int(unique[0]) < 1 or int(unique[-1]) >= n_items:
+        raise ValueError(
+            f"items holds ids {int(unique[0])} .. {int(unique[-1])}: they must lie in "
+            f"1 .. {n_items - 1}"
+        )
+    return unique
+
+
+def _number_children(
+    parent: Tensor, n_parents: int, tokens: Tensor, codebook_size: int
+) -> tuple[Tensor, int]:
+    """Number the distinct (parent, token) pairs in lexicographic order.
+
+    ``parent`` int64 [I], ``tokens`` int64 [I, M] -> (number int64 [I], how many). As many codes
+    as fit are packed into one 64-bit key before each sort.
+    """
+    key, bound = parent, n_parents
+    for column in tokens.unbind(1):
+        if bound * codebook_size >= 2**63:
+            key, bound = _rank(key)
+        key, bound = key * codebook_size + column, bound * codebook_size
+    return _rank(key)
+
+
+def _rank(key: Tensor) -> tuple[Tensor, int]:
+    values, rank = torch.unique(key, return_inverse=True)
+    return rank, values.numel()
+
+
+def _pointers(group: Tensor, n_groups: int) -> Tensor:
+    """CSR pointer [n_groups + 1] of members whose groups are ``group`` [n] (in any order)."""
+    counts = torch.bincount(group, minlength=n_groups)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def _group_by_code(columns: Tensor, n_columns: int) -> tuple[Tensor, Tensor]:
+    """Nodes grouped by column: ([n_0, M], M * N) -> (node [M * n_0], offset [M * N])."""
+    flat = columns.flatten()
+    order = torch.argsort(flat, stable=True)
+    return order // columns.shape[1], _pointers(flat, n_columns)[:-1]
+
+
+def _branches(pointers: list[Tensor], n_leaves: int) -> tuple[Tensor, ...]:
+    """For each level, whether a node or one of its descendants has several children."""
+    found = [torch.zeros(n_leaves, dtype=torch.bool)]
+    for pointer in reversed(pointers[1:]):
+        counts = pointer.diff()
+        owner = torch.repeat_interleave(torch.arange(counts.numel()), counts)
+        below = torch.zeros(counts.numel(), dtype=torch.bool)
+        below[owner[found[0]]] = True
+        found.insert(0, below | (counts > 1))
+    return tuple(found)

@@ -1,0 +1,262 @@
+"""RecBole's view of a generative recommender: a registered model around the generator.
+
+The adapter turns RecBole's Interaction into plain tensors and the generator's ranked items into
+what RecBole's tools expect. It holds the semantic IDs, so that its checkpoint is complete; the
+phase-one network is built on request and is not part of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+
+from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.data.histories import HistoryBatch
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.generator.beam import beam_search
+from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.config import GeneratorConfig
+from recbole_bbqrec.generator.exact import exact_scores
+from recbole_bbqrec.generator.seq2seq import Generator
+from recbole_bbqrec.runtime import autocast, resolve_precision
+from recbole_bbqrec.tokenizer.base import PhaseOneNetwork
+
+_DECODE_ROWS = 256  # users decoded at once; rows are sorted by length first, so padding is small
+
+
+class GenerativeRecommender(SequentialRecommender):
+    """Base of every model that generates semantic IDs.
+
+    A subclass says how items are tokenized (:meth:`signals_of`, :meth:`build_tokenizer`) and may
+    change the generator's configuration (:meth:`generator_config`).
+    """
+
+    input_type = InputType.POINTWISE  # rows are (history, next item); no sampled negatives
+    dataset_class = MultiModalDataset
+    two_phase = True
+
+    codes: torch.Tensor
+    vectors: torch.Tensor
+    tokenized: torch.Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.num_beams: int = config["num_beams"]
+        self.top_k: int = max(config["topk"])
+        self.mask_history: bool = config["mask_history"]
+        self.codebook_size: int = config["codebook_size"]
+        self.dtype = resolve_precision(config["precision"], torch.device(config["device"]))
+        signals = self.signals_of(config)
+        levels = config["codebook_levels"]
+        width = self.vector_width(config, len(signals))
+        # The IDs travel in the checkpoint; row 0 is [PAD].
+        self.register_buffer("codes", torch.zeros(self.n_items, levels, len(signals)).long())
+        self.register_buffer("vectors", torch.zeros(self.n_items, width))
+        self.register_buffer("tokenized", torch.tensor(False))
+        self.generator = Generator(self.generator_config(config, len(signals), width))
+        self._catalogue: Catalogue | None = None
+        self.register_load_state_dict_post_hook(_forget_catalogue)
+
+    # what a subclass decides ----------------------------------------------------------------
+
+    @classmethod
+    def signals_of(cls, config: Any) -> tuple[str, ...]:
+        """Names of the signals whose codes make up a token, in order."""
+        raise NotImplementedError
+
+    @classmethod
+    def vector_width(cls, config: Any, n_signals: int) -> int:
+        """Width V of an item's quantized vector."""
+        return n_signals * int(config["codebook_dim"])
+
+    def build_tokenizer(self, config: Any, dataset: Any, trained_items: torch.Tensor) -> PhaseOneNetwork:
+        """The phase-one network over the items of ``dataset``."""
+        raise NotImplementedError
+
+    def generator_config(self, config: Any, n_signals: int, width: int) -> GeneratorConfig:
+        """The phase-two network's configuration (SPEC section 3)."""
+        return GeneratorConfig(
+            levels=config["codebook_levels"],
+            codebook_size=config["codebook_size"],
+            n_signals=n_signals,
+            n_items=self.n_items,
+            vector_dim=width,
+            code_dim=config["codebook_dim"],
+            hidden_size=config["hidden_size"],
+            n_heads=config["n_heads"],
+            encoder_layers=config["encoder_layers"],
+            decoder_layers=config["decoder_layers"],
+            inner_size=config["inner_size"],
+            dropout=config["dropout"],
+            max_history=config["MAX_ITEM_LIST_LENGTH"],
+            similarity=True,
+            similarity_buckets=config["similarity_buckets"],
+            similarity_init=config["similarity_init"],
+            token_fusion=config["token_fusion"],
+            history_encoding=config["history_encoding"],
+            generation_loss=config["generation_loss"],
+            label_smoothing=config["label_smoothing"],
+            item_embedding=config["item_embedding"],
+            tie_codes=config["tie_codes"],
+        )
+
+    @classmethod
+    def check_options(cls, config: Any) -> None:
+        """Checks across options, before any file is read.
+
+        Raises:
+            UserError: a beam too narrow for the metrics, sampled negatives or evaluation on
+                sampled items asked for, or widths that do not fit together.
+        """
+        need, why = max(config["topk"]), f"max(topk) = {max(config['topk'])}"
+        if config["mask_history"]:
+            need += config["MAX_ITEM_LIST_LENGTH"]
+            why += f" plus the {config['MAX_ITEM_LIST_LENGTH']} history items that are masked"
+        if config["num_beams"] < need:
+            raise UserError(
+                f"Option `num_beams` is {config['num_beams']}; expected at least {need}: {why}. "
+                "Widen the beam or lower `topk`."
+            )
+        if config["hidden_size"] % config["n_heads"]:
+            raise UserError(
+                f"Option `hidden_size` is {config['hidden_size']}; expected a multiple of "
+                f"`n_heads`, which is {config['n_heads']}."
+            )
+        if config["train_neg_sample_args"]["distribution"] != "none":
+            raise UserError(
+                "Option `train_neg_sample_args` asks for sampled negatives; a generative model "
+                "trains without. Remove it or leave it empty."
+            )
+        modes = config["eval_args"]["mode"]
+        if set(modes.values()) != {"full"}:
+            raise UserError(
+                f"Option `eval_args` has mode {modes}; a generative model ranks the whole "
+                "catalogue: use `mode: full`."
+            )
+        if config["benchmark_filename"]:
+            raise UserError(
+                "Option `benchmark_filename` is set; a generative model needs whole user "
+                "sequences: give one .inter file and let RecBole split it."
+            )
+
+    # semantic IDs ---------------------------------------------------------------------------
+
+    def set_semantic_ids(self, codes: torch.Tensor, vectors: torch.Tensor) -> None:
+        """Take over the result of phase one.
+
+        Args:
+            codes: int64 [n_items, L, M], row 0 unused.
+            vectors: float32 [n_items, V], row 0 zero.
+        """
+        self.codes.copy_(codes)
+        self.vectors.copy_(vectors)
+        self.tokenized.fill_(True)
+        self._catalogue = None
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Trie and similarity vectors, built when the semantic IDs are known."""
+        if self._catalogue is None:
+            if not bool(self.tokenized):
+                raise RuntimeError("The items have no semantic IDs yet; run phase one first.")
+            self._catalogue = Catalogue.build(self.codes, self.vectors, self.codebook_size)
+        return self._catalogue
+
+    # training -------------------------------------------------------------------------------
+
+    def history_loss(self, batch: HistoryBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Mean of -log P(next item) over the targets of a batch (Eq. 1), and its parts."""
+        with autocast(self.dtype, batch.items.device):
+            return self.generator.loss(self.catalogue, batch.items, batch.targets)
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        """RecBole's entry: every row is one (history, next item) pair."""
+        items, lengths = self._history(interaction)
+        targets = torch.zeros_like(items)
+        rows = torch.arange(len(items), device=items.device)
+        targets[rows, lengths - 1] = interaction[self.POS_ITEM_ID]
+        return self.history_loss(HistoryBatch(items, targets, lengths))[0]
+
+    # ranking --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def recommend(
+        self, items: torch.Tensor, lengths: torch.Tensor, k: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The k best next items of each history by constrained beam search.
+
+        Args:
+            items: int64 [B, T], right padded with 0.
+            lengths: int64 [B].
+            k: how many; at most ``num_beams``.
+
+        Returns:
+            Item ids int64 [B, k], best first, and their log-probabilities float32 [B, k].
+
+        Raises:
+            RuntimeError: fewer than k items came out finite for some history.
+        """
+        order = torch.argsort(lengths, stable=True)
+        ids = items.new_zeros(len(items), k)
+        scores = torch.zeros(len(items), k, device=items.device)
+        for rows in order.split(_DECODE_ROWS):
+            history = items[rows][:, : int(lengths[rows].max())]
+            ids[rows], scores[rows] = self._rank(history, k)
+        return ids, scores
+
+    def _rank(self, history: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`recommend` for one chunk, trimmed to its longest row."""
+        with autocast(self.dtype, history.device):
+            memory = self.generator.encode(self.catalogue, history)
+            ids, scores = beam_search(self.generator, self.catalogue, memory, self.num_beams)
+        if self.mask_history:
+            seen = (ids.unsqueeze(2) == history.unsqueeze(1)).any(2)  # [b, K]
+            scores = scores.masked_fill(seen, -torch.inf)
+            scores, place = torch.sort(scores, dim=1, descending=True, stable=True)
+            ids = ids.gather(1, place)
+        finite = torch.isfinite(scores).sum(1)
+        wanted = min(k, self.n_items - 1)
+        if ids.shape[1] < k or int(finite.min()) < wanted:
+            raise RuntimeError(
+                f"The beam returned {min(int(finite.min()), ids.shape[1])} finite items for some "
+                f"user; {k} are needed. NaN in the weights, or `num_beams` too small?"
+            )
+        return ids[:, :k], scores[:, :k].float()
+
+    def rank_interaction(self, interaction: Any) -> torch.Tensor:
+        """Ranked ids int64 [B, max(topk)] for an evaluation batch."""
+        items, lengths = self._history(interaction)
+        return self.recommend(items, lengths, self.top_k)[0]
+
+    @torch.no_grad()
+    def full_sort_predict(self, interaction: Any) -> torch.Tensor:
+        """RecBole's form [B, n_items]: beam scores in place, -inf for every other item.
+
+        For RecBole's case-study tools; evaluation goes through ranked ids instead.
+        """
+        items, lengths = self._history(interaction)
+        width = min(self.num_beams, self.n_items - 1)
+        if self.mask_history:
+            width -= items.shape[1]
+        ids, scores = self.recommend(items, lengths, width)
+        full = torch.full((len(items), self.n_items), -torch.inf, device=items.device)
+        return full.scatter_(1, ids, scores)
+
+    @torch.no_grad()
+    def predict(self, interaction: Any) -> torch.Tensor:
+        """Exact log-probability [B] of ``interaction[item_id]`` as the next item."""
+        items, lengths = self._history(interaction)
+        memory = self.generator.encode(self.catalogue, items[:, : int(lengths.max())])
+        scores = exact_scores(self.generator, self.catalogue, memory)
+        return scores.gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
+
+    def _history(self, interaction: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+
+
+def _forget_catalogue(model: Any, _: Any) -> None:
+    """The trie belongs to the codes that a loaded state has just replaced."""
+    model._catalogue = None

@@ -1,0 +1,97 @@
+"""BBQRec (SPEC sections 2 and 3): RecBole adapter of both phases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.generative import GenerativeRecommender
+from recbole_bbqrec.tokenizer.bbq import BBQTokenizer, BBQTokenizerConfig
+
+ID_SIGNAL = "id"
+
+
+class BBQRec(GenerativeRecommender):
+    """Behaviour-bind quantization and similarity-enhanced generation.
+
+    Variants of the paper override the class attributes.
+    """
+
+    use_id = True
+    use_mim = True
+    use_contrastive = True
+    share_codebook = True
+    left_out: tuple[str, ...] = ()  # modalities that the variant removes
+
+    @classmethod
+    def modalities_of(cls, config: Any) -> tuple[str, ...]:
+        """The configured modalities that this model uses."""
+        return tuple(m for m in config["modalities"] or () if m not in cls.left_out)
+
+    @classmethod
+    def signals_of(cls, config: Any) -> tuple[str, ...]:
+        return ((ID_SIGNAL,) if cls.use_id else ()) + cls.modalities_of(config)
+
+    @classmethod
+    def check_options(cls, config: Any) -> None:
+        super().check_options(config)
+        signals = cls.signals_of(config)
+        if not signals:
+            raise UserError(
+                f"Option `modalities` is {config['modalities']!r}, which leaves {cls.__name__} "
+                "without any signal; expected at least one modality that the model uses."
+            )
+        weights = config["commitment_weight"]
+        if isinstance(weights, dict) and set(weights) != set(signals):
+            raise UserError(
+                f"Option `commitment_weight` names the signals {sorted(weights)}; expected exactly "
+                f"{sorted(signals)}."
+            )
+        if config["sequence_hidden_size"] % config["sequence_heads"]:
+            raise UserError(
+                f"Option `sequence_hidden_size` is {config['sequence_hidden_size']}; expected a "
+                f"multiple of `sequence_heads`, which is {config['sequence_heads']}."
+            )
+        if config["tokenizer_warmup_epochs"] >= config["tokenizer_epochs"]:
+            raise UserError(
+                f"Option `tokenizer_warmup_epochs` is {config['tokenizer_warmup_epochs']}; "
+                f"expected less than `tokenizer_epochs`, which is {config['tokenizer_epochs']}: "
+                "the epochs after the warm-up are those that quantize."
+            )
+
+    def build_tokenizer(
+        self, config: Any, dataset: Any, trained_items: torch.Tensor
+    ) -> BBQTokenizer:
+        features = {}
+        for name in self.modalities_of(config):
+            modality = dataset.item_features(name)
+            features[name] = (modality.matrix, modality.present)
+        return BBQTokenizer(self.tokenizer_config(config), features, self.n_items, trained_items)
+
+    def tokenizer_config(self, config: Any) -> BBQTokenizerConfig:
+        """The phase-one network's configuration (SPEC section 2)."""
+        return BBQTokenizerConfig(
+            levels=config["codebook_levels"],
+            codebook_size=config["codebook_size"],
+            codebook_dim=config["codebook_dim"],
+            commitment_weight=config["commitment_weight"],
+            contrastive_weight=config["contrastive_weight"],
+            mim_weight=config["mim_weight"],
+            temperature=config["temperature"],
+            encoder_hidden=tuple(config["encoder_hidden"]),
+            dropout=config["encoder_dropout"],
+            use_id=self.use_id,
+            use_mim=self.use_mim,
+            use_contrastive=self.use_contrastive,
+            share_codebook=self.share_codebook,
+            sequence_encoder=config["sequence_encoder"],
+            sequence_layers=config["sequence_layers"],
+            sequence_heads=config["sequence_heads"],
+            sequence_hidden_size=config["sequence_hidden_size"],
+            sequence_dropout=config["sequence_dropout"],
+            max_history=config["MAX_ITEM_LIST_LENGTH"],
+            recon_reduction=config["recon_reduction"],
+            feature_scaling=config["feature_scaling"],
+        )

@@ -1,0 +1,176 @@
+"""Every option of ours: its type, its allowed values, and the check that runs before work starts.
+
+RecBole reads a missing or misspelt key as ``None`` and goes on. Here an unknown key is an error
+that names the nearest known one, and a value out of range is an error that names the range.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Callable, Union
+
+from recbole_bbqrec.errors import UserError
+
+Number = Union[int, float]
+
+
+@dataclass(frozen=True)
+class Option:
+    """What one option accepts: ``expected`` is the text shown when ``accepts`` says no."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def integer(low: int) -> Option:
+    return Option(f"an integer of at least {low}", lambda v: _is_int(v) and v >= low)
+
+
+def number(low: Number, high: Number = float("inf"), *, above: bool = False) -> Option:
+    """A number in [low, high], or in (low, high] with ``above``."""
+    bounds = f"{'above' if above else 'of at least'} {low}"
+    if high != float("inf"):
+        bounds += f" and at most {high}"
+    return Option(
+        f"a number {bounds}",
+        lambda v: _is_number(v) and (v > low if above else v >= low) and v <= high,
+    )
+
+
+def probability() -> Option:
+    return Option("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1)
+
+
+def choice(*values: str) -> Option:
+    return Option("one of " + ", ".join(values), lambda v: v in values)
+
+
+def boolean() -> Option:
+    return Option("True or False", lambda v: isinstance(v, bool))
+
+
+def optional(option: Option) -> Option:
+    return Option(f"{option.expected}, or nothing", lambda v: v is None or option.accepts(v))
+
+
+def text() -> Option:
+    return Option("a text", lambda v: isinstance(v, str) and v != "")
+
+
+def list_of(option: Option, what: str) -> Option:
+    return Option(
+        f"a list of {what}",
+        lambda v: isinstance(v, (list, tuple)) and all(option.accepts(x) for x in v),
+    )
+
+
+def _is_weight_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(k, str) and _is_number(v) and v >= 0 for k, v in value.items()
+    )
+
+
+#: Options of every run, RecBole's own models included.
+RUN_OPTIONS: dict[str, Option] = {
+    "mask_history": boolean(),
+    "resume": optional(text()),
+    "tune_allocator": boolean(),
+    "num_threads": optional(integer(1)),
+}
+
+#: RecBole's options whose values RecBole itself does not check.
+RECBOLE_OPTIONS: dict[str, Option] = {
+    "epochs": integer(1),
+    "train_batch_size": integer(1),
+    "eval_batch_size": integer(1),
+    "eval_step": integer(0),
+    "stopping_step": integer(0),
+    "learning_rate": number(0, above=True),
+    "weight_decay": number(0),
+    "MAX_ITEM_LIST_LENGTH": integer(1),
+    "seed": integer(0),
+    "topk": list_of(integer(1), "integers of at least 1"),
+}
+
+#: Options of phase one, of phase two, and of decoding.
+MODEL_OPTIONS: dict[str, Option] = {
+    "modalities": optional(list_of(text(), "modality names")),
+    "precision": choice("auto", "float32", "bfloat16"),
+    # phase one
+    "tokenizer_path": optional(text()),
+    "tokenizer_epochs": integer(1),
+    "tokenizer_learning_rate": number(0, above=True),
+    "tokenizer_batch_size": integer(1),
+    "tokenizer_weight_decay": number(0),
+    "tokenizer_warmup_epochs": integer(0),
+    "tokenizer_stopping_step": integer(0),
+    "tokenizer_max_collisions": number(0, 1),
+    "tokenizer_valid_users": integer(0),
+    "codebook_levels": integer(1),
+    "codebook_size": integer(2),
+    "codebook_dim": integer(1),
+    "commitment_weight": Option(
+        "a number of at least 0, or a table signal: number",
+        lambda v: (_is_number(v) and v >= 0) or _is_weight_table(v),
+    ),
+    "contrastive_weight": number(0),
+    "mim_weight": number(0),
+    "mim_inner_steps": integer(1),
+    "mim_learning_rate": number(0, above=True),
+    "temperature": number(0, above=True),
+    "encoder_hidden": list_of(integer(1), "integers of at least 1"),
+    "encoder_dropout": probability(),
+    "feature_scaling": choice("zscore", "l2", "none"),
+    "recon_reduction": choice("mean", "sum"),
+    "sequence_encoder": choice("sasrec", "srgnn"),
+    "sequence_layers": integer(1),
+    "sequence_heads": integer(1),
+    "sequence_hidden_size": integer(1),
+    "sequence_dropout": probability(),
+    # phase two
+    "hidden_size": integer(1),
+    "n_heads": integer(1),
+    "encoder_layers": integer(1),
+    "decoder_layers": integer(1),
+    "inner_size": integer(1),
+    "dropout": probability(),
+    "similarity_buckets": integer(1),
+    "similarity_init": choice("identity", "uniform"),
+    "token_fusion": choice("concat", "sum"),
+    "history_encoding": choice("bidirectional", "causal"),
+    "generation_loss": choice("code", "item"),
+    "label_smoothing": probability(),
+    "item_embedding": boolean(),
+    "tie_codes": boolean(),
+    "warmup_ratio": number(0, 1),
+    # decoding
+    "num_beams": integer(1),
+}
+
+
+def check_known(keys: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raise a UserError for the first of ``keys`` that is not in ``known``."""
+    names = sorted(known)
+    for key in keys:
+        if key in names:
+            continue
+        near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        raise UserError(f"Unknown option `{key}` {where}.{hint} Correct or remove it.")
+
+
+def check_values(values: Mapping[str, Any], options: Mapping[str, Option]) -> None:
+    """Raise a UserError for the first present value that its option does not accept."""
+    for key, option in options.items():
+        if key in values and not option.accepts(values[key]):
+            raise UserError(f"Option `{key}` is {values[key]!r}; expected {option.expected}.")

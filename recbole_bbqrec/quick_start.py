@@ -1,0 +1,270 @@
+"""One call for a whole run: configuration, data, training, test, result.
+
+The order of steps and of seeding is that of RecBole's own ``run_recbole`` (whose module is not
+imported: it alone needs ray), so that RecBole's models give RecBole's numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import init_logger, init_seed, set_color
+
+from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.data.histories import split_hash
+from recbole_bbqrec.data.loaders import check_files, create_dataset, data_loaders
+from recbole_bbqrec.registry import get_dataset_class, get_model, get_trainer_class
+from recbole_bbqrec.report import final_block
+from recbole_bbqrec.runtime import peak_memory_mib, prepare_process
+from recbole_bbqrec.trainer.checkpoint import load_checkpoint
+from recbole_bbqrec.trainer.resume import find_resumable, run_to_continue
+from recbole_bbqrec.trainer.run_files import RunFiles
+from recbole_bbqrec.version import __version__
+
+logger = logging.getLogger()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What exists before training starts."""
+
+    config: BBQRecConfig
+    dataset: Any
+    train_data: Any
+    valid_data: Any
+    test_data: Any
+    split_hash: str
+
+
+def run(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_files: Sequence[str | Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    saved: bool = True,
+) -> dict[str, Any]:
+    """Train and test one model on one data set.
+
+    Args:
+        model: registered model name; may be left out when ``resume`` names a run.
+        dataset: data set name; likewise.
+        config_files: YAML files, later ones win.
+        overrides: option values that win over the files.
+        saved: write checkpoints; False tests the best weights from memory (RecBole's own models:
+            the last weights, as RecBole does).
+
+    Returns:
+        ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result`` as
+        RecBole's ``run_recbole``, and ``split_hash``, ``seconds``, ``peak_memory_mib``,
+        ``files`` and more; everything is plain and JSON-serialisable.
+
+    Raises:
+        UserError: an option, file or checkpoint is not as it must be.
+    """
+    start = time.perf_counter()
+    config, files = _configure(model, dataset, config_files, dict(overrides or {}))
+    prepare_process(allocator=config["tune_allocator"], num_threads=config["num_threads"])
+    check_files(config)
+    _start_logging(config)
+    logger.info(config)
+    prepared = prepare(config)
+    files = files or _new_files(config, prepared, saved)
+
+    network = build_model(config, prepared.train_data)
+    logger.info(network)
+    trainer = get_trainer_class(config["model"])(config, network)
+    if files is not None:
+        trainer.use_files(files, prepared.split_hash)
+        if files.resume.is_file():
+            trainer.resume_checkpoint(files.resume)
+        elif not files.config.is_file():
+            _write(files.config, config.to_text())
+    ready = time.perf_counter()
+
+    score, valid_result = trainer.fit(
+        prepared.train_data,
+        prepared.valid_data,
+        saved=files is not None,
+        show_progress=config["show_progress"],
+    )
+    trained = time.perf_counter()
+    test_result = trainer.evaluate(prepared.test_data, load_best_model=files is not None)
+    tested = time.perf_counter()
+
+    seconds = {"prepare": ready - start, "train": trained - ready, "test": tested - trained}
+    seconds.update(getattr(trainer, "phase_seconds", {}))
+    result: dict[str, Any] = {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "seed": config["seed"],
+        "version": __version__,
+        "best_valid_score": float(score),
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": _floats(valid_result),
+        "test_result": _floats(test_result),
+        "split_hash": prepared.split_hash,
+        "mask_history": config["mask_history"],
+        "tokenizer": getattr(trainer, "tokenizer_summary", {}),
+        "features": _feature_sources(prepared.dataset),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "peak_memory_mib": {k: round(v, 1) for k, v in peak_memory_mib(config["device"]).items()},
+    }
+    if files is not None:
+        _write(files.result, json.dumps(result, indent=2) + "\n")
+        result["files"] = files.written()
+    result.setdefault("files", {}).update(_log_paths(trainer))
+    logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
+    logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
+    logger.info("\n" + final_block(result))
+    return result
+
+
+def prepare(config: BBQRecConfig) -> Prepared:
+    """Seed, read the data set, and split it."""
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = create_dataset(config, get_dataset_class(config["model"]))
+    logger.info(dataset)
+    train_data, valid_data, test_data = data_loaders(config, dataset)
+    parts = (loader._dataset for loader in (train_data, valid_data, test_data))
+    return Prepared(config, dataset, train_data, valid_data, test_data, split_hash(*parts))
+
+
+def build_model(config: BBQRecConfig, train_data: Any) -> Any:
+    """Seed and construct the model, as RecBole does before training."""
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    model = get_model(config["model"])(config, train_data._dataset)
+    return model.to(config["device"])
+
+
+def load_data_and_model(
+    model_file: str | Path, overrides: Mapping[str, Any] | None = None
+) -> tuple[BBQRecConfig, Any, Any, Any, Any, Any]:
+    """Rebuild what a saved model file was trained on, with the model's weights loaded.
+
+    Counterpart of RecBole's function, for its models and ours; nothing is unpickled.
+
+    Args:
+        model_file: ``saved/<Model>-<time>.pth``.
+        overrides: options that differ now, such as ``data_path``.
+
+    Returns:
+        config, model, dataset, train_data, valid_data, test_data.
+    """
+    state = load_checkpoint(model_file)
+    config = BBQRecConfig.from_text(state["config"], overrides)
+    check_files(config)
+    prepared = prepare(config)
+    model = build_model(config, prepared.train_data)
+    model.load_state_dict(state["state_dict"])
+    model.load_other_parameter(state.get("other_parameter"))
+    return (
+        config,
+        model,
+        prepared.dataset,
+        prepared.train_data,
+        prepared.valid_data,
+        prepared.test_data,
+    )
+
+
+def objective_function(
+    config_dict: Mapping[str, Any] | None = None,
+    config_file_list: Sequence[str] = (),
+    saved: bool = True,
+) -> dict[str, Any]:
+    """What RecBole's ``HyperTuning`` calls: one run with the trial's values."""
+    values = dict(config_dict or {})
+    model, dataset = values.pop("model", None), values.pop("dataset", None)
+    return run(model, dataset, config_file_list or (), values, saved=saved)
+
+
+# helpers --------------------------------------------------------------------------------------
+
+
+def _configure(
+    model: str | None,
+    dataset: str | None,
+    config_files: Sequence[str | Path],
+    overrides: dict[str, Any],
+) -> tuple[BBQRecConfig, RunFiles | None]:
+    """The configuration, and the files of the run that it continues, if any."""
+    wanted = overrides.get("resume")
+    if wanted is not None and wanted != "auto":
+        return run_to_continue(Path(wanted), model, dataset, config_files, overrides)
+    config = BBQRecConfig(*_names(model, dataset, config_files), config_files, overrides)
+    if config["resume"] == "auto":
+        return config, find_resumable(config)
+    if config["resume"] is not None:  # set in a config file
+        overrides["resume"] = config["resume"]
+        return _configure(model, dataset, config_files, overrides)
+    return config, None
+
+
+def _names(
+    model: str | None, dataset: str | None, config_files: Sequence[str | Path]
+) -> tuple[str, str]:
+    from recbole_bbqrec.config import read_yaml
+    from recbole_bbqrec.errors import UserError
+
+    values: dict[str, Any] = {}
+    for path in config_files:
+        values.update(read_yaml(path))
+    model, dataset = model or values.get("model"), dataset or values.get("dataset")
+    if model is None or dataset is None:
+        missing = "--model" if model is None else "--dataset"
+        raise UserError(f"Option `{missing}` is missing; give it, or set it in a config file.")
+    return model, dataset
+
+
+def _new_files(config: BBQRecConfig, prepared: Prepared, saved: bool) -> RunFiles | None:
+    return RunFiles.new(config["checkpoint_dir"], config["model"]) if saved else None
+
+
+def _start_logging(config: BBQRecConfig) -> None:
+    """RecBole's logger on this run's file, also when a run came before in this process."""
+    for handler in logger.handlers[:]:
+        if isinstance(handler, (logging.FileHandler, logging.StreamHandler)) and not getattr(
+            handler, "_pytest", False
+        ):
+            logger.removeHandler(handler)
+            handler.close()
+    init_logger(config)
+
+
+def _log_paths(trainer: Any) -> dict[str, str]:
+    paths = {}
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            paths["log"] = str(Path(handler.baseFilename))
+    paths["tensorboard"] = str(trainer.tensorboard.log_dir)
+    return paths
+
+
+def _feature_sources(dataset: Any) -> dict[str, Any]:
+    names = getattr(dataset, "modalities", ())
+    features = {name: dataset.item_features(name) for name in names}
+    return {
+        name: {"fingerprint": f.fingerprint, "dim": f.matrix.shape[1], **_plain(f.metadata)}
+        for name, f in features.items()
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if isinstance(value, (str, int, float))}
+
+
+def _floats(values: Mapping[str, Any] | None) -> dict[str, float]:
+    return {name: float(value) for name, value in (values or {}).items()}
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,75 @@
+"""Model name -> model, dataset and trainer class; ours first, RecBole's own otherwise."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import Any
+
+from recbole.data import dataset as recbole_datasets
+from recbole.model import sequential_recommender as recbole_sequential
+from recbole.utils import ModelType
+from recbole.utils import get_model as get_recbole_model
+from recbole.utils import get_trainer as get_recbole_trainer
+
+from recbole_bbqrec.errors import UserError
+
+_OURS = "recbole_bbqrec.model.sequential_recommender"
+
+#: Our registered models: name -> module below ``model/sequential_recommender``.
+MODELS: dict[str, str] = {
+    "BBQRec": "bbqrec",
+}
+
+
+def model_names() -> list[str]:
+    """Names that ``--model`` accepts: ours, then RecBole's sequential recommenders."""
+    theirs = []
+    for module in pkgutil.iter_modules(recbole_sequential.__path__):
+        source = getattr(recbole_sequential, module.name, None)
+        theirs += [name for name in dir(source) if name.lower() == module.name and name[0].isupper()]
+    return [*MODELS, *sorted(set(theirs))]
+
+
+def is_ours(model: str) -> bool:
+    return model in MODELS
+
+
+def get_model(name: str) -> type:
+    """The class registered under ``name``.
+
+    Raises:
+        UserError: no model of that name, here or in RecBole.
+    """
+    if name in MODELS:
+        return getattr(importlib.import_module(f"{_OURS}.{MODELS[name]}"), name)
+    known = model_names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
+            k for k in known if k.lower() == name.lower()
+        ]
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        raise UserError(
+            f"Unknown sequential model `{name}`.{hint} Known models: {', '.join(known)}."
+        )
+    return get_recbole_model(name)
+
+
+def get_dataset_class(model: str) -> type:
+    """The dataset class a model works on: ours if it asks for one, RecBole's choice otherwise."""
+    chosen = getattr(get_model(model), "dataset_class", None)
+    if chosen is not None:
+        return chosen
+    return getattr(recbole_datasets, f"{model}Dataset", recbole_datasets.SequentialDataset)
+
+
+def get_trainer_class(model: str) -> Any:
+    """The trainer class of a model; RecBole's own trainers get our safe checkpoints."""
+    from recbole_bbqrec.trainer.single_phase import with_safe_checkpoints
+    from recbole_bbqrec.trainer.two_phase import TwoPhaseTrainer
+
+    model_class = get_model(model)
+    if getattr(model_class, "two_phase", False):
+        return TwoPhaseTrainer
+    return with_safe_checkpoints(get_recbole_trainer(ModelType.SEQUENTIAL, model))

@@ -1,0 +1,26 @@
+"""The final block of a run: what a reader wants to see last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def final_block(result: dict[str, Any]) -> str:
+    """Metrics, split, time, memory and files of a run as an aligned text block."""
+    rows = [("model", f"{result['model']} on {result['dataset']}, seed {result['seed']}")]
+    rows += [(f"test {name}", f"{value:.4f}") for name, value in result["test_result"].items()]
+    rows += [("split", result["split_hash"])]
+    if result["mask_history"]:
+        rows.append(("ranking", "history masked"))
+    tokenizer = result["tokenizer"]
+    if tokenizer:
+        text = f"{tokenizer['collisions_before']} items before re-assignment"
+        rows.append(("collisions", f"{text}, {tokenizer['collisions_after']} after"))
+    for name, feature in result["features"].items():
+        encoder = feature.get("encoder", "unknown encoder")
+        rows.append((name, f"{encoder}, {feature['dim']} dimensions"))
+    rows += [(f"{name} seconds", f"{value:.1f}") for name, value in result["seconds"].items()]
+    rows += [(f"peak {name}", f"{mib:,.0f} MiB") for name, mib in result["peak_memory_mib"].items()]
+    rows += [(f"file {name}", path) for name, path in result["files"].items()]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

@@ -1,0 +1,170 @@
+"""The epoch loop that both phases share: train, validate, keep the best, checkpoint, stop.
+
+The loop knows nothing of networks or data; a phase tells it what an epoch is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Callable
+
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a phase says of its present state.
+
+    ``score``: larger is better; None where the phase has no validation signal, and then the last
+    epoch counts as the best. ``metrics``: what is logged.
+    """
+
+    score: float | None
+    metrics: dict[str, float]
+
+
+@dataclass
+class LoopState:
+    """Everything the loop itself needs in order to go on after an interruption."""
+
+    epoch: int = 0  # epochs finished
+    best_score: float = -math.inf
+    best_epoch: int = -1
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    bad_evaluations: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def to_plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Phase(ABC):
+    """One trainable stage."""
+
+    name: str
+    epochs: int
+    eval_step: int
+    stopping_step: int
+
+    @abstractmethod
+    def train_epoch(self, epoch: int) -> Iterator[dict[str, float] | None]:
+        """Train one epoch, yielding once a step (None, or terms for the progress bar).
+
+        The generator's return value is the epoch's mean loss terms.
+        """
+
+    @abstractmethod
+    def steps(self, epoch: int) -> int:
+        """Number of steps of an epoch."""
+
+    @abstractmethod
+    def validate(self, epoch: int) -> Validation: ...
+
+    @abstractmethod
+    def keep_best(self) -> None:
+        """Remember (and write) the present weights as the best."""
+
+    @abstractmethod
+    def load_best(self) -> None: ...
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Weights, optimizers, counters: all that training changes."""
+
+    @abstractmethod
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+    def log_epoch(self, record: dict[str, float]) -> None:
+        """Hook: one record an epoch (losses, metrics, seconds)."""
+
+
+def run_phase(
+    phase: Phase,
+    state: LoopState,
+    checkpoint: Callable[[], None],
+    *,
+    show_progress: bool,
+    on_epoch: Callable[[int, float | None], None] | None = None,
+) -> LoopState:
+    """Run ``phase`` from where ``state`` stands to its end and leave it with its best weights.
+
+    ``checkpoint`` is called after every epoch, when ``state`` and the phase agree.
+    Early stopping follows RecBole: a tie counts as an improvement, and training stops when more
+    than ``stopping_step`` validations in a row bring none. The last epoch is always validated.
+    """
+    bar = tqdm(
+        total=sum(phase.steps(e) for e in range(phase.epochs)),
+        initial=sum(phase.steps(e) for e in range(state.epoch)),
+        desc=phase.name,
+        unit="step",
+        dynamic_ncols=True,
+        disable=None if show_progress else True,  # None: only on a terminal
+    )
+    with bar:
+        while not state.finished and state.epoch < phase.epochs:
+            _one_epoch(phase, state, bar)
+            if on_epoch is not None:
+                on_epoch(state.epoch - 1, state.history[-1].get("score"))
+            checkpoint()
+    if not state.finished:
+        state.finished = True
+        checkpoint()
+    phase.load_best()
+    return state
+
+
+def _one_epoch(phase: Phase, state: LoopState, bar: tqdm[Any]) -> None:
+    epoch, start = state.epoch, time.perf_counter()
+    record = {"epoch": float(epoch), **_train(phase, epoch, state, bar)}
+    record["train_seconds"] = time.perf_counter() - start
+    due = phase.eval_step > 0 and (epoch + 1) % phase.eval_step == 0
+    evaluates = due or (phase.eval_step > 0 and epoch + 1 == phase.epochs)
+    if evaluates:
+        validation = phase.validate(epoch)
+        record.update(validation.metrics)
+        record["valid_seconds"] = time.perf_counter() - start - record["train_seconds"]
+        if validation.score is not None:
+            record["score"] = validation.score
+        _judge(phase, state, epoch, validation)
+    elif phase.eval_step <= 0:
+        _judge(phase, state, epoch, Validation(None, {}))
+    state.seconds += time.perf_counter() - start
+    state.history.append(record)
+    state.epoch = epoch + 1
+    if state.bad_evaluations > phase.stopping_step:
+        state.finished = True
+    phase.log_epoch(record)
+
+
+def _train(phase: Phase, epoch: int, state: LoopState, bar: tqdm[Any]) -> dict[str, float]:
+    steps = phase.train_epoch(epoch)
+    while True:
+        try:
+            shown = next(steps)
+        except StopIteration as end:
+            return dict(end.value)
+        bar.update()
+        if shown:
+            best = f" best {state.best_score:.4f}" if state.best_epoch >= 0 else ""
+            terms = " ".join(f"{name} {value:.4f}" for name, value in shown.items())
+            bar.set_postfix_str(f"epoch {epoch} {terms}{best}")
+
+
+def _judge(phase: Phase, state: LoopState, epoch: int, validation: Validation) -> None:
+    """Keep the weights if they are the best so far; count the evaluations that were not."""
+    score = validation.score
+    if score is not None and math.isnan(score):
+        raise RuntimeError(f"{phase.name}: the validation score of epoch {epoch} is NaN.")
+    if score is None or score >= state.best_score:
+        state.best_score = -math.inf if score is None else score
+        state.best_epoch, state.best_metrics = epoch, dict(validation.metrics)
+        state.bad_evaluations = 0
+        phase.keep_best()
+    else:
+        state.bad_evaluations += 1

@@ -1,0 +1,171 @@
+"""RecBole's own trainers with checkpoints that are data, exact resumption and one progress bar.
+
+Training itself is RecBole's code untouched: a model trained here has the metrics that RecBole's
+own run gives it, bit for bit on CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.trainer import Trainer
+from tqdm import tqdm
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.trainer.checkpoint import (
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
+from recbole_bbqrec.trainer.run_files import RunFiles
+
+
+class SafeCheckpoints(Trainer):
+    """Mixin over a RecBole trainer class; see :func:`with_safe_checkpoints`."""
+
+    files: RunFiles | None = None
+    split_hash: str = ""
+    _bar: tqdm[Any] | None = None
+    _pending: dict[str, Any] | None = None  # what to restore when the first epoch starts
+
+    def use_files(self, files: RunFiles, split_hash: str) -> None:
+        """Write to the paths of ``files`` from now on."""
+        self.files = files
+        self.split_hash = split_hash
+        self.saved_model_file = str(files.model)
+
+    # checkpoints ----------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_text(),
+            "model": self.config["model"],
+            "split_hash": self.split_hash,
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+        }
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        path = kwargs.pop("saved_model_file", self.saved_model_file)
+        save_checkpoint({**self._state(), "epoch": epoch}, path)
+        if verbose:
+            self.logger.info(f"Saving current best: {path}")
+
+    def load_model_file(self, path: str) -> None:
+        """Load the weights of a model checkpoint of ours.
+
+        Raises:
+            UserError: unreadable, or written by another model.
+        """
+        state = load_checkpoint(path, self.device)
+        if state.get("model") != self.config["model"]:
+            raise UserError(
+                f"The checkpoint {path} holds a {state.get('model')} model; this run is "
+                f"{self.config['model']}."
+            )
+        self.model.load_state_dict(state["state_dict"])
+        self.model.load_other_parameter(state.get("other_parameter"))
+
+    def resume_checkpoint(self, resume_file: Any) -> None:
+        """Continue from a ``resume.pth`` written at the start of an epoch."""
+        state = load_checkpoint(resume_file, self.device)
+        self.model.load_state_dict(state["state_dict"])
+        self.model.load_other_parameter(state.get("other_parameter"))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
+        self.best_valid_score = state["best_valid_score"]
+        self.best_valid_result = state["best_valid_result"]
+        self._pending = state
+        self.logger.info(f"Resuming {resume_file} at epoch {self.start_epoch}")
+
+    def _save_resume(self, epoch: int, train_data: Any) -> None:
+        if self.files is None:
+            return
+        best = self.best_valid_result
+        state = {
+            **self._state(),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": None if best is None else {k: float(v) for k, v in best.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(),
+            "shuffle": train_data.generator.get_state(),
+        }
+        save_checkpoint(state, self.files.resume)
+
+    # RecBole's hooks ------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Any = None,
+    ) -> tuple[float, Any]:
+        with tqdm(
+            total=self.epochs,
+            initial=self.start_epoch,
+            desc="train",
+            unit="epoch",
+            dynamic_ncols=True,
+            disable=None if show_progress else True,
+        ) as self._bar:
+            return super().fit(train_data, valid_data, verbose, saved, False, callback_fn)
+
+    def _train_epoch(
+        self,
+        train_data: Any,
+        epoch_idx: int,
+        loss_func: Any = None,
+        show_progress: bool = False,
+    ) -> Any:
+        if self._pending is not None:
+            train_data.generator.set_state(self._pending["shuffle"].cpu())
+            set_random_state(self._pending["random"])
+            self._pending = None
+        else:
+            self._save_resume(epoch_idx, train_data)
+        loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        if self._bar is not None:
+            total = sum(loss) if isinstance(loss, tuple) else loss
+            self._bar.update()
+            self._bar.set_postfix_str(f"loss {total:.4f} best {self._best()}")
+        return loss
+
+    def _best(self) -> str:
+        known = np.isfinite(self.best_valid_score)
+        return f"{self.valid_metric} {self.best_valid_score:.4f}" if known else "-"
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: Any = None,
+        show_progress: bool = False,
+    ) -> Any:
+        if load_best_model and eval_data:
+            path = str(model_file or self.saved_model_file)
+            self.load_model_file(path)
+            self.logger.info(f"Loading model parameters from {path}")
+        return super().evaluate(eval_data, False, None, show_progress)
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
+        if self.config["mask_history"]:
+            history = interaction[self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]]
+            scores.scatter_(1, history.to(scores.device), -np.inf)
+        return interaction, scores, positive_u, positive_i
+
+
+def with_safe_checkpoints(trainer: type[Trainer]) -> type[SafeCheckpoints]:
+    """A RecBole trainer class with :class:`SafeCheckpoints` in front of it."""
+    if trainer is Trainer:
+        return SafeCheckpoints
+    return type(f"Safe{trainer.__name__}", (SafeCheckpoints, trainer), {})

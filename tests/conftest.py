@@ -1,0 +1,56 @@
+"""Fixtures shared by the tests: where the synthetic data set is, and a directory to run in."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from recbole_bbqrec.runtime import tune_allocator
+
+ROOT = Path(__file__).resolve().parents[1]
+
+tune_allocator()
+
+#: A BBQRec run that takes seconds: every part is there, all are small.
+TINY = {
+    "data_path": str(ROOT / "dataset"),
+    "tokenizer_epochs": 3,
+    "tokenizer_warmup_epochs": 1,
+    "tokenizer_batch_size": 128,
+    "epochs": 2,
+    "eval_step": 1,
+    "train_batch_size": 256,
+    "learning_rate": 0.003,
+    "codebook_size": 32,
+    "codebook_dim": 16,
+    "encoder_hidden": [32],
+    "sequence_hidden_size": 32,
+    "sequence_layers": 1,
+    "hidden_size": 32,
+    "inner_size": 64,
+    "n_heads": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "num_beams": 20,
+    "show_progress": False,
+    "state": "WARNING",
+}
+
+
+@pytest.fixture
+def tiny() -> dict:
+    return dict(TINY)
+
+
+@pytest.fixture
+def rundir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An empty working directory; log handlers of runs in it are closed afterwards."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, logging.FileHandler):
+            root.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,101 @@
+"""Small catalogues and networks, and slow reference implementations, for the generator's tests."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.config import GeneratorConfig
+from recbole_bbqrec.generator.packing import Packing
+from recbole_bbqrec.generator.seq2seq import Generator
+
+VECTOR_DIM = 6
+
+
+def small_catalogue(
+    n_items: int = 30, levels: int = 3, signals: int = 2, codes: int = 3, duplicates: int = 4
+) -> Catalogue:
+    """Few codes, so that nodes branch; the last ``duplicates`` items copy the first ones."""
+    ids = torch.randint(0, codes, (n_items, levels, signals))
+    ids[0] = 0
+    if duplicates:
+        ids[n_items - duplicates :] = ids[1 : 1 + duplicates]
+    return Catalogue.build(ids, torch.randn(n_items, VECTOR_DIM, dtype=torch.float64), codes)
+
+
+def small_generator(catalogue: Catalogue, **options: Any) -> Generator:
+    """A float64 network with large random weights, so that predictions are far from uniform."""
+    _, levels, signals = catalogue.codes.shape
+    settings: dict[str, Any] = {
+        "levels": levels,
+        "codebook_size": catalogue.trie.codebook_size,
+        "n_signals": signals,
+        "vector_dim": VECTOR_DIM,
+        "code_dim": 5,
+        "hidden_size": 8,
+        "n_heads": 2,
+        "inner_size": 12,
+        "dropout": 0.0,
+        "max_history": 6,
+        "similarity_buckets": 10,
+    }
+    settings.update(options)
+    generator = Generator(GeneratorConfig(**settings)).double()
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return generator.eval()
+
+
+def histories(catalogue: Catalogue, lengths: list[int], width: int) -> Tensor:
+    """Random histories of the given lengths, right padded to ``width``."""
+    items = torch.randint(1, catalogue.n_items, (len(lengths), width))
+    return items * (torch.arange(width) < torch.tensor(lengths)[:, None])
+
+
+@torch.no_grad()
+def level_logits(
+    generator: Generator, catalogue: Catalogue, history: list[int], path: Tensor
+) -> list[Tensor]:
+    """Logits [M, N] of every level for one history and one path [L, M], without any batching."""
+    items = torch.tensor([history])
+    memory = generator.encode(catalogue, items)
+    hidden = generator.decode(
+        memory,
+        generator.memory_keys_values(memory),
+        path[None, :-1],
+        Packing(torch.ones(1, 1, dtype=torch.bool)),
+        torch.ones(1, 1, len(history), dtype=torch.bool),
+    )[0]
+    signals = path.shape[1]
+    return [
+        generator.logits(memory, hidden[j], j).view(signals, -1) for j in range(path.shape[0])
+    ]
+
+
+def slow_item_score(
+    generator: Generator, catalogue: Catalogue, history: list[int], item: int
+) -> float:
+    """Log-probability of one item by its definition, with Python loops over a set of tuples."""
+    codes = [tuple(map(tuple, row)) for row in catalogue.codes.tolist()]
+    path, existing = codes[item], [codes[i] for i in catalogue.trie.leaf_items.tolist()]
+    score = 0.0
+    for level, logits in enumerate(
+        level_logits(generator, catalogue, history, catalogue.codes[item])
+    ):
+        if generator.config.generation_loss == "code":
+            logs = logits.log_softmax(-1)
+            score += sum(float(logs[m, c]) for m, c in enumerate(path[level]))
+        else:
+            siblings = {other[level] for other in existing if other[:level] == path[:level]}
+            total = {s: sum(float(logits[m, c]) for m, c in enumerate(s)) for s in siblings}
+            peak = max(total.values())
+            mass = sum(math.exp(value - peak) for value in total.values())
+            score += total[path[level]] - peak - math.log(mass)
+    if generator.config.generation_loss == "item":
+        score -= math.log(sum(other == path for other in existing))
+    return score

@@ -1,0 +1,80 @@
+"""Checkpoints: safe to load, atomic, refused when damaged; random state survives the trip."""
+
+from __future__ import annotations
+
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.trainer.checkpoint import (
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
+
+
+def test_round_trip_with_weights_only(tmp_path):
+    path = tmp_path / "a.pth"
+    save_checkpoint({"x": torch.arange(3), "n": {"a": [1, 2.5, None, "t"]}}, path)
+    plain = torch.load(path, weights_only=True)
+    assert plain["n"] == {"a": [1, 2.5, None, "t"]}
+    assert torch.equal(load_checkpoint(path)["x"], torch.arange(3))
+
+
+@pytest.mark.parametrize("keep", [0, 10, 200])
+def test_truncated_file_is_refused_whole(tmp_path, keep):
+    path = tmp_path / "a.pth"
+    save_checkpoint({"x": torch.randn(100)}, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match="a.pth"):
+        load_checkpoint(path)
+
+
+def test_a_pickle_is_not_executed(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    path = tmp_path / "trap.pth"
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(UserError, match="trap.pth"):
+        load_checkpoint(path)
+    torch.save(Trap(), path)
+    with pytest.raises(UserError, match="trap.pth"):
+        load_checkpoint(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_missing_and_foreign_files(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "none.pth")
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="not a checkpoint"):
+        load_checkpoint(tmp_path / "other.pth")
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("disk full")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_random_state_round_trip(tmp_path):
+    def draw():
+        return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
+
+    save_checkpoint({"random": random_state()}, tmp_path / "r.pth")
+    first = draw()
+    assert draw() != first
+    set_random_state(load_checkpoint(tmp_path / "r.pth")["random"])
+    assert draw() == first

@@ -1,0 +1,130 @@
+"""Options: parsed as data, checked against their ranges, unknown ones refused."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from recbole_bbqrec.config import BBQRecConfig, parse_overrides, parse_value, read_yaml
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.options import MODEL_OPTIONS, RECBOLE_OPTIONS, RUN_OPTIONS
+from recbole_bbqrec.properties_files import properties_directory
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("1e-3", 1e-3),
+        ("True", True),
+        ("false", False),
+        ("None", None),
+        ("~", None),
+        ("[5, 10]", [5, 10]),
+        ("[text, image]", ["text", "image"]),
+        ("['text']", ["text"]),
+        ("{'max_norm': 1.0}", {"max_norm": 1.0}),
+        ("[5,inf)", "[5,inf)"),
+        ("auto", "auto"),
+        ("__import__('os').getcwd()", "__import__('os').getcwd()"),
+    ],
+)
+def test_values_are_data(text, value):
+    assert parse_value(text) == value
+
+
+def test_overrides_need_the_equals_sign_and_one_value():
+    assert parse_overrides(["--epochs=3", "--path=a=b"]) == {"epochs": 3, "path": "a=b"}
+    with pytest.raises(UserError, match="--epochs"):
+        parse_overrides(["--epochs"])
+    with pytest.raises(UserError, match="given twice"):
+        parse_overrides(["--epochs=3", "--epochs=4"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("epoch", 3, "Did you mean `epochs`"),
+        ("codebook_sise", 3, "Did you mean `codebook_size`"),
+        ("epochs", 0, "at least 1"),
+        ("train_batch_size", -1, "at least 1"),
+        ("MAX_ITEM_LIST_LENGTH", 0, "at least 1"),
+        ("learning_rate", 0, "above 0"),
+        ("temperature", 0, "above 0"),
+        ("dropout", 1.0, r"\[0, 1\)"),
+        ("history_encoding", "both", "bidirectional, causal"),
+        ("generation_loss", "ce", "code, item"),
+        ("num_beams", 9, "at least 10"),
+        ("hidden_size", 33, "multiple of `n_heads`"),
+        ("metrics", ["Gain"], "Gain"),
+        ("save_dataset", True, "pickle"),
+        ("train_neg_sample_args", {"distribution": "uniform", "sample_num": 1}, "negatives"),
+        ("commitment_weight", {"id": 0.1}, "signals"),
+        ("tokenizer_warmup_epochs", 1000, "less than `tokenizer_epochs`"),
+        ("benchmark_filename", ["train", "valid", "test"], "benchmark_filename"),
+    ],
+)
+def test_bad_options_are_named(tiny, option, value, says):
+    with pytest.raises(UserError, match=says) as error:
+        BBQRecConfig("BBQRec", "Mini", overrides={**tiny, option: value})
+    assert option in str(error.value)
+
+
+def test_masked_history_needs_a_wider_beam(tiny):
+    with pytest.raises(UserError, match="history items that are masked"):
+        BBQRecConfig("BBQRec", "Mini", overrides={**tiny, "mask_history": True, "num_beams": 29})
+    BBQRecConfig("BBQRec", "Mini", overrides={**tiny, "mask_history": True, "num_beams": 30})
+
+
+@pytest.mark.parametrize(("name", "says"), [("bbqrec", "`BBQRec`"), ("BPR", "sequential")])
+def test_unknown_model(name, says):
+    with pytest.raises(UserError, match=says):
+        BBQRecConfig(name, "Mini")
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1\n", "\x00"])
+def test_config_file_must_be_a_table(tmp_path, content):
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match="bad.yaml"):
+        read_yaml(path)
+    with pytest.raises(UserError, match="absent.yaml"):
+        read_yaml(tmp_path / "absent.yaml")
+
+
+def test_config_file_cannot_run_code(tmp_path):
+    path = tmp_path / "evil.yaml"
+    path.write_text("epochs: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(UserError, match="evil.yaml"):
+        read_yaml(path)
+
+
+def test_precedence(tmp_path, tiny):
+    path = tmp_path / "mine.yaml"
+    path.write_text("epochs: 7\nlearning_rate: 2e-3\n")
+    config = BBQRecConfig("BBQRec", "Mini", [path], {"learning_rate": 0.1})
+    assert config["epochs"] == 7
+    assert config["learning_rate"] == 0.1
+    assert config["MAX_ITEM_LIST_LENGTH"] == 20  # RecBole's sample.yaml would say 50
+    beauty = BBQRecConfig("BBQRec", "Beauty")
+    assert beauty["modalities"] == ["text"]  # the data set's YAML narrows the model's
+
+
+@pytest.mark.parametrize("model", ["BBQRec", "SASRec", "BERT4Rec"])
+def test_text_round_trip(model, tiny):
+    overrides = tiny if model == "BBQRec" else {"seed": 5}
+    config = BBQRecConfig(model, "Mini", overrides=overrides)
+    again = BBQRecConfig.from_text(config.to_text())
+    assert again.to_text() == config.to_text()
+    assert again.final_config_dict == config.final_config_dict
+
+
+def test_every_key_of_our_yaml_files_is_known():
+    """A key that no schema knows would be a key that nothing reads."""
+    known = {*MODEL_OPTIONS, *RUN_OPTIONS, *RECBOLE_OPTIONS}
+    theirs = set(BBQRecConfig("SASRec", "unknown-data").final_config_dict)
+    theirs |= set(BBQRecConfig("BERT4Rec", "unknown-data").final_config_dict)
+    theirs |= set(BBQRecConfig("GRU4Rec", "unknown-data").final_config_dict)
+    for path in properties_directory().rglob("*.yaml"):
+        keys = set(yaml.safe_load(path.read_text()) or {})
+        assert keys <= known | theirs, f"{path.name}: {keys - known - theirs}"

@@ -1,0 +1,120 @@
+"""The epoch loop: early stopping as RecBole counts it, best state kept, resumption exact."""
+
+from __future__ import annotations
+
+import pytest
+from recbole.utils import early_stopping
+
+from recbole_bbqrec.trainer.loop import LoopState, Phase, Validation, run_phase
+
+
+class Scripted(Phase):
+    """A phase whose validation scores are written down beforehand."""
+
+    name = "scripted"
+
+    def __init__(self, scores, eval_step=1, stopping_step=2):
+        self.scores, self.epochs = scores, len(scores)
+        self.eval_step, self.stopping_step = eval_step, stopping_step
+        self.trained, self.kept, self.loaded, self.evaluated = [], [], 0, []
+
+    def steps(self, epoch):
+        return 2
+
+    def train_epoch(self, epoch):
+        self.trained.append(epoch)
+        yield None
+        yield {"loss": 1.0}
+        return {"loss": float(epoch)}
+
+    def validate(self, epoch):
+        self.evaluated.append(epoch)
+        return Validation(self.scores[epoch], {"m": float(epoch)})
+
+    def keep_best(self):
+        self.kept.append(self.trained[-1])
+
+    def load_best(self):
+        self.loaded += 1
+
+    def state(self):
+        return {}
+
+    def load_state(self, state):
+        pass
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.1, 0.2, 0.15, 0.2, 0.1, 0.1, 0.1, 0.9],
+        [0.5, 0.4, 0.3, 0.2, 0.1],
+        [0.1, 0.2, 0.3],
+        [0.3, 0.3, 0.3, 0.1, 0.1, 0.3, 0.1],
+    ],
+)
+def test_early_stopping_is_recboles(scores):
+    best, bad, stop_at, kept = -float("inf"), 0, len(scores) - 1, []
+    for epoch, score in enumerate(scores):
+        best, bad, stop, update = early_stopping(score, best, bad, max_step=2)
+        if update:
+            kept.append(epoch)
+        if stop:
+            stop_at = epoch
+            break
+    phase, state = Scripted(scores), LoopState()
+    run_phase(phase, state, lambda: None, show_progress=False)
+    assert phase.trained == list(range(stop_at + 1))
+    assert phase.kept == kept
+    assert state.best_epoch == kept[-1]
+    assert state.best_score == best
+    assert state.finished
+    assert phase.loaded == 1
+
+
+def test_last_epoch_is_always_validated():
+    phase = Scripted([0.1] * 7, eval_step=3, stopping_step=9)
+    run_phase(phase, LoopState(), lambda: None, show_progress=False)
+    assert phase.evaluated == [2, 5, 6]
+
+
+def test_without_scores_the_last_epoch_is_the_best():
+    phase = Scripted([None, None, None])
+    state = run_phase(phase, LoopState(), lambda: None, show_progress=False)
+    assert state.best_epoch == 2
+    assert phase.kept == [0, 1, 2]
+
+
+def test_nan_score_is_an_error():
+    with pytest.raises(RuntimeError, match="NaN"):
+        run_phase(Scripted([float("nan")]), LoopState(), lambda: None, show_progress=False)
+
+
+def test_resumes_after_the_last_checkpoint():
+    class Killed(Exception):
+        pass
+
+    states = []
+
+    def checkpoint():
+        states.append(LoopState(**state.to_plain()))
+        if len(states) == 3:
+            raise Killed
+
+    scores = [0.1, 0.4, 0.2, 0.3, 0.5, 0.1]
+    state = LoopState()
+    with pytest.raises(Killed):
+        run_phase(Scripted(scores), state, checkpoint, show_progress=False)
+    phase = Scripted(scores)
+    resumed = run_phase(phase, states[-1], lambda: None, show_progress=False)
+    assert phase.trained == [3, 4, 5]
+    whole = run_phase(Scripted(scores), LoopState(), lambda: None, show_progress=False)
+    assert (resumed.best_epoch, resumed.best_score) == (whole.best_epoch, whole.best_score)
+    assert [r["loss"] for r in resumed.history] == [r["loss"] for r in whole.history]
+
+
+def test_a_finished_phase_only_loads_its_best():
+    phase = Scripted([0.1, 0.2])
+    run_phase(phase, LoopState(epoch=2, finished=True), lambda: None, show_progress=False)
+    assert phase.trained == []
+    assert phase.loaded == 1

@@ -1,0 +1,195 @@
+"""Both phases from one call: determinism, reuse of semantic IDs, exact resumption, quality."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.quick_start import load_data_and_model, run
+from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
+from recbole_bbqrec.trainer import two_phase
+from recbole_bbqrec.trainer.two_phase import TwoPhaseTrainer
+
+METRICS = {"recall@5", "recall@10", "ndcg@5", "ndcg@10"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, request):
+    """One uninterrupted tiny run, kept for the tests of this module."""
+    from conftest import TINY
+
+    directory = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        result = run("BBQRec", "Mini", overrides=dict(TINY))
+    result["files"] = {name: str(directory / path) for name, path in result["files"].items()}
+    return result
+
+
+def weights(path: str) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def same_weights(first: str, second: str) -> bool:
+    a, b = weights(first), weights(second)
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_result_names_everything(whole):
+    assert set(whole["test_result"]) == METRICS
+    assert all(0 <= value <= 1 for value in whole["test_result"].values())
+    assert set(whole["seconds"]) == {"prepare", "tokenize", "generate", "train", "test"}
+    assert set(whole["features"]) == {"text", "image"}
+    for name in ("model", "semantic_ids", "tokenizer_network", "config", "result", "resume"):
+        assert Path(whole["files"][name]).is_file(), name
+    stored = json.loads(Path(whole["files"]["result"]).read_text())
+    assert stored["test_result"] == whole["test_result"]
+
+
+def test_same_seed_same_bits(whole, rundir, tiny):
+    again = run("BBQRec", "Mini", overrides=tiny)
+    assert again["test_result"] == whole["test_result"]
+    assert same_weights(again["files"]["model"], whole["files"]["model"])
+    other = run("BBQRec", "Mini", overrides={**tiny, "seed": 1})
+    assert not same_weights(other["files"]["model"], whole["files"]["model"])
+
+
+def test_semantic_ids_can_be_reused(whole, rundir, tiny):
+    reused = run(
+        "BBQRec", "Mini", overrides={**tiny, "tokenizer_path": whole["files"]["semantic_ids"]}
+    )
+    assert reused["seconds"]["tokenize"] == 0
+    assert reused["test_result"] == whole["test_result"]
+    assert same_weights(reused["files"]["model"], whole["files"]["model"])
+
+
+def test_semantic_ids_are_one_to_one(whole):
+    ids = SemanticIds.load(whole["files"]["semantic_ids"])
+    assert len(torch.unique(ids.codes.flatten(1), dim=0)) == len(ids.codes) == 405
+    assert ids.metadata["collisions_after"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"codebook_size": 64}, "codebook_size"),
+        ({"modalities": ["text"]}, "modalities"),
+        ({"user_inter_num_interval": "[8,inf)"}, "split"),
+    ],
+)
+def test_foreign_semantic_ids_are_refused(whole, rundir, tiny, changed, says):
+    overrides = {**tiny, "tokenizer_path": whole["files"]["semantic_ids"], **changed}
+    with pytest.raises(UserError, match=says):
+        run("BBQRec", "Mini", overrides=overrides)
+
+
+def test_reload_in_a_fresh_process(whole, tiny, tmp_path):
+    script = (
+        "import sys, json\n"
+        "from recbole_bbqrec.quick_start import load_data_and_model\n"
+        "from recbole_bbqrec.trainer.two_phase import TwoPhaseTrainer\n"
+        "config, model, _, _, _, test = load_data_and_model(sys.argv[1])\n"
+        "trainer = TwoPhaseTrainer(config, model)\n"
+        "result = trainer.evaluate(test, load_best_model=False)\n"
+        "print(json.dumps({k: float(v) for k, v in result.items()}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, whole["files"]["model"]],
+        capture_output=True, text=True, cwd=tmp_path, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[-1]) == whole["test_result"]
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4])
+def test_resumed_equals_uninterrupted(whole, rundir, tiny, monkeypatch, stop_after):
+    """Killed after the n-th checkpoint: 1 is within phase one, 3 at its end, 4 within phase two."""
+
+    class Killed(Exception):
+        pass
+
+    original, written = two_phase.save_checkpoint, []
+
+    def dying(state, path):
+        original(state, path)
+        if path.name == "resume.pth":
+            written.append(state["phase"])
+            if len(written) == stop_after:
+                raise Killed
+
+    monkeypatch.setattr(two_phase, "save_checkpoint", dying)
+    with pytest.raises(Killed):
+        run("BBQRec", "Mini", overrides=tiny)
+    monkeypatch.setattr(two_phase, "save_checkpoint", original)
+    directory = next(p for p in Path("saved").iterdir() if p.is_dir())
+    resume = "auto" if stop_after == 1 else str(directory)
+    resumed = run("BBQRec", "Mini", overrides={**tiny, "resume": resume})
+    assert len([p for p in Path("saved").iterdir() if p.is_dir()]) == 1
+    assert resumed["test_result"] == whole["test_result"]
+    assert resumed["best_valid_result"] == whole["best_valid_result"]
+    assert same_weights(resumed["files"]["model"], whole["files"]["model"])
+    assert same_weights(resumed["files"]["tokenizer_network"], whole["files"]["tokenizer_network"])
+
+
+def test_resume_needs_the_same_options(whole, rundir, tiny):
+    with pytest.raises(UserError, match="learning_rate"):
+        run(overrides={"resume": str(Path(whole["files"]["resume"]).parent), "learning_rate": 0.5})
+    with pytest.raises(UserError, match="nowhere"):
+        run("BBQRec", "Mini", overrides={**tiny, "resume": "nowhere"})
+
+
+def test_collector_route_equals_score_matrix_route(whole):
+    """RecBole's own full-sort evaluation of the scattered scores gives the same metrics."""
+    from recbole.evaluator import Collector
+    from recbole.trainer import Trainer
+
+    config, model, _, _, _, test_data = load_data_and_model(whole["files"]["model"])
+    trainer = TwoPhaseTrainer(config, model)
+    trainer.eval_collector = Collector(config)
+    trainer._full_sort_batch_eval = lambda batch: Trainer._full_sort_batch_eval(trainer, batch)
+    matrix = trainer.evaluate(test_data, load_best_model=False)
+    assert {k: float(v) for k, v in matrix.items()} == whole["test_result"]
+
+
+@pytest.mark.parametrize("eval_batch_size", [1000, 37])
+def test_metrics_do_not_depend_on_the_batch(whole, eval_batch_size):
+    config, model, _, _, _, test_data = load_data_and_model(
+        whole["files"]["model"], {"eval_batch_size": eval_batch_size}
+    )
+    result = TwoPhaseTrainer(config, model).evaluate(test_data, load_best_model=False)
+    assert {k: float(v) for k, v in result.items()} == whole["test_result"]
+
+
+def test_too_few_finite_items_is_an_error(whole):
+    config, model, _, _, _, test_data = load_data_and_model(whole["files"]["model"])
+    with torch.no_grad():
+        for parameter in model.generator.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="finite"):
+        TwoPhaseTrainer(config, model).evaluate(test_data, load_best_model=False)
+
+
+def test_predict_is_the_exact_score_of_the_target(whole):
+    config, model, _, _, _, test_data = load_data_and_model(whole["files"]["model"])
+    model.eval()
+    interaction = next(iter(test_data))[0][torch.arange(300)]
+    exact = model.predict(interaction)
+    beam = model.full_sort_predict(interaction)
+    found = beam.gather(1, interaction["item_id"].unsqueeze(1)).squeeze(1)
+    kept = torch.isfinite(found)
+    assert kept.any()
+    assert torch.allclose(found[kept], exact[kept], atol=1e-4)
+
+
+def popularity_recall(train_data, test_data, k=10) -> float:
+    """Recall@k of ranking all items by their number of training interactions."""
+    counts = np.bincount(train_data._dataset.inter_feat["item_id"].numpy())
+    counts[0] = -1
+    top = np.argsort(-counts, kind="stable")[:k]
+    return float(np.isin(test_data._dataset.inter_feat["item_id"].numpy(), top).mean())
