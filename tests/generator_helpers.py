@@ -69,7 +69,7 @@ def level_logits(
         generator.memory_keys_values(memory),
         path[None, :-1],
         Packing(torch.ones(1, 1, dtype=torch.bool)),
-        torch.ones(1, 1, len(history), dtype=torch.bool),
+        torch.tensor([[len(history) - 1]]),
     )[0]
     signals = path.shape[1]
     return [

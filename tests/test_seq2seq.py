@@ -28,10 +28,15 @@ def test_encoding_does_not_depend_on_padding_or_batch(encoding: str, similarity:
 
 @pytest.mark.parametrize("loss", ["code", "item"])
 @pytest.mark.parametrize("similarity", [True, False])
-def test_one_causal_pass_equals_encoding_every_prefix(loss: str, similarity: bool) -> None:
+@pytest.mark.parametrize("start", ["history", "token"])
+def test_one_causal_pass_equals_encoding_every_prefix(
+    loss: str, similarity: bool, start: str
+) -> None:
     torch.manual_seed(1)
     catalogue = small_catalogue()
-    generator = small_generator(catalogue, generation_loss=loss, similarity=similarity)
+    generator = small_generator(
+        catalogue, generation_loss=loss, similarity=similarity, decoder_start=start
+    )
     items = histories(catalogue, [5, 3], 6)
     targets = torch.tensor([[0, 4, 0, 28, 9, 0], [3, 12, 7, 0, 0, 0]])
     parts = []

@@ -82,6 +82,7 @@ class _Decoder:
         item = torch.arange(n_items, device=memory.lengths.device)
         visible = (item < memory.lengths[:, None]).repeat_interleave(levels, 1)  # [B, T * L]
         self.bias = blocking_bias(visible, memory.states.dtype)[:, None, None]
+        self.history = generator.history_start(memory, memory.lengths[:, None] - 1)  # [B, 1, d]
         self.caches: list[DecoderCache] = []
 
     def start(self) -> Tensor:
@@ -105,6 +106,7 @@ class _Decoder:
         return self.generator.logits(self.memory, hidden, level)
 
     def _run(self, x: Tensor) -> Tensor:
+        x = self.generator.decoder_input_norm(x if self.history is None else x + self.history)
         caches: list[DecoderCache | None] = [*self.caches] or [None] * len(self.keys_values)
         self.caches = []
         for layer, cache, pair in zip(self.generator.decoder_layers, caches, self.keys_values):

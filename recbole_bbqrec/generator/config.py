@@ -9,6 +9,7 @@ _CHOICES = {
     "token_fusion": ("concat", "sum"),
     "history_encoding": ("causal", "bidirectional"),
     "generation_loss": ("code", "item"),
+    "decoder_start": ("history", "token"),
 }
 _POSITIVE = (
     "levels",
@@ -32,7 +33,9 @@ class GeneratorConfig:
     ``code_dim`` is the width of one learned code embedding; ``vector_dim`` the width V of the
     frozen item vectors and used with ``similarity`` only; ``n_items`` (with [PAD]) is used with
     ``item_embedding`` only. ``similarity_init`` "identity" starts the gate at one (plus noise),
-    "uniform" draws it from (0, 0.01) as the paper does with all embeddings.
+    "uniform" draws it from (0, 0.01) as the paper does with all embeddings. ``decoder_start``
+    "history" adds a projection of the last visible item's encoder states to the decoder's inputs,
+    which otherwise ("token") learn of the history through cross-attention alone.
 
     Raises ValueError, naming the field and its value, for a value out of range.
     """
@@ -54,6 +57,7 @@ class GeneratorConfig:
     similarity_init: str = "identity"
     token_fusion: str = "concat"
     history_encoding: str = "causal"
+    decoder_start: str = "history"
     generation_loss: str = "code"
     label_smoothing: float = 0.0
     item_embedding: bool = False

@@ -53,13 +53,12 @@ def _decode(
     batch, n_paths = len(memory.lengths), len(paths)
     device = paths.device
     slots = Packing(torch.ones(batch, n_paths, dtype=torch.bool, device=device))
-    visible = torch.arange(memory.cells.shape[1], device=device) < memory.lengths[:, None, None]
     hidden = generator.decode(
         memory,
         keys_values,
         paths.repeat(batch, 1, 1),
         slots,
-        visible,
+        memory.lengths[:, None] - 1,
     )  # [B * P, l + 1, d]
     return hidden[:, -1].unflatten(0, (batch, n_paths))
 

@@ -52,11 +52,17 @@ class Generator(nn.Module):
         self.tokens = TokenEmbedding(config)
         self.position = nn.Embedding(config.max_history, d)
         self.encoder_level = nn.Parameter(torch.empty(config.levels, d))
-        # Row 0 is the start token: it is all that the decoder's first input consists of.
+        # Row 0 is the start token.
         self.decoder_level = nn.Parameter(torch.empty(config.levels, d))
         self.items = nn.Embedding(config.n_items, d) if config.item_embedding else None
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.start: nn.Linear | None = None
+        if config.decoder_start == "history":
+            self.start = nn.Linear(config.levels * d, d)
+        # Embeddings are small; unit scale keeps them audible beside the first layer's output.
+        self.encoder_input_norm = nn.LayerNorm(d)
+        self.decoder_input_norm = nn.LayerNorm(d)
         self.encoder_norm = nn.LayerNorm(d)
         self.decoder_norm = nn.LayerNorm(d)
         n_columns = config.n_signals * config.codebook_size
@@ -89,7 +95,7 @@ class Generator(nn.Module):
         per_item = cells.pack(self.position.weight[: items.shape[1]].expand(*items.shape, -1))
         if self.items is not None:
             per_item = per_item + self.items(packed)  # [n, d]
-        x = self.dropout(x + per_item.unsqueeze(1))
+        x = self.dropout(self.encoder_input_norm(x + per_item.unsqueeze(1)))
         bias = self._encoder_bias(valid, x.dtype)
         buckets = self._buckets(catalogue, items)
         for layer in self.encoder:
@@ -114,13 +120,12 @@ class Generator(nn.Module):
         slots = Packing(filled)
         target_items = targets[wanted]  # [n], in the order of the packed slots
         codes = catalogue.codes[target_items]  # [n, L, M]
-        visible = torch.arange(items.shape[1], device=items.device) <= position[..., None]
         hidden = self.decode(
             memory,
             self.memory_keys_values(memory),
             codes[:, :-1],
             slots,
-            visible,
+            position,
         )  # [n, L, d]
         logits = [self.logits(memory, hidden[:, j], j) for j in range(self.config.levels)]
         if self.config.generation_loss == "item":
@@ -133,21 +138,26 @@ class Generator(nn.Module):
         keys_values: list[KeysValues],
         prefix: Tensor,
         slots: Packing,
-        visible: Tensor,
+        last: Tensor,
     ) -> Tensor:
         """Teacher-forced hidden states for the n packed slots of a [B, S] grid.
 
-        ``prefix`` int64 [n, l - 1, M]: the codes of the levels so far; ``visible`` bool
-        [B, S, T]: the items each slot attends to (S may be 1 for all alike). Returns [n, l, d];
-        row j predicts level j.
+        ``prefix`` int64 [n, l - 1, M]: the codes of the levels so far; ``last`` int64 [B, S]: the
+        position of the last item each slot attends to (S may be 1 for all alike). Returns
+        [n, l, d]; row j predicts level j.
         """
         n_levels, n_tokens = prefix.shape[1] + 1, self.config.levels
         start = torch.zeros(len(prefix), 1, self.config.hidden_size, device=prefix.device)
         x = start.to(self.decoder_level.dtype)
         if n_levels > 1:
             x = torch.cat([x, self.tokens(memory.table, prefix)], dim=1)  # [n, l, d]
-        x = self.dropout(x + self.decoder_level[:n_levels])
-        visible = visible.repeat_interleave(n_tokens, dim=2)  # [B, S, T * L]
+        x = x + self.decoder_level[:n_levels]
+        history = self.history_start(memory, last)  # [B, S, d]
+        if history is not None:
+            x = x + slots.pack(history.expand(*slots.shape, -1)).unsqueeze(1)
+        x = self.dropout(self.decoder_input_norm(x))
+        item = torch.arange(memory.cells.shape[1], device=last.device)
+        visible = (item <= last[..., None]).repeat_interleave(n_tokens, dim=2)  # [B, S, T * L]
         if visible.shape[1] > 1:
             visible = visible.repeat_interleave(n_levels, dim=1)  # [B, S * l, T * L]
         bias = blocking_bias(visible, x.dtype).unsqueeze(1)  # [B, 1, S * l, T * L]
@@ -155,6 +165,13 @@ class Generator(nn.Module):
             x = layer(x, slots, pair, bias)
         normed: Tensor = self.decoder_norm(x)
         return normed
+
+    def history_start(self, memory: Memory, last: Tensor) -> Tensor | None:
+        """What the decoder's inputs take from the item at ``last`` int64 [B, S]: [B, S, d]."""
+        if self.start is None:
+            return None
+        grid = memory.cells.unpack(self.start(memory.states.flatten(1)))  # [B, T, d]
+        return grid.gather(1, last.unsqueeze(-1).expand(-1, -1, grid.shape[-1]))
 
     def memory_keys_values(self, memory: Memory) -> list[KeysValues]:
         """Cross-attention keys and values of every decoder layer, each [B, H, T * L, C]."""

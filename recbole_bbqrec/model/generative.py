@@ -7,6 +7,7 @@ phase-one network is built on request and is not part of it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.exact import exact_scores
 from recbole_bbqrec.generator.seq2seq import Generator
 from recbole_bbqrec.runtime import autocast, resolve_precision
-from recbole_bbqrec.tokenizer.base import PhaseOneNetwork
+from recbole_bbqrec.tokenizer.base import PhaseOneNetwork, Tokenization
+from recbole_bbqrec.tokenizer.collisions import resolve_collisions
 
 _DECODE_ROWS = 256  # users decoded at once; rows are sorted by length first, so padding is small
 
@@ -37,6 +39,8 @@ class GenerativeRecommender(SequentialRecommender):
     input_type = InputType.POINTWISE  # rows are (history, next item); no sampled negatives
     dataset_class = MultiModalDataset
     two_phase = True
+    use_similarity = True  # whether self-attention carries the similarity module
+    properties_base: str | None = None  # the model whose YAML files come before this one's
 
     codes: torch.Tensor
     vectors: torch.Tensor
@@ -56,7 +60,8 @@ class GenerativeRecommender(SequentialRecommender):
         self.register_buffer("codes", torch.zeros(self.n_items, levels, len(signals)).long())
         self.register_buffer("vectors", torch.zeros(self.n_items, width))
         self.register_buffer("tokenized", torch.tensor(False))
-        self.generator = Generator(self.generator_config(config, len(signals), width))
+        settings = self.generator_config(config, len(signals), width)
+        self.generator = self.build_generator(config, settings)
         self._catalogue: Catalogue | None = None
         self.register_load_state_dict_post_hook(_forget_catalogue)
 
@@ -72,12 +77,25 @@ class GenerativeRecommender(SequentialRecommender):
         """Width V of an item's quantized vector."""
         return n_signals * int(config["codebook_dim"])
 
-    def build_tokenizer(self, config: Any, dataset: Any, trained_items: torch.Tensor) -> PhaseOneNetwork:
+    def build_tokenizer(
+        self, config: Any, dataset: Any, trained_items: torch.Tensor
+    ) -> PhaseOneNetwork:
         """The phase-one network over the items of ``dataset``."""
         raise NotImplementedError
 
+    @classmethod
+    def make_unique(cls, config: Any, result: Tokenization) -> Tokenization:
+        """Tell apart the items that share a semantic ID: by another code at the last level."""
+        codes = resolve_collisions(result.codes, result.last_level_distances)
+        return replace(result, codes=codes)
+
+    def build_generator(self, config: Any, settings: GeneratorConfig) -> Generator:
+        """The phase-two network."""
+        return Generator(settings)
+
     def generator_config(self, config: Any, n_signals: int, width: int) -> GeneratorConfig:
         """The phase-two network's configuration (SPEC section 3)."""
+        keys = ("similarity_buckets", "similarity_init") if self.use_similarity else ()
         return GeneratorConfig(
             levels=config["codebook_levels"],
             codebook_size=config["codebook_size"],
@@ -92,15 +110,15 @@ class GenerativeRecommender(SequentialRecommender):
             inner_size=config["inner_size"],
             dropout=config["dropout"],
             max_history=config["MAX_ITEM_LIST_LENGTH"],
-            similarity=True,
-            similarity_buckets=config["similarity_buckets"],
-            similarity_init=config["similarity_init"],
+            similarity=self.use_similarity,
             token_fusion=config["token_fusion"],
             history_encoding=config["history_encoding"],
             generation_loss=config["generation_loss"],
+            decoder_start=config["decoder_start"],
             label_smoothing=config["label_smoothing"],
             item_embedding=config["item_embedding"],
             tie_codes=config["tie_codes"],
+            **{key: config[key] for key in keys},
         )
 
     @classmethod
@@ -109,7 +127,7 @@ class GenerativeRecommender(SequentialRecommender):
 
         Raises:
             UserError: a beam too narrow for the metrics, sampled negatives or evaluation on
-                sampled items asked for, or widths that do not fit together.
+                sampled items asked for, or widths or epochs that do not fit together.
         """
         need, why = max(config["topk"]), f"max(topk) = {max(config['topk'])}"
         if config["mask_history"]:
@@ -124,6 +142,12 @@ class GenerativeRecommender(SequentialRecommender):
             raise UserError(
                 f"Option `hidden_size` is {config['hidden_size']}; expected a multiple of "
                 f"`n_heads`, which is {config['n_heads']}."
+            )
+        if config["tokenizer_warmup_epochs"] >= config["tokenizer_epochs"]:
+            raise UserError(
+                f"Option `tokenizer_warmup_epochs` is {config['tokenizer_warmup_epochs']}; "
+                f"expected less than `tokenizer_epochs`, which is {config['tokenizer_epochs']}: "
+                "the epochs after the warm-up are those that quantize."
             )
         if config["train_neg_sample_args"]["distribution"] != "none":
             raise UserError(
@@ -144,12 +168,15 @@ class GenerativeRecommender(SequentialRecommender):
 
     # semantic IDs ---------------------------------------------------------------------------
 
-    def set_semantic_ids(self, codes: torch.Tensor, vectors: torch.Tensor) -> None:
+    def set_semantic_ids(
+        self, codes: torch.Tensor, vectors: torch.Tensor, codebooks: torch.Tensor | None = None
+    ) -> None:
         """Take over the result of phase one.
 
         Args:
             codes: int64 [n_items, L, M], row 0 unused.
             vectors: float32 [n_items, V], row 0 zero.
+            codebooks: float32 [S, L, N, D] for models that start from them, or None.
         """
         self.codes.copy_(codes)
         self.vectors.copy_(vectors)

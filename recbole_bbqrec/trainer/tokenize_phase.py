@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from logging import getLogger
@@ -55,7 +57,8 @@ class TokenizePhase(Phase):
 
     A step sees a batch of histories for the contrastive task, and for reconstruction,
     quantization and mutual information the items in them plus a slice of the catalogue, so that
-    an epoch covers every item at least once. The best state is the one with the highest recall
+    an epoch covers every item at least once. A network that uses no sequences sees the slices
+    alone, each item once an epoch. The best state is the one with the highest recall
     of h.v on the validation split among those that collide little; without a sequence encoder
     it is the last.
     """
@@ -88,6 +91,8 @@ class TokenizePhase(Phase):
         self.batch_size = config["tokenizer_batch_size"]
         self.learning_rate = config["tokenizer_learning_rate"]
         self.n_items = network.n_items
+        n_slices = math.ceil((self.n_items - 1) / self.batch_size)
+        self.n_steps = len(batches) if network.uses_sequences else n_slices
         estimators = list(network.estimator_parameters())
         own = {id(p) for p in network.main_parameters()}
         self.optimizer = build_optimizer(
@@ -104,19 +109,21 @@ class TokenizePhase(Phase):
         self.logger = getLogger()
 
     def steps(self, epoch: int) -> int:
-        return len(self.batches)
+        return self.n_steps
 
     def train_epoch(self, epoch: int) -> Iterator[dict[str, float] | None]:
         network, means = self.network, TermMeans()
         network.train()
+        if epoch == 0:
+            network.prepare(self.seed)
         if epoch == self.warmup_epochs:
             network.initialise_codebooks(self.seed)
         slices = self._catalogue_slices(epoch)
-        for number, (batch, extra) in enumerate(zip(self.batches.epoch(epoch), slices)):
+        for number, (batch, extra) in enumerate(zip(self._histories(epoch), slices)):
             batch = batch.to(self.device)
             items = torch.cat([batch.items.flatten(), batch.targets.flatten(), extra])
             items = torch.unique(items[items > 0])
-            self._set_learning_rate(epoch * len(self.batches) + number)
+            self._set_learning_rate(epoch * self.n_steps + number)
             means.add(self._step(items, batch))
             show = number % _SHOW_EVERY == _SHOW_EVERY - 1
             yield {"loss": means.means()["total"]} if show else None
@@ -145,14 +152,21 @@ class TokenizePhase(Phase):
         return terms
 
     def _set_learning_rate(self, step: int) -> None:
-        total = self.epochs * len(self.batches)
+        total = self.epochs * self.n_steps
         set_learning_rate(self.optimizer, self.learning_rate * warmup_cosine(step, total, 0))
 
     def _catalogue_slices(self, epoch: int) -> tuple[torch.Tensor, ...]:
         """All item ids in random order, in as many slices as the epoch has steps."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(self.n_items - 1, generator=generator) + 1
-        return torch.tensor_split(order.to(self.device), len(self.batches))
+        return torch.tensor_split(order.to(self.device), self.n_steps)
+
+    def _histories(self, epoch: int) -> Iterator[HistoryBatch]:
+        """The epoch's batches of histories, or empty ones without end."""
+        if self.network.uses_sequences:
+            return self.batches.epoch(epoch)
+        nothing = torch.zeros(0, 1, dtype=torch.int64)
+        return itertools.repeat(HistoryBatch(nothing, nothing, nothing[:, 0]))
 
     @torch.no_grad()
     def validate(self, epoch: int) -> Validation:
