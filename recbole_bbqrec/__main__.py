@@ -1,7 +1,7 @@
 """Command line: ``python -m recbole_bbqrec <verb>``.
 
 ``run`` trains and tests a model (``run_recbole_bbqrec.py`` is the same); ``prepare`` makes a
-data set.
+data set; ``models`` lists what can be run.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from recbole_bbqrec import models_cli
     from recbole_bbqrec.data import prepare_cli
 
     parser = argparse.ArgumentParser(prog="python -m recbole_bbqrec", description=__doc__)
@@ -55,12 +56,15 @@ def _parser() -> argparse.ArgumentParser:
         "--key=value (with the equals sign).",
         allow_abbrev=False,
     )
-    run.add_argument("--model", "-m", help="registered model, ours or RecBole's: BBQRec, SASRec, ...")
+    run.add_argument("--model", "-m", help="registered model: BBQRec, SASRec, ... (see `models`)")
     run.add_argument("--dataset", "-d", help="data set: <data_path>/<dataset>/<dataset>.inter")
-    run.add_argument("--config_files", default="", help='YAML files: "a.yaml b.yaml", later ones win')
+    run.add_argument("--config_files", default="", help='YAML files: "a.yaml b.yaml", later wins')
     prepare = verbs.add_parser("prepare", help="make a data set from source files")
     prepare_cli.add_arguments(prepare)
     prepare.set_defaults(entry=prepare_cli.main)
+    models = verbs.add_parser("models", help="list the models with their signals and sources")
+    models_cli.add_arguments(models)
+    models.set_defaults(entry=models_cli.main)
     return parser
 
 

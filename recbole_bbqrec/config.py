@@ -32,7 +32,7 @@ from recbole_bbqrec.options import (
     check_values,
 )
 from recbole_bbqrec.properties_files import overlay_files
-from recbole_bbqrec.registry import get_model, is_ours
+from recbole_bbqrec.registry import get_model, is_ours, property_bases
 
 #: Keys that RecBole reads but lists in none of its files.
 _UNLISTED = {"model", "dataset", "config_files", "reg_weight", "reg_weights"}
@@ -99,7 +99,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
         key, equals, text = argument[2:].partition("=")
         if not argument.startswith("--") or not equals or not key:
             raise UserError(
-                f"Cannot read the argument `{argument}`; expected --key=value (with the equals sign)."
+                f"Cannot read the argument `{argument}`; expected --key=value, with equals sign."
             )
         value = parse_value(text)
         if key in values and values[key] != value:
@@ -161,7 +161,7 @@ class BBQRecConfig(Config):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        for path in overlay_files(model, dataset):
+        for path in overlay_files(model, dataset, *property_bases(model_class)):
             self.internal_config_dict.update(read_yaml(path))
         known = {
             *self.internal_config_dict,

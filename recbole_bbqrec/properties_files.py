@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -21,13 +22,19 @@ def properties_directory() -> Path:
     )
 
 
-def overlay_files(model: str, dataset: str) -> list[Path]:
-    """Our YAML files for one model on one data set that exist, lowest precedence first."""
+def overlay_files(
+    model: str, dataset: str, bases: Sequence[str] = (), tuned_bases: Sequence[str] = ()
+) -> list[Path]:
+    """Our YAML files for one model on one data set that exist, lowest precedence first.
+
+    ``bases`` are models whose options this one starts from; of ``tuned_bases`` it also takes the
+    options tuned for the data set. Both go from the most basic up.
+    """
     root = properties_directory()
     candidates = [
         root / "overall.yaml",
-        root / "model" / f"{model}.yaml",
+        *(root / "model" / f"{name}.yaml" for name in (*bases, model)),
         root / "dataset" / f"{dataset}.yaml",
-        root / "model" / f"{model}.{dataset}.yaml",
+        *(root / "model" / f"{name}.{dataset}.yaml" for name in (*tuned_bases, model)),
     ]
     return [path for path in candidates if path.is_file()]

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 from typing import Any
 
+import torch
 from recbole.data import dataset as recbole_datasets
 from recbole.model import sequential_recommender as recbole_sequential
 from recbole.utils import ModelType
@@ -15,11 +16,33 @@ from recbole.utils import get_trainer as get_recbole_trainer
 
 from recbole_bbqrec.errors import UserError
 
+# RecBole's SINE switches this debugging aid on for the whole process when the package is imported;
+# every model would train with it, at a good part of its speed.
+torch.autograd.set_detect_anomaly(False)
+
 _OURS = "recbole_bbqrec.model.sequential_recommender"
 
 #: Our registered models: name -> module below ``model/sequential_recommender``.
 MODELS: dict[str, str] = {
     "BBQRec": "bbqrec",
+    "BBQRecNoMIM": "variants",
+    "BBQRecNoRec": "variants",
+    "BBQRecNoU": "variants",
+    "BBQRecS": "variants",
+    "BBQRecE": "variants",
+    "BBQRecNoID": "variants",
+    "BBQRecNoText": "variants",
+    "BBQRecNoImage": "variants",
+    "TIGER": "tiger",
+    "LETTER": "letter",
+    "CoST": "cost",
+    "MMGRU4Rec": "mmgru4rec",
+    "MMSASRec": "mmsasrec",
+    "NOVABERT": "novabert",
+    "MISSRec": "missrec",
+    "VQRec": "vqrec",
+    "ESASRec": "esasrec",
+    "RPG": "rpg",
 }
 
 
@@ -28,7 +51,7 @@ def model_names() -> list[str]:
     theirs = []
     for module in pkgutil.iter_modules(recbole_sequential.__path__):
         source = getattr(recbole_sequential, module.name, None)
-        theirs += [name for name in dir(source) if name.lower() == module.name and name[0].isupper()]
+        theirs += [n for n in dir(source) if n.lower() == module.name and n[0].isupper()]
     return [*MODELS, *sorted(set(theirs))]
 
 
@@ -56,6 +79,20 @@ def get_model(name: str) -> type:
     return get_recbole_model(name)
 
 
+def property_bases(model: type) -> tuple[list[str], list[str]]:
+    """Models whose options ``model`` starts from, the most basic first; and those it varies.
+
+    A class names the next one in ``properties_base``. What was tuned for a data set on one of
+    them holds for its variants (subclasses), not for a model that only shares its generator.
+    """
+    bases: list[str] = []
+    name: str | None = getattr(model, "properties_base", None)
+    while name is not None:
+        bases.insert(0, name)
+        name = getattr(get_model(name), "properties_base", None)
+    return bases, [base for base in bases if issubclass(model, get_model(base))]
+
+
 def get_dataset_class(model: str) -> type:
     """The dataset class a model works on: ours if it asks for one, RecBole's choice otherwise."""
     chosen = getattr(get_model(model), "dataset_class", None)
@@ -66,10 +103,13 @@ def get_dataset_class(model: str) -> type:
 
 def get_trainer_class(model: str) -> Any:
     """The trainer class of a model; RecBole's own trainers get our safe checkpoints."""
+    from recbole_bbqrec.trainer.history import HistoryTrainer
     from recbole_bbqrec.trainer.single_phase import with_safe_checkpoints
     from recbole_bbqrec.trainer.two_phase import TwoPhaseTrainer
 
     model_class = get_model(model)
     if getattr(model_class, "two_phase", False):
         return TwoPhaseTrainer
+    if getattr(model_class, "trains_on_histories", False):
+        return HistoryTrainer
     return with_safe_checkpoints(get_recbole_trainer(ModelType.SEQUENTIAL, model))

@@ -31,6 +31,7 @@ def test_same_metrics_as_the_score_matrix(tiny):
 
 
 def test_metrics_that_need_all_scores_are_refused(tiny):
-    config = BBQRecConfig("BBQRec", "Mini", overrides={**tiny, "metrics": ["GAUC"], "valid_metric": "GAUC"})
+    overrides = {**tiny, "metrics": ["GAUC"], "valid_metric": "GAUC"}
+    config = BBQRecConfig("BBQRec", "Mini", overrides=overrides)
     with pytest.raises(UserError, match="metrics"):
         RankedCollector(config)

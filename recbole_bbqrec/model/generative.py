@@ -40,7 +40,7 @@ class GenerativeRecommender(SequentialRecommender):
     dataset_class = MultiModalDataset
     two_phase = True
     use_similarity = True  # whether self-attention carries the similarity module
-    properties_base: str | None = None  # the model whose YAML files come before this one's
+    properties_base: str | None = None  # the model whose YAML file comes before this one's
 
     codes: torch.Tensor
     vectors: torch.Tensor

@@ -41,10 +41,10 @@ class Tokenization:
 class PhaseOneNetwork(Protocol):
     """The methods the trainer calls; a network that implements them is an ``nn.Module``.
 
-    In an epoch: for each batch, fit the estimators on :meth:`mim_pairs` (skipped when
-    :meth:`estimator_parameters` is empty), then one step on ``losses(...)["total"]`` over
-    :meth:`main_parameters`; then :meth:`end_of_epoch`. Quantization starts when
-    :meth:`initialise_codebooks` is called.
+    :meth:`prepare` comes first. In an epoch: for each batch, fit the estimators on
+    :meth:`mim_pairs` (skipped when :meth:`estimator_parameters` is empty), then one step on
+    ``losses(...)["total"]`` over :meth:`main_parameters`; then :meth:`end_of_epoch`. Quantization
+    starts when :meth:`initialise_codebooks` is called.
     """
 
     @property
@@ -52,8 +52,15 @@ class PhaseOneNetwork(Protocol):
         """Names of the M signals, "id" first if used."""
 
     @property
+    def uses_sequences(self) -> bool:
+        """Whether the losses need histories; if not, batches are slices of the catalogue."""
+
+    @property
     def has_sequence_encoder(self) -> bool:
         """Whether :meth:`sequence_states` may be called."""
+
+    def prepare(self, seed: int) -> None:
+        """Called once, before the first epoch (not again when a run is resumed)."""
 
     def main_parameters(self) -> Iterator[nn.Parameter]:
         """What the main optimizer trains."""

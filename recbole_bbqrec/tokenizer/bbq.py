@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import reduce
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from recbole_bbqrec.tokenizer.base import Pair, Pairs, Tokenization
+from recbole_bbqrec.tokenizer.base import Pair, Pairs
 from recbole_bbqrec.tokenizer.club import ClubEstimator
 from recbole_bbqrec.tokenizer.config import BBQTokenizerConfig
 from recbole_bbqrec.tokenizer.contrastive import info_nce
+from recbole_bbqrec.tokenizer.network import QuantizingNetwork
 from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
 from recbole_bbqrec.tokenizer.sequence_encoders import build_sequence_encoder
 from recbole_bbqrec.tokenizer.signals import Features, SignalEncoder
 
-ENCODE_ITEMS = 2048  # items per block when all items are encoded
 
-
-class BBQTokenizer(nn.Module):
+class BBQTokenizer(QuantizingNetwork):
     """Encoders, shared residual quantizer, decoders and sequence task of BBQRec.
 
     ``features`` maps a modality to (matrix float16/float32 [n_items, dim], present bool
@@ -37,13 +35,11 @@ class BBQTokenizer(nn.Module):
     ``features``. Raises ValueError when no signal is left or a shape does not fit.
     """
 
-    quantizing: Tensor
-
     def __init__(
         self, config: BBQTokenizerConfig, features: Features, n_items: int, trained_items: Tensor
     ) -> None:
-        super().__init__()
-        self.config, self.n_items = config, n_items
+        super().__init__(n_items)
+        self.config = config
         self.encoder = SignalEncoder(config, features, n_items, trained_items)
         self.modalities = self.encoder.modalities
         self._commitment = {signal: config.commitment_of(signal) for signal in self.signals}
@@ -54,11 +50,12 @@ class BBQTokenizer(nn.Module):
                 self.estimators[name] = ClubEstimator(
                     dim, dim, config.mim_hidden, config.recon_reduction
                 )
-        self.quantizer = ResidualQuantizer(
-            config.levels, config.codebook_size, dim, n_signals,
-            n_codebook_sets=1 if config.share_codebook else n_signals,
+        self.set_quantizer(
+            ResidualQuantizer(
+                config.levels, config.codebook_size, dim, n_signals,
+                n_codebook_sets=1 if config.share_codebook else n_signals,
+            )
         )  # fmt: skip
-        self.register_buffer("quantizing", torch.tensor(False))
         self.sequence_encoder: nn.Module | None = None
         if config.use_contrastive:
             self.sequence_encoder = build_sequence_encoder(config, n_signals * dim)
@@ -73,11 +70,6 @@ class BBQTokenizer(nn.Module):
         """Whether the contrastive task, and with it :meth:`sequence_states`, exists."""
         return self.sequence_encoder is not None
 
-    def main_parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters but the estimators'."""
-        estimators = {id(parameter) for parameter in self.estimator_parameters()}
-        return (p for p in self.parameters() if id(p) not in estimators)
-
     def estimator_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of q_theta(zbar | z); empty without disentangling."""
         return self.estimators.parameters()
@@ -89,13 +81,9 @@ class BBQTokenizer(nn.Module):
         inputs = self.encoder.inputs(items)
         return self.encoder.behaviour(items, inputs), self.encoder.specific(inputs)
 
-    def _quantized(self, z: Tensor, weights: Tensor | None = None) -> Quantization:
-        """Quantize z [U, M, D], or pass it through with zero losses during warm-up."""
-        if self.quantizing:
-            return self.quantizer(z, weights)
-        zero = z.new_zeros(len(self.signals))
-        codes = torch.zeros(len(z), self.config.levels, len(self.signals), dtype=torch.int64)
-        return Quantization(z, z.detach(), codes.to(z.device), zero, zero, z.detach())
+    def represent(self, items: Tensor) -> Tensor:
+        """z [U, M, D] of items int64 [U]."""
+        return self.encode(items)[0]
 
     # ---- losses ------------------------------------------------------------------------
 
@@ -202,77 +190,11 @@ class BBQTokenizer(nn.Module):
             parts.append(weight * term)
         return reduce(torch.add, parts)
 
-    # ---- codebooks and results ---------------------------------------------------------
-
-    @torch.no_grad()
-    def initialise_codebooks(self, seed: int) -> None:
-        """k-means on the representations of all items, level by level, and quantize from now on."""
-        self.quantizer.initialise(self._all_z(), seed)
-        self.quantizing.fill_(True)
-
-    @torch.no_grad()
-    def end_of_epoch(self, generator: torch.Generator) -> dict[str, float]:
-        """Log and reset the codes' usage, restart dead codes; empty during warm-up.
-
-        Keys: utilisation/level<l>/<signal>, perplexity/level<l>/<signal>, restarted/level<l>.
-        """
-        quantizer = self.quantizer
-        if not self.quantizing or not quantizer.usage.any():
-            return {}
-        stats = {}
-        utilisation, perplexity = quantizer.utilisation().tolist(), quantizer.perplexity().tolist()
-        for level in range(self.config.levels):
-            for index, signal in enumerate(self.signals):
-                stats[f"utilisation/level{level + 1}/{signal}"] = utilisation[level][index]
-                stats[f"perplexity/level{level + 1}/{signal}"] = perplexity[level][index]
-        restarted = [0] * self.config.levels
-        if quantizer.dead_codes().any():
-            restarted = quantizer.restart_dead_codes(self._all_z(), generator)
-        stats.update({f"restarted/level{i + 1}": float(n) for i, n in enumerate(restarted)})
-        quantizer.reset_usage()
-        return stats
-
     def sequence_states(self, sequences: Tensor, all_vectors: Tensor) -> Tensor:
         """h_t of Eq. 10: sequences [B, T] and vectors [n_items, V] -> [B, T, V]."""
         if self.sequence_encoder is None:
             raise ValueError("this variant has no sequence encoder (use_contrastive is false)")
         return self.sequence_encoder(all_vectors[sequences], sequences)
-
-    def item_vectors(self) -> Tensor:
-        """v of all items, float32 [n_items, V]; row 0 is zero. No gradient, no dropout."""
-        with self._evaluating():
-            blocks = [self._quantized(z).quantized.flatten(1) for z in self._all_z().split(8192)]
-        return _with_pad_row(torch.cat(blocks).float())
-
-    def tokenize(self) -> Tokenization:
-        """Semantic IDs of all items; ValueError before the codebooks are initialised."""
-        if not self.quantizing:
-            raise ValueError("tokenize() needs codebooks: call initialise_codebooks() first")
-        with self._evaluating():
-            result = self.quantizer(self._all_z())
-        return Tokenization(
-            codes=_with_pad_row(result.codes),
-            vectors=_with_pad_row(result.quantized.flatten(1).float()),
-            codebooks=self.quantizer.codebooks.detach().float().clone(),
-            last_residuals=_with_pad_row(result.last_residual.float()),
-        )
-
-    def _all_z(self) -> Tensor:
-        """z [n_items - 1, M, D] of every item but [PAD], in blocks, without dropout."""
-        with self._evaluating():
-            items = torch.arange(1, self.n_items, device=self.encoder.present.device)
-            return torch.cat([self.encode(block)[0] for block in items.split(ENCODE_ITEMS)])
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """No gradient, no dropout, no usage counts; the mode is put back afterwards."""
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.train(was_training)
 
 
 class _Rows:
@@ -287,8 +209,3 @@ class _Rows:
     def select(self, values: Tensor) -> Tensor:
         """Rows of values [W, ...] that belong to ``own``: [U, ...], no copy when that is all."""
         return values if self.everything else values[self.index]
-
-
-def _with_pad_row(values: Tensor) -> Tensor:
-    """[n, ...] -> [n + 1, ...] with a zero row in front."""
-    return torch.cat([values.new_zeros(1, *values.shape[1:]), values])

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from recbole_bbqrec.tokenizer.config import ID_SIGNAL, BBQTokenizerConfig
 from recbole_bbqrec.tokenizer.encoders import ModalityTower
 
-# LayerNorm removes the scale of z_ID, so this sets how fast its direction can turn in training.
-ID_STD = 0.1
+# The paper's initial scale of embeddings. LayerNorm removes the scale of z_ID, so this sets how
+# fast its direction can turn in training: the smaller, the sooner behaviour replaces chance.
+ID_STD = 0.01
+_EPS = 1e-12  # below the variance of a fresh ID embedding, unlike torch's default
 Features = Mapping[str, tuple[Tensor, Tensor]]  # name -> matrix [n_items, dim], present [n_items]
 Inputs = dict[str, Tensor]  # name -> scaled features [U, dim]
 
@@ -70,7 +72,7 @@ class SignalEncoder(nn.Module):
         signals = []
         if self.id_embedding is not None:
             # The encoders end in a LayerNorm; the same one brings the embedding to their scale.
-            signals.append(F.layer_norm(self.id_embedding(items), (self.dim,)))
+            signals.append(F.layer_norm(self.id_embedding(items), (self.dim,), eps=_EPS))
         signals += [self.tower(name).behaviour(inputs[name]) for name in self.modalities]
         missing = F.layer_norm(self.missing, (self.dim,))  # [M, D]
         z = torch.stack(signals, dim=1)  # [U, M, D]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Callable
 
 import torch
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_bbqrec.data.histories import HistoryBatches
-from recbole_bbqrec.trainer.loop import Phase, Validation
+from recbole_bbqrec.trainer.loop import Phase, Steps, Validation
 from recbole_bbqrec.trainer.optim import build_optimizer, set_learning_rate, warmup_cosine
 from recbole_bbqrec.trainer.terms import TermMeans
 
@@ -63,7 +62,7 @@ class GeneratePhase(Phase):
     def steps(self, epoch: int) -> int:
         return len(self.batches)
 
-    def train_epoch(self, epoch: int) -> Iterator[dict[str, float] | None]:
+    def train_epoch(self, epoch: int) -> Steps:
         model, means = self.model, TermMeans()
         model.train()
         self.epoch = epoch

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from tqdm import tqdm
 
@@ -44,6 +44,10 @@ class LoopState:
         return asdict(self)
 
 
+#: What :meth:`Phase.train_epoch` is: steps, then the epoch's mean terms.
+Steps = Generator[Optional[dict[str, float]], None, dict[str, float]]
+
+
 class Phase(ABC):
     """One trainable stage."""
 
@@ -53,7 +57,7 @@ class Phase(ABC):
     stopping_step: int
 
     @abstractmethod
-    def train_epoch(self, epoch: int) -> Iterator[dict[str, float] | None]:
+    def train_epoch(self, epoch: int) -> Steps:
         """Train one epoch, yielding once a step (None, or terms for the progress bar).
 
         The generator's return value is the epoch's mean loss terms.
@@ -79,10 +83,6 @@ class Phase(ABC):
 
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None: ...
-
-    def log_epoch(self, record: dict[str, float]) -> None:
-        """Hook: one record an epoch (losses, metrics, seconds)."""
-
 
 def run_phase(
     phase: Phase,
@@ -139,7 +139,6 @@ def _one_epoch(phase: Phase, state: LoopState, bar: tqdm[Any]) -> None:
     state.epoch = epoch + 1
     if state.bad_evaluations > phase.stopping_step:
         state.finished = True
-    phase.log_epoch(record)
 
 
 def _train(phase: Phase, epoch: int, state: LoopState, bar: tqdm[Any]) -> dict[str, float]:

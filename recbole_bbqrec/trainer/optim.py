@@ -30,7 +30,8 @@ def build_optimizer(
         raise UserError(
             f"Option `learner` is {learner!r}; expected one of {', '.join(_LEARNERS)}."
         )
-    decayed, rest = [], []
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in named_parameters:
         exempt = parameter.ndim < 2 or any(word in name for word in undecayed)
         (rest if exempt else decayed).append(parameter)

@@ -16,7 +16,7 @@ from recbole_bbqrec.data.histories import HistoryBatch, HistoryBatches
 from recbole_bbqrec.runtime import autocast, resolve_precision
 from recbole_bbqrec.tokenizer.collisions import count_collisions
 from recbole_bbqrec.trainer.checkpoint import load_checkpoint, save_checkpoint
-from recbole_bbqrec.trainer.loop import Phase, Validation
+from recbole_bbqrec.trainer.loop import Phase, Steps, Validation
 from recbole_bbqrec.trainer.optim import build_optimizer, set_learning_rate, warmup_cosine
 from recbole_bbqrec.trainer.run_files import RunFiles
 from recbole_bbqrec.trainer.terms import TermMeans
@@ -111,7 +111,7 @@ class TokenizePhase(Phase):
     def steps(self, epoch: int) -> int:
         return self.n_steps
 
-    def train_epoch(self, epoch: int) -> Iterator[dict[str, float] | None]:
+    def train_epoch(self, epoch: int) -> Steps:
         network, means = self.network, TermMeans()
         network.train()
         if epoch == 0:

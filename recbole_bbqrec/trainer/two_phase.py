@@ -12,7 +12,7 @@ from recbole.utils import init_seed
 
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.tokenizer.collisions import count_collisions, resolve_collisions
+from recbole_bbqrec.tokenizer.collisions import count_collisions
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer.checkpoint import (
     load_checkpoint,
@@ -134,7 +134,8 @@ class TwoPhaseTrainer(SafeCheckpoints):
         self.tokenizer_summary = dict(semantic_ids.metadata)
         self.phase_seconds[TOKENIZE] = self.progress.loops[TOKENIZE].seconds
         codes, vectors = self._align(semantic_ids, dataset)
-        self.model.set_semantic_ids(codes.to(self.device), vectors.to(self.device))
+        books = semantic_ids.codebooks
+        self.model.set_semantic_ids(codes.to(self.device), vectors.to(self.device), books)
 
     def _align(self, semantic_ids: SemanticIds, dataset: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes and vectors by the internal ids of this data set, or a UserError."""
@@ -179,7 +180,8 @@ class TwoPhaseTrainer(SafeCheckpoints):
         config = self.config
         result = network.tokenize()
         before, groups = count_collisions(result.codes)
-        codes = resolve_collisions(result.codes, result.last_level_distances)
+        result = self.model.make_unique(config, result)
+        codes = result.codes
         after, _ = count_collisions(codes)
         self.logger.info(
             f"tokenize: {before} of {len(codes) - 1} items share their semantic ID with another "

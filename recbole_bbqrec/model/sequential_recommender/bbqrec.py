@@ -16,7 +16,8 @@ ID_SIGNAL = "id"
 class BBQRec(GenerativeRecommender):
     """Behaviour-bind quantization and similarity-enhanced generation.
 
-    Variants of the paper override the class attributes.
+    Variants of the paper override the class attributes. Reference: Li et al., "BBQRec:
+    Behavior-Bind Quantization for Multi-Modal Sequential Recommendation", 2025.
     """
 
     use_id = True
@@ -53,12 +54,6 @@ class BBQRec(GenerativeRecommender):
             raise UserError(
                 f"Option `sequence_hidden_size` is {config['sequence_hidden_size']}; expected a "
                 f"multiple of `sequence_heads`, which is {config['sequence_heads']}."
-            )
-        if config["tokenizer_warmup_epochs"] >= config["tokenizer_epochs"]:
-            raise UserError(
-                f"Option `tokenizer_warmup_epochs` is {config['tokenizer_warmup_epochs']}; "
-                f"expected less than `tokenizer_epochs`, which is {config['tokenizer_epochs']}: "
-                "the epochs after the warm-up are those that quantize."
             )
 
     def build_tokenizer(

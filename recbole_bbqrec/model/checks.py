@@ -1,0 +1,48 @@
+"""Checks across options that several models share; each raises a UserError that says what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole_bbqrec.errors import UserError
+
+
+def require_modalities(config: Any, model: str) -> None:
+    """The model uses item features, so ``modalities`` must name at least one."""
+    if not config["modalities"]:
+        raise UserError(
+            f"Option `modalities` is {config['modalities']!r}; {model} needs the features of at "
+            "least one modality, such as [text]. Set it, or use a model without features."
+        )
+
+
+def require_modality(config: Any, model: str, name: str) -> None:
+    """The model is built on one particular modality."""
+    if name not in (config["modalities"] or ()):
+        raise UserError(
+            f"Option `modalities` is {config['modalities']!r}; {model} needs {name!r} among them. "
+            f"Add it, and the files <Dataset>.{name}.npy and <Dataset>.{name}.items.txt."
+        )
+
+
+def require_divisible(config: Any, width: str, heads: str) -> None:
+    """Attention heads share the width evenly."""
+    if config[width] % config[heads]:
+        raise UserError(
+            f"Option `{width}` is {config[width]}; expected a multiple of `{heads}`, which is "
+            f"{config[heads]}."
+        )
+
+
+def require_whole_histories(config: Any, model: str) -> None:
+    """Training by user needs RecBole's leave-one-out rows, and draws its own negatives if any."""
+    if config["train_neg_sample_args"]["distribution"] != "none":
+        raise UserError(
+            f"Option `train_neg_sample_args` is {config['train_neg_sample_args']}; {model} trains "
+            "on whole histories and takes no sampled rows. Remove it or leave it empty."
+        )
+    if config["benchmark_filename"]:
+        raise UserError(
+            f"Option `benchmark_filename` is {config['benchmark_filename']!r}; {model} needs whole "
+            "user sequences: give one .inter file and let RecBole split it."
+        )

@@ -1,0 +1,88 @@
+"""Product-quantization codes of the catalogue inside a model (VQ-Rec, RPG)."""
+
+from __future__ import annotations
+
+from logging import getLogger
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_bbqrec.model.transformer import INIT_STD
+from recbole_bbqrec.tokenizer.opq import fit_opq
+
+#: The modality whose features become codes; both papers quantize item text.
+CODE_MODALITY = "text"
+
+
+class ItemCodes(nn.Module):
+    """OPQ codes of every item's text and a learned embedding of each (digit, code).
+
+    The codes are made on first use and travel in the checkpoint, so that a loaded model does not
+    quantize again. Items without text get the codes of the average item. An item's vector is the
+    mean of its code embeddings.
+
+    Args:
+        config: reads ``code_digits`` M, ``codebook_size`` K, ``opq_iterations``, ``hidden_size``
+            H and ``seed``.
+        dataset: a ``MultiModalDataset`` with text.
+    """
+
+    codes: Tensor
+    made: Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__()
+        self.digits: int = config["code_digits"]
+        self.codebook_size: int = config["codebook_size"]
+        self.iterations: int = config["opq_iterations"]
+        self.seed: int = config["seed"]
+        # Not registered: needed once, on the CPU, and never saved.
+        self.features = dataset.item_features(CODE_MODALITY)
+        # [M * K, H]; row d * K + c is code c of digit d. A mean of M has the usual deviation.
+        self.code_embedding = nn.Parameter(
+            torch.randn(self.digits * self.codebook_size, config["hidden_size"])
+            * (INIT_STD * self.digits**0.5)
+        )
+        n_items = self.features.matrix.shape[0]
+        self.register_buffer("codes", torch.zeros(n_items, self.digits, dtype=torch.int64))
+        self.register_buffer("made", torch.tensor(False))
+
+    def make(self) -> None:
+        """Quantize the items' text now."""
+        features, present = self.features.matrix.float(), self.features.present
+        quantizer = fit_opq(
+            features[present], self.digits, self.codebook_size,
+            iterations=self.iterations, seed=self.seed,
+        )  # fmt: skip
+        average = features[present].mean(0)  # [dim]
+        codes = quantizer.encode(torch.where(present.unsqueeze(1), features, average))
+        self.codes.copy_(codes)
+        self.codes[0] = 0
+        self.made.fill_(True)
+        distinct = len(torch.unique(codes[1:], dim=0))
+        getLogger().info(
+            f"OPQ: {distinct:,} distinct codes of {len(codes) - 1:,} items, mean squared error "
+            f"{quantizer.errors[0]:.4f} without rotation, {quantizer.errors[-1]:.4f} with"
+        )
+
+    def rows(self, items: Tensor | None = None) -> Tensor:
+        """Rows of the code-embedding table of the items (of all, [PAD] too): int64 [n, M]."""
+        if not bool(self.made):
+            self.make()
+        codes = self.codes if items is None else self.codes[items]
+        return codes + torch.arange(self.digits, device=codes.device) * self.codebook_size
+
+    def item_vectors(self, items: Tensor | None = None) -> Tensor:
+        """Mean code embedding of items int64 [n] (of the whole catalogue): [n, H]."""
+        return F.embedding_bag(self.rows(items), self.code_embedding, mode="mean")
+
+    def table(self) -> Tensor:
+        """Code embeddings by digit, [M, K, H]."""
+        return self.code_embedding.view(self.digits, self.codebook_size, -1)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Items int64 [B, T] -> item vectors [B, T, H]; each distinct item is computed once."""
+        distinct, place = torch.unique(items, return_inverse=True)
+        return self.item_vectors(distinct)[place]

@@ -1,0 +1,33 @@
+"""CoST: TIGER with semantic IDs learned by contrast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from recbole_bbqrec.model.sequential_recommender.tiger import TIGER
+from recbole_bbqrec.tokenizer.cost import CoSTConfig, CoSTTokenizer
+
+
+class CoST(TIGER):
+    """TIGER whose tokenizer contrasts decoded and input embeddings instead of reconstructing.
+
+    Reference: Zhu et al., "CoST: Contrastive Quantization based Semantic Tokenization for
+    Generative Recommendation", RecSys 2024. Different: cosine instead of a learned similarity,
+    items with identical text are not each other's negatives; otherwise as :class:`TIGER`.
+    """
+
+    properties_base = "TIGER"
+
+    def build_tokenizer(
+        self, config: Any, dataset: Any, trained_items: torch.Tensor
+    ) -> CoSTTokenizer:
+        features = dataset.item_features(config["tokenizer_modality"])
+        settings = CoSTConfig(
+            **self.tokenizer_settings(config),
+            contrastive_weight=config["contrastive_weight"],
+            reconstruction_weight=config["reconstruction_weight"],
+            temperature=config["temperature"],
+        )
+        return CoSTTokenizer(settings, features.name, features.matrix, features.present)

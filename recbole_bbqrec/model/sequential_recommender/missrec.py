@@ -1,0 +1,198 @@
+"""MISSRec: multi-modal interests guide the decoding of the item sequence (SPEC section 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.data.histories import HistoryBatch
+from recbole_bbqrec.generator.dropout import Dropout
+from recbole_bbqrec.model.checks import require_modalities
+from recbole_bbqrec.model.features import ProjectedFeatures
+from recbole_bbqrec.model.history import HistoryRecommender
+from recbole_bbqrec.model.interests import dpc_knn, first_occurrences
+from recbole_bbqrec.model.transformer import (
+    INIT_STD,
+    Attention,
+    FeedForward,
+    causal_mask,
+    init_weights,
+)
+from recbole_bbqrec.runtime import autocast
+
+
+class MISSRec(HistoryRecommender):
+    """Encoder over a user's interests, decoder over the items, fused multi-modal candidates.
+
+    Reference: Wang et al., "MISSRec: Pre-training and Transferring Multi-modal Interest-aware
+    Sequence Representation for Recommendation", MM 2023. The same: items are clustered by DPC-kNN
+    on their multi-modal embeddings, again every ``interest_update_epochs``; the encoder sees each
+    interest of the history once, the decoder attends to its output; a candidate's score mixes
+    ID and modality scores with learned weights; orthogonality of a user's interests; softmax of
+    cosine / temperature over all items. Different: trained from scratch (as in BBQRec's table),
+    one clustering of the mean of an item's modalities, pre-norm layers, no Python loop over
+    users. Every prefix is a row of its own, since its interests are those of the whole prefix.
+    """
+
+    dataset_class = MultiModalDataset
+    encoding = "bidirectional"
+
+    interest_of: Tensor
+    known: Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.temperature: float = config["temperature"]
+        self.orthogonality_weight: float = config["orthogonality_weight"]
+        self.neighbours: int = config["interest_neighbours"]
+        self.update_epochs: int = config["interest_update_epochs"]
+        hidden, heads, dropout = config["hidden_size"], config["n_heads"], config["dropout"]
+
+        self.item_embedding = nn.Embedding(self.n_items, hidden, padding_idx=0)
+        self.position_embedding = nn.Embedding(self.max_seq_length, hidden)
+        # Beside the interests there is always this token, also without any known interest.
+        self.no_interest_embedding = nn.Parameter(torch.randn(hidden) * INIT_STD)
+        shape = (hidden, heads, dropout)
+        encoder_layers, decoder_layers = config["encoder_layers"], config["decoder_layers"]
+        inner = config["inner_size"]
+        self.encoder_attention = nn.ModuleList(Attention(*shape) for _ in range(encoder_layers))
+        self.encoder_feed = nn.ModuleList(
+            FeedForward(hidden, inner, dropout) for _ in range(encoder_layers)
+        )
+        self.self_attention = nn.ModuleList(Attention(*shape) for _ in range(decoder_layers))
+        self.cross_attention = nn.ModuleList(Attention(*shape) for _ in range(decoder_layers))
+        self.decoder_feed = nn.ModuleList(
+            FeedForward(hidden, inner, dropout) for _ in range(decoder_layers)
+        )
+        self.encoder_norm, self.decoder_norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.apply(init_weights)
+
+        self.features = ProjectedFeatures(
+            dataset, dataset.modalities, hidden, config["feature_scaling"], std=INIT_STD
+        )
+        # Candidate fusion: weight of representation m is softmax(bias_m + factor * score_m).
+        self.fusion_bias = nn.Parameter(torch.zeros(1 + len(dataset.modalities)))
+        self.fusion_factor = nn.Parameter(torch.zeros(()))
+        self.dropout = Dropout(dropout)
+
+        present = self.features.present
+        known = torch.cat([torch.ones(self.n_items, 1, dtype=torch.bool), present], dim=1)
+        self.register_buffer("known", known, persistent=False)  # [n_items, 1 + M]
+        clustered = int(present.any(1).sum())
+        self.n_interests = max(1, round(config["interest_ratio"] * clustered))
+        # 0: the item has no modality and so no interest. Kept in the checkpoint.
+        self.register_buffer("interest_of", torch.zeros(self.n_items, dtype=torch.int64))
+
+    @classmethod
+    def check_options(cls, config: Any) -> None:
+        super().check_options(config)
+        require_modalities(config, cls.__name__)
+
+    # items and interests --------------------------------------------------------------------
+
+    def representations(self) -> Tensor:
+        """ID and modality representation of every item, [n_items, 1 + M, H]; missing ones zero."""
+        table = self.item_embedding.weight.unsqueeze(1)  # [n_items, 1, H]
+        return torch.cat([table, self.features.catalogue().to(table.dtype)], dim=1)
+
+    def _mean_known(self, representations: Tensor, known: Tensor) -> Tensor:
+        """Mean over the representations that exist: [n, R, H], bool [n, R] -> [n, H]."""
+        return representations.sum(1) / known.sum(1, keepdim=True).clamp(min=1)
+
+    def start_epoch(self, epoch: int) -> None:
+        if epoch % self.update_epochs == 0:
+            self.update_interests()
+
+    @torch.no_grad()
+    def update_interests(self) -> None:
+        """Cluster the items by their present multi-modal embeddings."""
+        modal = self._mean_known(self.representations()[:, 1:], self.known[:, 1:])  # [n_items, H]
+        items = self.known[:, 1:].any(1).nonzero().squeeze(1)  # items with some modality
+        points = F.normalize(modal[items], dim=-1)
+        self.interest_of[items] = 1 + dpc_knn(points, self.n_interests, self.neighbours)
+
+    def interest_embeddings(self, representations: Tensor) -> Tensor:
+        """Mean multi-modal embedding of each interest's items, [1 + K, H]; row 0 is unused."""
+        modal = self._mean_known(representations[:, 1:], self.known[:, 1:])  # [n_items, H]
+        sums = modal.new_zeros(1 + self.n_interests, modal.shape[1])
+        sums = sums.index_add(0, self.interest_of, modal)
+        counts = torch.bincount(self.interest_of, minlength=1 + self.n_interests)
+        return sums / counts.clamp(min=1).unsqueeze(1)
+
+    # network --------------------------------------------------------------------------------
+
+    def encode_interests(self, items: Tensor, representations: Tensor) -> tuple[Tensor, Tensor]:
+        """The user's interests after the encoder, [B, T + 1, H], and which of them exist."""
+        labels = self.interest_of[items]  # [B, T]
+        tokens = self.interest_embeddings(representations)[labels]  # [B, T, H]
+        x = torch.cat([self.no_interest_embedding.expand(len(items), 1, -1), tokens], dim=1)
+        exists = F.pad(first_occurrences(labels) & (labels > 0), (1, 0), value=True)  # [B, T + 1]
+        x = self.dropout(x)
+        for attention, feed in zip(self.encoder_attention, self.encoder_feed):
+            x = feed(attention(x, exists.unsqueeze(1)))
+        return self.encoder_norm(x), exists
+
+    def decode(
+        self, items: Tensor, representations: Tensor, memory: Tensor, exists: Tensor
+    ) -> Tensor:
+        """Causal states of the item sequence that attend to the interests, [B, T, H]."""
+        vectors = self._mean_known(representations, self.known)[items]  # [B, T, H]
+        x = self.dropout(vectors + self.position_embedding.weight[: items.shape[1]])
+        mask = causal_mask(items.shape[1], items.device)
+        parts = zip(self.self_attention, self.cross_attention, self.decoder_feed)
+        for attention, cross, feed in parts:
+            x = feed(cross(attention(x, mask), exists.unsqueeze(1), memory))
+        return self.decoder_norm(x)
+
+    def states(self, items: Tensor) -> Tensor:
+        representations = self.representations()
+        memory, exists = self.encode_interests(items, representations)
+        return self.decode(items, representations, memory, exists)
+
+    def item_logits(self, states: Tensor) -> Tensor:
+        return self.fused_logits(states, self.representations())
+
+    def fused_logits(self, states: Tensor, representations: Tensor) -> Tensor:
+        """Cosines with ID and modalities, mixed by learned weights / temperature: [P, n_items - 1].
+
+        A modality that an item lacks has weight zero.
+        """
+        candidates = F.normalize(representations[1:], dim=-1).to(states.dtype)  # [N, R, H]
+        query = F.normalize(states, dim=-1)
+        cosines = [query @ candidates[:, r].T for r in range(candidates.shape[1])]  # R x [P, N]
+        missing = ~self.known[1:]  # [N, R]
+        weights = torch.stack(
+            [
+                (bias + self.fusion_factor * cosine).masked_fill(missing[:, r], -torch.inf)
+                for r, (bias, cosine) in enumerate(zip(self.fusion_bias, cosines))
+            ]
+        ).softmax(0)  # [R, P, N]
+        mixed = sum(weight * cosine for weight, cosine in zip(weights, cosines))
+        return mixed / self.temperature
+
+    # training -------------------------------------------------------------------------------
+
+    def orthogonality(self, memory: Tensor, exists: Tensor) -> Tensor:
+        """Mean squared cosine between two different interests of a user, a scalar.
+
+        memory [B, S, H], exists bool [B, S]; the constant first token is not an interest.
+        """
+        interests, real = F.normalize(memory[:, 1:].float(), dim=-1), exists[:, 1:]
+        cosines = interests @ interests.transpose(1, 2)  # [B, S - 1, S - 1]
+        pairs = (real.unsqueeze(1) & real.unsqueeze(2)).triu(1)
+        return (cosines.pow(2) * pairs).sum() / pairs.sum().clamp(min=1)
+
+    def history_loss(self, batch: HistoryBatch) -> Tensor:
+        """Cross-entropy over all items plus the weighted orthogonality term, a scalar."""
+        with autocast(self.dtype, batch.items.device):
+            representations = self.representations()
+            memory, exists = self.encode_interests(batch.items, representations)
+            wanted = batch.targets > 0  # [B, T]
+            states = self.decode(batch.items, representations, memory, exists)[wanted]  # [P, H]
+            logits = self.fused_logits(states, representations).float()
+            loss = F.cross_entropy(logits, batch.targets[wanted] - 1)
+            return loss + self.orthogonality_weight * self.orthogonality(memory, exists)

@@ -1,0 +1,48 @@
+"""SASRec with item features in its input: the paper's SASRec_F (SPEC section 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.model.sequential_recommender.sasrec import SASRec
+from torch import nn
+
+from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.model.checks import require_divisible, require_modalities
+from recbole_bbqrec.model.features import FusedItemEmbedding, ProjectedFeatures
+
+
+class MMSASRec(SASRec):
+    """RecBole's SASRec whose input is the item embedding fused with its modality features.
+
+    Reference: Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018; the
+    features are BBQRec's baseline SASRec_F. The same as RecBole's SASRec: everything but the
+    input. Different from RecBole's SASRecF: features are pre-trained vectors, not categories,
+    and every modality is projected before it is concatenated. Items are scored with the learned
+    item embedding alone.
+    """
+
+    dataset_class = MultiModalDataset
+    item_embedding: nn.Embedding
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        features = ProjectedFeatures(
+            dataset,
+            dataset.modalities,
+            config["feature_size"],
+            config["feature_scaling"],
+            std=self.initializer_range,
+        )
+        self.item_embedding = FusedItemEmbedding(self.item_embedding, features)
+
+    @classmethod
+    def check_options(cls, config: Any) -> None:
+        require_modalities(config, cls.__name__)
+        require_divisible(config, "hidden_size", "n_heads")
+
+    def predict(self, interaction: Any) -> torch.Tensor:
+        """Score [B] of ``interaction[item_id]``; a candidate has no features, unlike an input."""
+        wanted = interaction[self.ITEM_ID].unsqueeze(1)
+        return self.full_sort_predict(interaction).gather(1, wanted).squeeze(1)

@@ -1,0 +1,138 @@
+"""NOVA-BERT: masked training with non-invasive self-attention (SPEC section 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from recbole.model.sequential_recommender.bert4rec import BERT4Rec
+from torch import Tensor, nn
+
+from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.model.checks import require_divisible, require_modalities
+from recbole_bbqrec.model.features import ProjectedFeatures
+from recbole_bbqrec.model.non_invasive import NonInvasiveEncoder
+
+
+class NOVABERT(BERT4Rec):
+    """BERT4Rec whose attention takes queries and keys from item, features and position.
+
+    Reference: Liu et al., "Non-invasive Self-attention for Side Information Fusion in Sequential
+    Recommendation", AAAI 2021. The same: values and the residual path carry the item alone
+    through all layers, side information is the same in all of them, fusion by ``add``,
+    ``concat`` or ``gate``, masked training. A masked item's features are masked as well: they
+    would name the item that is to be predicted. Different: side information is pre-trained
+    vectors instead of categories.
+
+    Different from RecBole's BERT4Rec in training: the rows it masks include their target (so
+    each user's last training item is learned from too), masking is vectorised, and a history is
+    shortened for the mask at its end only when it is full.
+    """
+
+    dataset_class = MultiModalDataset
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.ft_ratio: float = config["ft_ratio"]
+        self.features = ProjectedFeatures(
+            dataset, dataset.modalities, self.hidden_size, config["feature_scaling"], std=1.0
+        )
+        # All sources of a query have the item's scale; RecBole normalises item plus position.
+        self.feature_norm = nn.LayerNorm(self.hidden_size, eps=self.layer_norm_eps)
+        self.position_norm = nn.LayerNorm(self.hidden_size, eps=self.layer_norm_eps)
+        self.trm_encoder = NonInvasiveEncoder(
+            self.n_layers,
+            len(dataset.modalities) + 1,
+            config["nova_fusion"],
+            hidden=self.hidden_size,
+            inner=self.inner_size,
+            heads=self.n_heads,
+            hidden_dropout=self.hidden_dropout_prob,
+            attention_dropout=self.attn_dropout_prob,
+            activation=self.hidden_act,
+            eps=self.layer_norm_eps,
+        )
+        self.trm_encoder.apply(self._init_weights)
+
+    @classmethod
+    def check_options(cls, config: Any) -> None:
+        require_modalities(config, cls.__name__)
+        require_divisible(config, "hidden_size", "n_heads")
+
+    # network --------------------------------------------------------------------------------
+
+    def side_information(self, item_seq: Tensor) -> Tensor:
+        """Items int64 [B, T] -> projected features and position, [B, T, M + 1, H].
+
+        Features are zero for [PAD], for missing modalities and for masked items.
+        """
+        known = item_seq.masked_fill(item_seq == self.mask_token, 0)
+        present = self.features.present[known].unsqueeze(-1)  # [B, T, M, 1]
+        features = self.feature_norm(self.features(known)) * present  # [B, T, M, H]
+        position = self.position_norm(self.position_embedding.weight[: item_seq.shape[1]])
+        position = position.view(1, -1, 1, self.hidden_size).expand(len(item_seq), -1, -1, -1)
+        return torch.cat([features, position], dim=2)
+
+    def forward(self, item_seq: Tensor) -> Tensor:
+        """Items int64 [B, T], masked ones being ``n_items`` -> states [B, T, H]."""
+        x = self.dropout(self.LayerNorm(self.item_embedding(item_seq)))  # [B, T, H]
+        mask = self.get_attention_mask(item_seq, bidirectional=True)  # [B, 1, 1, T]
+        x = self.trm_encoder(x, self.side_information(item_seq), mask)
+        return self.output_ln(self.output_gelu(self.output_ffn(x)))
+
+    def item_logits(self, states: Tensor) -> Tensor:
+        """States [P, H] -> scores of all items [P, n_items]."""
+        return states @ self.item_embedding.weight[: self.n_items].T + self.output_bias
+
+    # training -------------------------------------------------------------------------------
+
+    def append(self, items: Tensor, lengths: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """Put one more item behind each history, dropping the oldest of a full one.
+
+        Args:
+            items: int64 [B, T], right padded; ``lengths`` int64 [B]; ``last`` int64 [B].
+
+        Returns:
+            Items int64 [B, T] and the position of ``last`` in them, int64 [B].
+        """
+        longer = F.pad(items, (0, 1)).scatter(1, lengths.unsqueeze(1), last.unsqueeze(1))
+        full = lengths == items.shape[1]  # [B]
+        place = lengths - full.long()
+        return torch.where(full.unsqueeze(1), longer[:, 1:], longer[:, :-1]), place
+
+    def choose_masked(self, items: Tensor, last: Tensor) -> Tensor:
+        """Which positions to mask, bool [B, T]: random ones, or the last alone.
+
+        A row trains its last position alone with chance ``ft_ratio`` (as at test time), or when
+        chance picks no other; else each of its items with chance ``mask_ratio``.
+        """
+        drawn = (torch.rand(items.shape, device=items.device) < self.mask_ratio) & (items > 0)
+        tuned = torch.rand(len(items), device=items.device) < self.ft_ratio  # [B]
+        only_last = (tuned | ~drawn.any(1)).unsqueeze(1)  # [B, 1]
+        at_last = torch.arange(items.shape[1], device=items.device) == last.unsqueeze(1)  # [B, T]
+        return torch.where(only_last, at_last, drawn)
+
+    def masked_loss(self, items: Tensor, masked: Tensor) -> Tensor:
+        """Mean cross-entropy of the masked items: items int64 [B, T], masked bool [B, T]."""
+        states = self.forward(items.masked_fill(masked, self.mask_token))[masked]  # [P, H]
+        return F.cross_entropy(self.item_logits(states), items[masked])
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        items, last = self.append(
+            interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.ITEM_ID]
+        )
+        return self.masked_loss(items, self.choose_masked(items, last))
+
+    # ranking --------------------------------------------------------------------------------
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Score of every item as the next one, float32 [B, n_items]."""
+        items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        masked, place = self.append(items, lengths, torch.full_like(lengths, self.mask_token))
+        return self.item_logits(self.gather_indexes(self.forward(masked), place))
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Score [B] of ``interaction[item_id]`` as the next item."""
+        wanted = interaction[self.ITEM_ID].unsqueeze(1)
+        return self.full_sort_predict(interaction).gather(1, wanted).squeeze(1)

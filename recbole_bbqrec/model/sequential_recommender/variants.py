@@ -1,0 +1,100 @@
+"""The paper's eight variants of BBQRec (SPEC section 4): each removes or replaces one thing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.sequential_recommender.bbqrec import BBQRec
+
+
+class Variant(BBQRec):
+    """A BBQRec that starts from BBQRec's YAML files."""
+
+    properties_base = "BBQRec"
+
+
+class BBQRecNoMIM(Variant):
+    """Without mutual information minimisation and the modality-specific encoders (Table 3)."""
+
+    use_mim = False
+
+
+class BBQRecNoRec(Variant):
+    """Without the contrastive task and the ID that it alone supervises (Table 3)."""
+
+    use_contrastive = False
+    use_id = False
+
+
+class BBQRecNoU(Variant):
+    """Without the unified codebook: every signal has its own (Table 3)."""
+
+    share_codebook = False
+
+
+class BBQRecS(Variant):
+    """Without the similarity module in the self-attention (Table 4)."""
+
+    use_similarity = False
+
+
+class BBQRecE(Variant):
+    """The generator's code embeddings start from the phase-one codebooks and are trained on
+    (Table 4). With shared codebooks the signals of a level start alike.
+    """
+
+    def set_semantic_ids(
+        self, codes: torch.Tensor, vectors: torch.Tensor, codebooks: torch.Tensor | None = None
+    ) -> None:
+        """Take over the result of phase one, codebooks float32 [S, L, N, D] included.
+
+        Raises:
+            UserError: there are no codebooks of the generator's shape.
+        """
+        super().set_semantic_ids(codes, vectors, codebooks)
+        table = self.generator.tokens.codes  # [M, L, N, D]
+        if codebooks is None or codebooks.shape[1:] != table.shape[1:]:
+            found = "no codebooks" if codebooks is None else f"codebooks {list(codebooks.shape)}"
+            raise UserError(
+                f"The semantic IDs in `tokenizer_path` come with {found}; {type(self).__name__} "
+                f"starts from codebooks of shape {list(table.shape[1:])} (`codebook_levels`, "
+                "`codebook_size`, `codebook_dim`). Run phase one again."
+            )
+        shared = len(codebooks) == 1
+        self.generator.tokens.load_codes(codebooks[0] if shared else codebooks)
+
+
+class BBQRecNoID(Variant):
+    """Without the ID representation; the contrastive task remains (Figure 4)."""
+
+    use_id = False
+
+
+class _WithoutModality(Variant):
+    """Refuses to run where leaving the modality out would change nothing."""
+
+    @classmethod
+    def check_options(cls, config: Any) -> None:
+        absent = [name for name in cls.left_out if name not in (config["modalities"] or ())]
+        if absent:
+            raise UserError(
+                f"Option `modalities` is {config['modalities']!r}; {cls.__name__} leaves out "
+                f"{absent[0]!r}, which is not among them, and would be BBQRec itself. Add the "
+                "modality, or run BBQRec."
+            )
+        super().check_options(config)
+
+
+class BBQRecNoText(_WithoutModality):
+    """Without the text and every module that belongs to it (Figure 4)."""
+
+    left_out = ("text",)
+
+
+class BBQRecNoImage(_WithoutModality):
+    """Without the image and every module that belongs to it (Figure 4)."""
+
+    left_out = ("image",)

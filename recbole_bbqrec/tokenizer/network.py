@@ -1,0 +1,159 @@
+"""What every phase-one network of ours does with its quantizer, whatever its encoders and losses.
+
+A network that inherits from :class:`QuantizingNetwork` fulfils
+:class:`~recbole_bbqrec.tokenizer.base.PhaseOneNetwork` once it has ``signals``, ``represent`` and
+``losses``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from recbole_bbqrec.tokenizer.base import Pairs, Tokenization
+from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
+
+ENCODE_ITEMS = 2048  # items per block when all items are encoded
+QUANTIZE_ITEMS = 8192  # items per block when all items are quantized
+
+
+class QuantizingNetwork(nn.Module):
+    """Encoders into z [U, M, D] followed by a residual quantizer.
+
+    Until :meth:`initialise_codebooks` sets ``quantizing`` (a buffer, so a reload does not run it
+    again), z passes through unquantized. A subclass calls :meth:`set_quantizer` when it is built.
+    """
+
+    quantizing: Tensor
+    uses_sequences = True
+
+    def __init__(self, n_items: int) -> None:
+        super().__init__()
+        self.n_items = n_items
+
+    def set_quantizer(self, quantizer: ResidualQuantizer) -> None:
+        """Take over the codebooks, not yet in use."""
+        self.quantizer = quantizer
+        self.register_buffer("quantizing", torch.tensor(False))
+
+    # ---- what a subclass decides -------------------------------------------------------
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Names of the M signals."""
+        raise NotImplementedError
+
+    def represent(self, items: Tensor) -> Tensor:
+        """Items int64 [U] -> z [U, M, D], what is quantized."""
+        raise NotImplementedError
+
+    @property
+    def has_sequence_encoder(self) -> bool:
+        """Whether :meth:`sequence_states` may be called."""
+        return False
+
+    def prepare(self, seed: int) -> None:
+        """Called once, before the first epoch: nothing to do unless a subclass says otherwise."""
+
+    def estimator_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters with an optimizer of their own: none unless a subclass says otherwise."""
+        return iter(())
+
+    def mim_pairs(self, items: Tensor) -> Pairs:
+        """Inputs of the estimators; empty without them."""
+        return {}
+
+    def estimator_loss(self, pairs: Pairs) -> Tensor:
+        """Raises ValueError: there are no estimators."""
+        raise ValueError("this network has no estimators")
+
+    def sequence_states(self, sequences: Tensor, all_vectors: Tensor) -> Tensor:
+        """Raises ValueError: there is no sequence encoder."""
+        raise ValueError("this network has no sequence encoder")
+
+    # ---- what they share ---------------------------------------------------------------
+
+    def main_parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters but the estimators'."""
+        estimators = {id(parameter) for parameter in self.estimator_parameters()}
+        return (p for p in self.parameters() if id(p) not in estimators)
+
+    def _quantized(self, z: Tensor, weights: Tensor | None = None) -> Quantization:
+        """Quantize z [U, M, D], or pass it through with zero losses during warm-up."""
+        if self.quantizing:
+            return self.quantizer(z, weights)
+        zero = z.new_zeros(z.shape[1])
+        codes = torch.zeros(len(z), self.quantizer.levels, z.shape[1], dtype=torch.int64)
+        return Quantization(z, z.detach(), codes.to(z.device), zero, zero, z.detach())
+
+    @torch.no_grad()
+    def initialise_codebooks(self, seed: int) -> None:
+        """k-means on the representations of all items, level by level, and quantize from now on."""
+        self.quantizer.initialise(self._all_z(), seed)
+        self.quantizing.fill_(True)
+
+    @torch.no_grad()
+    def end_of_epoch(self, generator: torch.Generator) -> dict[str, float]:
+        """Log and reset the codes' usage, restart dead codes; empty during warm-up.
+
+        Keys: utilisation/level<l>/<signal>, perplexity/level<l>/<signal>, restarted/level<l>.
+        """
+        quantizer = self.quantizer
+        if not self.quantizing or not quantizer.usage.any():
+            return {}
+        stats = {}
+        utilisation, perplexity = quantizer.utilisation().tolist(), quantizer.perplexity().tolist()
+        for level in range(quantizer.levels):
+            for index, signal in enumerate(self.signals):
+                stats[f"utilisation/level{level + 1}/{signal}"] = utilisation[level][index]
+                stats[f"perplexity/level{level + 1}/{signal}"] = perplexity[level][index]
+        restarted = [0] * quantizer.levels
+        if quantizer.dead_codes().any():
+            restarted = quantizer.restart_dead_codes(self._all_z(), generator)
+        stats.update({f"restarted/level{i + 1}": float(n) for i, n in enumerate(restarted)})
+        quantizer.reset_usage()
+        return stats
+
+    def item_vectors(self) -> Tensor:
+        """v of all items, float32 [n_items, V]; row 0 is zero. No gradient, no dropout."""
+        with self._evaluating():
+            parts = [self._quantized(z).quantized for z in self._all_z().split(QUANTIZE_ITEMS)]
+        return with_pad_row(torch.cat(parts).flatten(1).float())
+
+    def tokenize(self) -> Tokenization:
+        """Semantic IDs of all items; ValueError before the codebooks are initialised."""
+        if not self.quantizing:
+            raise ValueError("tokenize() needs codebooks: call initialise_codebooks() first")
+        with self._evaluating():
+            result = self.quantizer(self._all_z())
+        return Tokenization(
+            codes=with_pad_row(result.codes),
+            vectors=with_pad_row(result.quantized.flatten(1).float()),
+            codebooks=self.quantizer.codebooks.detach().float().clone(),
+            last_residuals=with_pad_row(result.last_residual.float()),
+        )
+
+    def _all_z(self) -> Tensor:
+        """z [n_items - 1, M, D] of every item but [PAD], in blocks, without dropout."""
+        with self._evaluating():
+            items = torch.arange(1, self.n_items, device=self.quantizing.device)
+            return torch.cat([self.represent(block) for block in items.split(ENCODE_ITEMS)])
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """No gradient, no dropout, no usage counts; the mode is put back afterwards."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(was_training)
+
+
+def with_pad_row(values: Tensor) -> Tensor:
+    """[n, ...] -> [n + 1, ...] with a zero row in front."""
+    return torch.cat([values.new_zeros(1, *values.shape[1:]), values])

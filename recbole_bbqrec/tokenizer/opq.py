@@ -1,0 +1,131 @@
+"""Optimized product quantization: a rotation and one codebook per slice of the rotated vector.
+
+Ge et al., "Optimized Product Quantization", TPAMI 2014, the non-parametric form: the rotation
+and the codebooks are improved in turn, and neither step can raise the reconstruction error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.tokenizer.kmeans import kmeans
+
+_BLOCK_CELLS = 1 << 24  # distances held at once when codes are assigned
+
+
+@dataclass(frozen=True)
+class ProductQuantizer:
+    """A fitted quantizer of vectors of width ``dim``.
+
+    Attributes:
+        rotation: float32 [W, W], orthogonal; W is ``dim`` rounded up to a multiple of M.
+        codebooks: float32 [M, K, W / M].
+        dim: width of the vectors; they are padded with zeros to W.
+        errors: mean squared reconstruction error per vector, before and after each iteration.
+    """
+
+    rotation: Tensor
+    codebooks: Tensor
+    dim: int
+    errors: tuple[float, ...]
+
+    def encode(self, vectors: Tensor) -> Tensor:
+        """Vectors float [n, dim] -> codes int64 [n, M]: the nearest code of each rotated slice."""
+        rotated = _pad(vectors, self.rotation) @ self.rotation  # [n, W]
+        return _assign(_slices(rotated, self.codebooks), self.codebooks)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes int64 [n, M] -> reconstructed vectors float32 [n, dim]."""
+        return (_look_up(self.codebooks, codes) @ self.rotation.T)[:, : self.dim]
+
+
+def fit_opq(
+    vectors: Tensor, n_digits: int, codebook_size: int, *, iterations: int = 10, seed: int = 0
+) -> ProductQuantizer:
+    """Fit M = ``n_digits`` codebooks of ``codebook_size`` codes and a rotation.
+
+    The codebooks start from k-means on the unrotated slices (plain product quantization); each
+    iteration then makes one Lloyd step in every slice, solves the orthogonal Procrustes problem
+    for the rotation, and assigns the codes anew. ``iterations=0`` is plain product quantization.
+    The same vectors and seed give the same result.
+
+    Raises:
+        ValueError: there are no vectors, they are not finite, or a number is out of range.
+    """
+    if vectors.dim() != 2 or len(vectors) == 0 or not bool(torch.isfinite(vectors).all()):
+        raise ValueError(f"OPQ needs finite vectors [n >= 1, dim], got {tuple(vectors.shape)}")
+    if not 1 <= n_digits <= vectors.shape[1] or codebook_size < 1 or iterations < 0:
+        raise ValueError(
+            f"OPQ needs 1 <= n_digits <= {vectors.shape[1]}, codebook_size >= 1 and iterations "
+            f">= 0; got {n_digits}, {codebook_size}, {iterations}"
+        )
+    dim = vectors.shape[1]
+    width = -(-dim // n_digits) * n_digits
+    rotation = torch.eye(width)
+    data = _pad(vectors.detach().to("cpu", torch.float32), rotation)  # [n, W]
+    slices = data.view(len(data), n_digits, -1).transpose(0, 1)  # [M, n, W / M]
+    codebooks = torch.stack([kmeans(s, codebook_size, seed + m) for m, s in enumerate(slices)])
+    codes = _assign(slices, codebooks)
+    errors = [_error(data, codebooks, codes)]
+    for _ in range(iterations):
+        codebooks = _lloyd(slices, codebooks, codes)
+        rotation = _procrustes(data, _look_up(codebooks, codes))
+        rotated = data @ rotation  # [n, W]
+        slices = _slices(rotated, codebooks)
+        codes = _assign(slices, codebooks)
+        errors.append(_error(rotated, codebooks, codes))
+    return ProductQuantizer(rotation, codebooks, dim, tuple(errors))
+
+
+def _pad(vectors: Tensor, rotation: Tensor) -> Tensor:
+    """Zeros behind the last dimension, [n, dim] -> float32 [n, W]."""
+    missing = rotation.shape[0] - vectors.shape[1]
+    return torch.nn.functional.pad(vectors.to(rotation), (0, missing))
+
+
+def _slices(rotated: Tensor, codebooks: Tensor) -> Tensor:
+    """[n, W] -> [M, n, W / M]."""
+    return rotated.view(len(rotated), codebooks.shape[0], -1).transpose(0, 1)
+
+
+def _assign(slices: Tensor, codebooks: Tensor) -> Tensor:
+    """Nearest code by squared L2: slices [M, n, s], codebooks [M, K, s] -> int64 [n, M]."""
+    lengths = codebooks.pow(2).sum(-1).unsqueeze(1)  # [M, 1, K]
+    rows = max(1, _BLOCK_CELLS // (codebooks.shape[0] * codebooks.shape[1]))
+    blocks = []
+    for block in slices.split(rows, dim=1):
+        # |x|^2 is the same for every code of a row.
+        distances = torch.baddbmm(lengths, block, codebooks.transpose(1, 2), alpha=-2)
+        blocks.append(distances.argmin(-1).T)  # [M, rows, K] -> [rows, M]
+    return torch.cat(blocks)
+
+
+def _look_up(codebooks: Tensor, codes: Tensor) -> Tensor:
+    """Codes int64 [n, M] -> rotated reconstruction [n, W]."""
+    digit = torch.arange(codebooks.shape[0], device=codes.device)
+    return codebooks[digit, codes].flatten(1)
+
+
+def _lloyd(slices: Tensor, codebooks: Tensor, codes: Tensor) -> Tensor:
+    """Every code moves to the mean of its points; one without points stays where it is."""
+    digits, size, width = codebooks.shape
+    place = codes.T + size * torch.arange(digits).unsqueeze(1)  # [M, n], row of a flat table
+    sums = torch.zeros(digits * size, width, dtype=torch.float64)
+    sums.index_add_(0, place.reshape(-1), slices.reshape(-1, width).double())
+    counts = torch.bincount(place.reshape(-1), minlength=digits * size).unsqueeze(1)  # [M * K, 1]
+    means = (sums / counts.clamp(min=1)).float()
+    return torch.where(counts > 0, means, codebooks.reshape(-1, width)).view_as(codebooks)
+
+
+def _procrustes(data: Tensor, target: Tensor) -> Tensor:
+    """The orthogonal R that minimises |data @ R - target|: data, target [n, W] -> [W, W]."""
+    left, _, right = torch.linalg.svd(data.double().T @ target.double())
+    return (left @ right).float()
+
+
+def _error(rotated: Tensor, codebooks: Tensor, codes: Tensor) -> float:
+    """Mean over vectors of the squared distance to the reconstruction."""
+    return float((rotated - _look_up(codebooks, codes)).double().pow(2).sum(1).mean())
