@@ -14,6 +14,8 @@ from typing import Any, Callable, Optional
 
 from tqdm import tqdm
 
+from recbole_bbqrec.trainer.progress import progress_bar
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -98,15 +100,9 @@ def run_phase(
     Early stopping follows RecBole: a tie counts as an improvement, and training stops when more
     than ``stopping_step`` validations in a row bring none. The last epoch is always validated.
     """
-    bar = tqdm(
-        total=sum(phase.steps(e) for e in range(phase.epochs)),
-        initial=sum(phase.steps(e) for e in range(state.epoch)),
-        desc=phase.name,
-        unit="step",
-        dynamic_ncols=True,
-        disable=None if show_progress else True,  # None: only on a terminal
-    )
-    with bar:
+    total = sum(phase.steps(epoch) for epoch in range(phase.epochs))
+    done = sum(phase.steps(epoch) for epoch in range(state.epoch))
+    with progress_bar(phase.name, total=total, done=done, unit="step", show=show_progress) as bar:
         while not state.finished and state.epoch < phase.epochs:
             _one_epoch(phase, state, bar)
             if on_epoch is not None:

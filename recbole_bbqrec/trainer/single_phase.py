@@ -20,6 +20,7 @@ from recbole_bbqrec.trainer.checkpoint import (
     save_checkpoint,
     set_random_state,
 )
+from recbole_bbqrec.trainer.progress import progress_bar
 from recbole_bbqrec.trainer.run_files import RunFiles
 
 
@@ -108,13 +109,8 @@ class SafeCheckpoints(Trainer):
         show_progress: bool = False,
         callback_fn: Any = None,
     ) -> tuple[float, Any]:
-        with tqdm(
-            total=self.epochs,
-            initial=self.start_epoch,
-            desc="train",
-            unit="epoch",
-            dynamic_ncols=True,
-            disable=None if show_progress else True,
+        with progress_bar(
+            "train", total=self.epochs, done=self.start_epoch, unit="epoch", show=show_progress
         ) as self._bar:
             return super().fit(train_data, valid_data, verbose, saved, False, callback_fn)
 
