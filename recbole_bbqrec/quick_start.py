@@ -71,7 +71,12 @@ def run(
     """
     start = time.perf_counter()
     config, files = _configure(model, dataset, config_files, dict(overrides or {}))
-    prepare_process(allocator=config["tune_allocator"], num_threads=config["num_threads"])
+    prepare_process(
+        allocator=config["tune_allocator"],
+        num_threads=config["num_threads"],
+        reproducible=config["reproducibility"],
+        device=config["device"],
+    )
     check_files(config)
     _start_logging(config)
     logger.info(config)

@@ -37,12 +37,24 @@ def tune_allocator() -> bool:
     return all(libc.mallopt(parameter, value) == 1 for parameter, value in settings)
 
 
-def prepare_process(*, allocator: bool, num_threads: int | None) -> None:
-    """Apply the process-wide settings of a run; call before torch allocates much."""
+def prepare_process(
+    *, allocator: bool, num_threads: int | None, reproducible: bool, device: torch.device
+) -> None:
+    """Apply the process-wide settings of a run; call before torch allocates much.
+
+    With ``reproducible``, CPU operations whose threads would otherwise add in whatever order they
+    arrive (the gradient of advanced indexing, for one) run in a fixed order, so that the same
+    seed gives the same bits with any number of threads that stays the same. On a GPU that mode
+    forbids operations in use here, and RecBole's cuDNN settings are all there is.
+    """
     if allocator:
         tune_allocator()
     if num_threads is not None:
         torch.set_num_threads(num_threads)
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(reproducible, warn_only=True)
+        # The mode also fills every new tensor with NaN to expose reads of unset memory.
+        torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 # More points per centre than this hardly move the centres, but cost time in proportion.
@@ -33,7 +34,9 @@ def kmeans(points: Tensor, n_clusters: int, seed: int) -> Tensor:
     if len(distinct) <= n_clusters:
         return torch.from_numpy(_fill_up(distinct, n_clusters, rng))
     model = KMeans(n_clusters, n_init=1, max_iter=MAX_ITERATIONS, random_state=seed)
-    return torch.from_numpy(model.fit(data).cluster_centers_.astype(np.float32))
+    with threadpool_limits(limits=1):  # its threads add up a centre in the order they finish
+        centres = model.fit(data).cluster_centers_
+    return torch.from_numpy(centres.astype(np.float32))
 
 
 def _fill_up(distinct: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.ndarray:

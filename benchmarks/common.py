@@ -1,0 +1,239 @@
+"""What the benchmarks share: the workload, clocks, memory, and the two tables each one prints."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from recbole_bbqrec.data.histories import Histories
+from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.config import GeneratorConfig
+from recbole_bbqrec.generator.seq2seq import Generator
+from recbole_bbqrec.runtime import autocast, tune_allocator
+
+LEVELS, CODES, MAX_ITEMS = 3, 256, 20  # L, N and the history limit of the paper
+CPU = torch.device("cpu")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def arguments(description: str | None, **extra: Any) -> argparse.Namespace:
+    """Options that every script has, and ``extra``: name -> default (its type is the option's)."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="seconds instead of minutes")
+    parser.add_argument("--data-path", default=None, help="folder that holds Beauty/Beauty.inter")
+    parser.add_argument("--dataset", default="Beauty")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=None, help="default: OMP_NUM_THREADS or all")
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="bfloat16")
+    for name, default in extra.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    options = parser.parse_args()
+    start(options)
+    return options
+
+
+def start(options: argparse.Namespace) -> None:
+    """Process-wide settings; also called in every child process."""
+    tune_allocator()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+
+
+# workload -------------------------------------------------------------------------------------
+
+
+def load_events(options: argparse.Namespace) -> tuple[list[np.ndarray], int, str]:
+    """Every user's events in time order, n_items with [PAD], and where they come from."""
+    path = Path(options.data_path or "dataset") / options.dataset / f"{options.dataset}.inter"
+    if path.is_file():
+        events, n_items = _read(path)
+        source = f"{options.dataset} ({len(events)} users, {n_items - 1} items)"
+    else:
+        events, n_items = _synthetic(options.seed)
+        source = f"synthetic data of Beauty's shape ({len(events)} users, {n_items - 1} items)"
+    return (events[:1000] if options.small else events), n_items, source
+
+
+def _read(path: Path) -> tuple[list[np.ndarray], int]:
+    """A prepared 5-core file: its columns are user, item and time."""
+    frame = pd.read_csv(path, sep="\t")
+    frame.columns = [name.partition(":")[0] for name in frame.columns]
+    items, names = pd.factorize(frame["item_id"])
+    frame["item"] = items + 1
+    frame = frame.sort_values(["user_id", "timestamp"], kind="stable")
+    events = [group.to_numpy() for _, group in frame.groupby("user_id", sort=False)["item"]]
+    return events, len(names) + 1
+
+
+def _synthetic(seed: int) -> tuple[list[np.ndarray], int]:
+    """As many users and items as Beauty, 5 events and a geometric number more, Zipf items."""
+    rng = np.random.default_rng(seed)
+    lengths = 4 + rng.geometric(1 / 4.88, 22363)
+    popularity = 1.0 / np.arange(10, 12101 + 10)
+    flat = rng.choice(12101, lengths.sum(), p=popularity / popularity.sum()) + 1
+    return np.split(flat, lengths.cumsum()[:-1]), 12102
+
+
+def training_histories(events: list[np.ndarray]) -> Histories:
+    """All but the last two events of each user: those are for validation and test."""
+    kept = [user[:-2] for user in events if len(user) > 3]
+    lengths = torch.tensor([0] + [len(user) for user in kept])
+    items = torch.from_numpy(np.concatenate(kept).astype(np.int64))
+    return Histories(items, lengths.cumsum(0), torch.arange(1, len(kept) + 1))
+
+
+def test_histories(events: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What the test split shows: items int64 [B, 20], lengths [B], targets [B]."""
+    items = np.zeros((len(events), MAX_ITEMS), dtype=np.int64)
+    lengths = np.zeros(len(events), dtype=np.int64)
+    for row, user in enumerate(events):
+        history = user[:-1][-MAX_ITEMS:]
+        items[row, : len(history)], lengths[row] = history, len(history)
+    targets = np.array([user[-1] for user in events], dtype=np.int64)
+    return torch.from_numpy(items), torch.from_numpy(lengths), torch.from_numpy(targets)
+
+
+def random_catalogue(n_items: int, signals: int, seed: int, vectors: bool = True) -> Catalogue:
+    """Uniform codes: the widest first level that a catalogue of this size can have."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, CODES, (n_items, LEVELS, signals), generator=generator)
+    codes[0] = 0
+    matrix = torch.randn(n_items, signals * 128, generator=generator) if vectors else None
+    if matrix is not None:
+        matrix[0] = 0
+    return Catalogue.build(codes, matrix, CODES)
+
+
+def generator_of(catalogue: Catalogue, **settings: Any) -> Generator:
+    """BBQRec's network at its default size (properties/model/BBQRec.yaml)."""
+    values: dict[str, Any] = {
+        "levels": LEVELS,
+        "codebook_size": CODES,
+        "n_signals": catalogue.codes.shape[2],
+        "vector_dim": 0 if catalogue.vectors is None else catalogue.vectors.shape[1],
+        "similarity": catalogue.vectors is not None,
+        "dropout": 0.2,
+    }
+    values.update(settings)
+    return Generator(GeneratorConfig(**values))
+
+
+def parameters_in_millions(module: torch.nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters"
+
+
+# clocks and memory ----------------------------------------------------------------------------
+
+
+def seconds(call: Callable[[], Any], repeats: int = 3, warmup: int = 1) -> float:
+    """Median wall-clock seconds of ``call``."""
+    for _ in range(warmup):
+        call()
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def interleaved(calls: dict[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict:
+    """Median seconds of each call, taken in turns so that drift of the machine hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(warmup + repeats):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            if turn >= warmup:
+                times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _status(key: str) -> float:
+    """A line of /proc/self/status in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def peak_growth(call: Callable[[], Any]) -> tuple[Any, float]:
+    """Result of ``call`` and by how many MiB it raised the resident memory of a fresh process."""
+    before = _status("VmRSS")
+    result = call()
+    return result, _status("VmHWM") - before
+
+
+def in_child(target: Callable[..., Any], *args: Any) -> Any:
+    """``target(*args)`` in a new process: peak memory of one run must not hide behind another's."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(target, args)
+
+
+# output ---------------------------------------------------------------------------------------
+
+
+def heading(title: str, options: argparse.Namespace, source: str = "") -> None:
+    """The machine class and the settings that a figure depends on."""
+    cpu = platform.processor() or platform.machine()
+    flags = ""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        text = info.read_text()
+        found = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {f}" in text]
+        flags = f" [{', '.join(found)}]"
+    print(f"# {title}")
+    print(
+        f"{os.cpu_count()} cores {cpu}{flags}, {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__}, seed {options.seed}, ours in {options.precision}"
+    )
+    if source:
+        print(source)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A Markdown table; numbers keep three significant digits."""
+    cells = [[_shown(value) for value in row] for row in rows]
+    widths = [max(len(c), *(len(r[i]) for r in cells)) for i, c in enumerate(columns)]
+    for row in [list(columns), ["-" * w for w in widths], *cells]:
+        print("| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths)) + " |")
+    print(flush=True)
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def top_operators(title: str, call: Callable[[], Any], rows: int = 8) -> None:
+    """Where the time of ``call`` goes, by operator, without what the operator calls in turn."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities) as profile:
+        call()
+    events = sorted(profile.key_averages(), key=lambda e: -e.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    print(f"Top operators: {title}")
+    shown = [
+        (e.key, e.count, e.self_cpu_time_total / 1000, f"{e.self_cpu_time_total / total:.0%}")
+        for e in events[:rows]
+    ]
+    table(("operator", "calls", "ms", "share"), shown)
+
+
+def precision_of(options: argparse.Namespace, name: str | None = None) -> Any:
+    """Autocast context of ``--precision``, or of ``name``."""
+    return autocast(PRECISIONS[name or options.precision], CPU)
