@@ -234,14 +234,21 @@ def _new_files(config: BBQRecConfig, prepared: Prepared, saved: bool) -> RunFile
 
 
 def _start_logging(config: BBQRecConfig) -> None:
-    """RecBole's logger on this run's file, also when a run came before in this process."""
+    """RecBole's logger on this run's file, also when a run came before in this process.
+
+    RecBole sets its handlers up only where there are none, so those of an earlier run are closed
+    and those of the caller put aside meanwhile.
+    """
+    others = []
     for handler in logger.handlers[:]:
-        if isinstance(handler, (logging.FileHandler, logging.StreamHandler)) and not getattr(
-            handler, "_pytest", False
-        ):
-            logger.removeHandler(handler)
+        logger.removeHandler(handler)
+        if type(handler) in (logging.FileHandler, logging.StreamHandler):
             handler.close()
+        else:
+            others.append(handler)
     init_logger(config)
+    for handler in others:
+        logger.addHandler(handler)
 
 
 def _log_paths(trainer: Any) -> dict[str, str]:

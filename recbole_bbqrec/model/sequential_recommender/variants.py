@@ -74,18 +74,16 @@ class BBQRecNoID(Variant):
 
 
 class _WithoutModality(Variant):
-    """Refuses to run where leaving the modality out would change nothing."""
+    """Leaves modalities out; says so where the data set has none of them and nothing changes."""
 
-    @classmethod
-    def check_options(cls, config: Any) -> None:
-        absent = [name for name in cls.left_out if name not in (config["modalities"] or ())]
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        absent = [name for name in self.left_out if name not in (config["modalities"] or ())]
         if absent:
-            raise UserError(
-                f"Option `modalities` is {config['modalities']!r}; {cls.__name__} leaves out "
-                f"{absent[0]!r}, which is not among them, and would be BBQRec itself. Add the "
-                "modality, or run BBQRec."
+            self.logger.warning(
+                f"`modalities` is {config['modalities']!r}: {type(self).__name__} leaves out "
+                f"{absent[0]!r}, which is not among them, so this run equals BBQRec's."
             )
-        super().check_options(config)
 
 
 class BBQRecNoText(_WithoutModality):
