@@ -130,7 +130,15 @@ def test_shares_phase_one_with_bbqrec(variant, full, rundir, tiny):
     assert torch.equal(tables[0]["state_dict"]["codes"], tables[1]["state_dict"]["codes"])
 
 
-@pytest.mark.parametrize("variant", ["NoText", "NoImage", "NoID", "NoRec"])
+@pytest.mark.parametrize("variant", ["NoMIM", "NoU", "NoRec"])
+def test_refuses_semantic_ids_of_another_phase_one(variant, full, rundir, tiny):
+    """Same shape or not: with BBQRec's IDs the run would be no ablation."""
+    settings = {**tiny, **ONE_EPOCH, "tokenizer_path": full["files"]["semantic_ids"]}
+    with pytest.raises(UserError, match=f"is defined by that of BBQRec{variant}"):
+        run(f"BBQRec{variant}", "Mini", overrides=settings)
+
+
+@pytest.mark.parametrize("variant", ["NoText", "NoImage", "NoID"])
 def test_refuses_semantic_ids_of_other_signals(variant, full, rundir, tiny):
     settings = {**tiny, **ONE_EPOCH, "tokenizer_path": full["files"]["semantic_ids"]}
     with pytest.raises(UserError, match=r"has signals \['id', 'text', 'image'\]"):

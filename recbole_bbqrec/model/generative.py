@@ -68,6 +68,11 @@ class GenerativeRecommender(SequentialRecommender):
     # what a subclass decides ----------------------------------------------------------------
 
     @classmethod
+    def tokenizer_name(cls) -> str:
+        """The model whose phase one this is: models of one name may share semantic IDs."""
+        return cls.__name__
+
+    @classmethod
     def signals_of(cls, config: Any) -> tuple[str, ...]:
         """Names of the signals whose codes make up a token, in order."""
         raise NotImplementedError

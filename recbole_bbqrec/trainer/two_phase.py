@@ -139,6 +139,13 @@ class TwoPhaseTrainer(SafeCheckpoints):
 
     def _align(self, semantic_ids: SemanticIds, dataset: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes and vectors by the internal ids of this data set, or a UserError."""
+        wanted = self.model.tokenizer_name()
+        found = semantic_ids.metadata.get("tokenizer", wanted)
+        if found != wanted:
+            raise UserError(
+                f"Option `tokenizer_path`: the semantic IDs come from the tokenizer of {found}; "
+                f"{self.config['model']} is defined by that of {wanted}. Leave the option out."
+            )
         return semantic_ids.align(
             dataset.item_tokens,
             self.config["dataset"],
@@ -192,6 +199,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
             "dataset": config["dataset"],
             "split_hash": self.split_hash,
             "model": config["model"],
+            "tokenizer": self.model.tokenizer_name(),
             "seed": config["seed"],
             "levels": config["codebook_levels"],
             "codebook_size": config["codebook_size"],

@@ -27,6 +27,12 @@ class BBQRec(GenerativeRecommender):
     left_out: tuple[str, ...] = ()  # modalities that the variant removes
 
     @classmethod
+    def tokenizer_name(cls) -> str:
+        """BBQRec unless a loss or the codebook differs; other signals show in the file itself."""
+        kept = (cls.use_mim, cls.use_contrastive, cls.share_codebook)
+        return "BBQRec" if all(kept) else cls.__name__
+
+    @classmethod
     def modalities_of(cls, config: Any) -> tuple[str, ...]:
         """The configured modalities that this model uses."""
         return tuple(m for m in config["modalities"] or () if m not in cls.left_out)
