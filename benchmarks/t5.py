@@ -78,12 +78,12 @@ class DictTrie:
 
 
 def decode(model: Any, trie: DictTrie, rows: Tensor, mask: Tensor, beams: int, k: int) -> Tensor:
-    """Token ids of the k best items of each row."""
+    """Token ids of the k best items of each row; an item ends in EOS, as it was trained."""
     with torch.no_grad():
         return model.generate(
             input_ids=rows,
             attention_mask=mask,
-            max_new_tokens=LEVELS,
+            max_new_tokens=LEVELS + 1,
             num_beams=beams,
             num_return_sequences=k,
             prefix_allowed_tokens_fn=trie,

@@ -54,7 +54,7 @@ def prepare_process(
     if device.type == "cpu":
         torch.use_deterministic_algorithms(reproducible, warn_only=True)
         # The mode also fills every new tensor with NaN to expose reads of unset memory.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
