@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from common import CODES, LEVELS, MAX_ITEMS
+from torch import Tensor
 
 PAD, EOS, FIRST_CODE = 0, 1, 2
 #: Layers (encoder, decoder), heads, width of a head, feed-forward width; d_model is 128 in both.

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_bbqrec.generator import attention
 from recbole_bbqrec.generator.attention import (
     SimilarityGate,
     attend,
@@ -44,8 +45,12 @@ def naive(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, table: Tensor, b
     return torch.einsum("bsthc,bhst,bhtc->bhsc", e_sim, alpha, v)
 
 
+@pytest.mark.parametrize("items_at_a_time", [1, 3, 7])
 @pytest.mark.parametrize("kind", ["none", "causal", "padding"])
-def test_similarity_attention_equals_the_naive_form(kind: str) -> None:
+def test_similarity_attention_equals_the_naive_form(
+    kind: str, items_at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_GATED_ITEMS", items_at_a_time)
     torch.manual_seed(0)
     q, k, v = qkv()
     gate = SimilarityGate(10, H * C, H, "identity").double()
@@ -54,7 +59,7 @@ def test_similarity_attention_equals_the_naive_form(kind: str) -> None:
     buckets = torch.randint(0, 11, (B, T, T))  # row: the query's item; symmetric only in use
     inputs = [q, k, v, gate.table]
     weight = torch.randn(B, H, T * L, C, dtype=torch.float64)
-    got = similarity_attend(q, k, v, bias_of(kind), gate(buckets.transpose(1, 2)))
+    got = similarity_attend(q, k, v, bias_of(kind), gate(), buckets, causal=kind == "causal")
     wanted = naive(q, k, v, bias_of(kind), gate.table, buckets)
     torch.testing.assert_close(got, wanted)
     for a, b in zip(
@@ -69,7 +74,8 @@ def test_gate_of_one_is_plain_attention(kind: str) -> None:
     torch.manual_seed(1)
     q, k, v = qkv()
     bias = bias_of(kind)
-    gated = similarity_attend(q, k, v, bias, torch.ones(B, H, T, T, C, dtype=torch.float64))
+    table, buckets = torch.ones(H, 3, C, dtype=torch.float64), torch.randint(0, 3, (B, T, T))
+    gated = similarity_attend(q, k, v, bias, table, buckets, causal=kind == "causal")
     torch.testing.assert_close(gated, attend(q, k, v, bias))
     torch.testing.assert_close(
         gated, F.scaled_dot_product_attention(q, k, v, None if bias is None else bias >= 0)

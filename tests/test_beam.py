@@ -14,7 +14,7 @@ from generator_helpers import (
     small_generator,
 )
 
-from recbole_bbqrec.generator import beam
+from recbole_bbqrec.generator import beam, scoring
 from recbole_bbqrec.generator.beam import beam_search
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.exact import exact_scores
@@ -137,6 +137,31 @@ def test_narrow_beam_equals_its_definition(
         torch.testing.assert_close(scores[b], wanted, atol=1e-10, rtol=0)
         for item, score in zip(found[b].tolist(), scores[b].tolist()):
             assert slow[item] == pytest.approx(score, abs=1e-10)
+
+
+@pytest.mark.parametrize("loss", ["code", "item"])
+@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize("width", [1, 5, 60])
+def test_first_level_in_blocks_equals_all_scores(
+    loss: str, levels: int, width: int, monkeypatch: Any
+) -> None:
+    """Blocks of few nodes and few rows find the same best nodes as a sort of all of them."""
+    monkeypatch.setattr(scoring, "_ROOT_ROWS", 2)
+    torch.manual_seed(11)
+    trie = small_catalogue(50, levels=levels, codes=6).trie
+    logits = 3 * torch.randn(5, 12, dtype=torch.float64)
+    wanted = scoring.root_scores(logits, trie, loss)
+    if loss == "item" and levels == 1:
+        wanted = wanted + scoring.leaf_share(trie, torch.arange(wanted.shape[1]), wanted.dtype)
+    wanted = wanted.sort(1, descending=True).values[:, :width]
+    for block in (1, 8, 26, 1 << 21):
+        best, nodes = scoring.root_top(logits, trie, loss, width, block)
+        torch.testing.assert_close(best.sort(1, descending=True).values, wanted)
+        share = scoring.root_scores(logits, trie, loss).gather(1, nodes)
+        if loss == "item" and levels == 1:
+            share = share + scoring.leaf_share(trie, nodes, share.dtype)
+        torch.testing.assert_close(best, share)
+        assert all(len(set(row)) == wanted.shape[1] for row in nodes.tolist())
 
 
 @pytest.mark.parametrize("loss", ["code", "item"])

@@ -7,9 +7,14 @@ fused kernels are fastest without.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_GATED_ITEMS = 7  # query items gated at a time: larger holds more, smaller pays more overhead
 
 
 def similarity_buckets(vectors: Tensor, n_buckets: int) -> Tensor:
@@ -67,23 +72,108 @@ def _weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def similarity_attend(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, gate: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    table: Tensor,
+    buckets: Tensor,
+    causal: bool = False,
 ) -> Tensor:
     """Self-attention whose values are scaled, per channel, by the item pair (Eq. 16, 17).
 
-    ``q``, ``k``, ``v``: [B, H, T * L, C]; ``gate``: [B, H, T, T, C], indexed by the key's item j
-    and then the query's item i. The L tokens of item j are summed before gating, so the largest
-    array is [B, H, T, T * L, C] and none is [B, H, T * L, T * L, C].
+    ``q``, ``k``, ``v``: [B, H, T * L, C]; ``table``: [H, K + 1, C]; ``buckets``: int64 [B, T, T],
+    the row of ``table`` for a query of item i and a key of item j. ``causal`` says that ``bias``
+    hides all items after the query's, whose gates are then never formed.
     """
-    batch, heads, n_tokens, width = q.shape
-    n_items = gate.shape[2]
-    levels = n_tokens // n_items
-    weights = _weights(q, k, bias).to(v.dtype)  # [B, H, T * L, T * L]
-    weights = weights.unflatten(-1, (n_items, levels)).transpose(2, 3)  # [B, H, Tj, T * L, L]
-    per_item = weights @ v.unflatten(2, (n_items, levels))  # [B, H, Tj, Ti * L, C]
-    per_item = per_item.view(batch, heads, n_items, n_items, levels, width)
-    gated = per_item * gate.unsqueeze(4)  # [B, H, Tj, Ti, L, C]
-    return gated.sum(2).view(batch, heads, n_tokens, width)
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        # Products of a few rows each take half the time in float32, casts included.
+        with torch.autocast("cpu", enabled=False):
+            wide = similarity_attend(q.float(), k.float(), v.float(), bias, table, buckets, causal)
+        return wide.to(q.dtype)
+    n_items = buckets.shape[1]
+    # Keys by level and then item: a gate row then meets contiguous runs of values.
+    k, v = (y.unflatten(2, (n_items, -1)).transpose(2, 3) for y in (k, v))  # [B, H, L, T, C]
+    if bias is not None:
+        bias = bias.unflatten(-1, (n_items, -1)).transpose(-1, -2).flatten(-2)
+    weights = _weights(q, k.flatten(2, 3), bias).to(v.dtype)  # [B, H, T * L, L * T]
+    mixed: Tensor = _GatedSum.apply(weights, v.contiguous(), table.to(v.dtype), buckets, causal)
+    return mixed
+
+
+class _GatedSum(torch.autograd.Function):
+    """Weighted sum of gated values, a few query items at a time.
+
+    ``weights`` [B, H, T * L, L * T] and ``v`` [B, H, L, T, C] (keys by level, then item) ->
+    [B, H, T * L, C]. Gates and gated values [B, H, i, L, T, C] exist for i query items only and
+    are formed again in the backward pass, so that nothing of their size is kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weights: Tensor, v: Tensor, table: Tensor, buckets: Tensor, causal: bool
+    ) -> Tensor:
+        out = torch.empty(*weights.shape[:3], v.shape[4], dtype=v.dtype, device=v.device)
+        for rows, seen, pair in _blocks(buckets, v.shape[2], table, causal):
+            gated = (_gate(table, pair).unsqueeze(3) * v[:, :, None, :, :seen]).flatten(3, 4)
+            mixed = _of_items(weights, rows, seen, v) @ gated  # [B, H, i, L, C]
+            out[:, :, rows] = mixed.flatten(2, 3)
+        ctx.save_for_backward(weights, v, table, buckets)
+        ctx.causal = causal
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        weights, v, table, buckets = ctx.saved_tensors
+        levels, n_items = v.shape[2:4]
+        upstream = upstream.to(v.dtype)
+        wide = torch.promote_types(v.dtype, torch.float32)  # sums of many terms
+        d_weights = torch.zeros_like(weights)
+        d_v = torch.zeros(v.shape, dtype=wide, device=v.device)
+        d_table = torch.zeros(table.shape, dtype=wide, device=v.device).flatten(0, 1)
+        for rows, seen, pair in _blocks(buckets, levels, table, ctx.causal):
+            gate, values = _gate(table, pair).unsqueeze(3), v[:, :, None, :, :seen]
+            d_out = upstream[:, :, rows].unflatten(2, (-1, levels))  # [B, H, i, L, C]
+            d_block = d_out @ (gate * values).flatten(3, 4).transpose(-1, -2)
+            by_level = d_weights[:, :, rows].unflatten(3, (levels, n_items))
+            by_level[..., :seen] = d_block.flatten(2, 3).unflatten(3, (levels, seen))
+            block = _of_items(weights, rows, seen, v)  # [B, H, i, L, L * seen]
+            d_gated = (block.transpose(-1, -2) @ d_out).unflatten(3, (levels, seen))
+            d_gate = (d_gated * values).sum(3)  # [B, H, i, seen, C]
+            d_table.index_add_(0, pair.flatten(), d_gate.flatten(0, 3).to(wide))
+            d_v[:, :, :, :seen] += d_gated.mul_(gate).sum(2)
+        d_table = d_table.view_as(table).to(table.dtype)
+        return d_weights, d_v.to(v.dtype), d_table, None, None
+
+
+def _blocks(
+    buckets: Tensor, levels: int, table: Tensor, causal: bool
+) -> Iterator[tuple[slice, int, Tensor]]:
+    """Runs of i query items: their tokens, how many items they see, and their gates' rows.
+
+    The rows, int64 [B, H, i, seen], are those of ``table`` [H, K + 1, C] with the heads laid end
+    to end, so that the lookup gives the layout attention needs.
+    """
+    heads, n_rows, _ = table.shape
+    n_items = buckets.shape[1]
+    first = torch.arange(heads, device=buckets.device).view(1, heads, 1, 1) * n_rows
+    for begin in range(0, n_items, _GATED_ITEMS):
+        end = min(begin + _GATED_ITEMS, n_items)
+        seen = end if causal else n_items
+        pair = buckets[:, None, begin:end, :seen] + first
+        yield slice(begin * levels, end * levels), seen, pair
+
+
+def _gate(table: Tensor, pair: Tensor) -> Tensor:
+    """[H, K + 1, C], int64 [B, H, i, j] -> [B, H, i, j, C]."""
+    return F.embedding(pair, table.flatten(0, 1))
+
+
+def _of_items(weights: Tensor, rows: slice, seen: int, v: Tensor) -> Tensor:
+    """Weights of some query items on the first ``seen`` items: [B, H, i, L, L * seen]."""
+    levels, n_items = v.shape[2:4]
+    block = weights[:, :, rows].unflatten(3, (levels, n_items))[..., :seen]
+    return block.flatten(3).unflatten(2, (-1, levels))
 
 
 class SimilarityGate(nn.Module):
@@ -102,10 +192,6 @@ class SimilarityGate(nn.Module):
         else:
             nn.init.uniform_(self.table, 0.0, 0.01)
 
-    def forward(self, buckets: Tensor) -> Tensor:
-        """int64 [B, T, T] (symmetric) -> [B, H, T, T, C]."""
-        rows, heads = self.table.shape[0], self.n_heads
-        # One row per (head, bucket): the lookup itself then gives the layout attention needs.
-        table = self.table.unflatten(1, (heads, -1)).transpose(0, 1).flatten(0, 1)
-        head = torch.arange(heads, device=buckets.device).view(1, heads, 1, 1)
-        return F.embedding(buckets[:, None] + head * rows, table)
+    def forward(self) -> Tensor:
+        """The table by heads: [H, K + 1, C]."""
+        return self.table.unflatten(1, (self.n_heads, -1)).transpose(0, 1)

@@ -119,16 +119,8 @@ class _Decoder:
 def _first_level(decoder: _Decoder, trie: Trie, loss: str, width: int) -> _Beams:
     """The best ``width`` children of the root for each user."""
     logits = decoder.logits(decoder.start().squeeze(1), 0)  # [B, M * N]
-    n_nodes = len(trie.codes[0])
-    share = _share_at(trie, 0, torch.arange(n_nodes, device=logits.device), loss, logits.dtype)
-    best = []
-    for block in logits.split(max(1, _BLOCK // n_nodes)):
-        scores = scoring.root_scores(block, trie, loss)  # [b, n_0]
-        if share is not None:
-            scores += share
-        best.append(scores.topk(min(width, n_nodes), dim=1, sorted=False))
-    nodes = torch.cat([top.indices for top in best])
-    return _Beams(nodes, torch.cat([top.values for top in best]), torch.zeros_like(nodes))
+    scores, nodes = scoring.root_top(logits, trie, loss, width, _BLOCK)
+    return _Beams(nodes, scores, torch.zeros_like(nodes))
 
 
 def _open_first(beams: _Beams, trie: Trie, level: int, loss: str) -> tuple[_Beams, int]:

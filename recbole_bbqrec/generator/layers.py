@@ -41,6 +41,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         d = config.hidden_size
         self.n_heads = config.n_heads
+        self.causal = config.history_encoding == "causal"
         self.attention_norm = nn.LayerNorm(d)
         self.qkv = nn.Linear(d, 3 * d)
         self.attention_out = nn.Linear(d, d)
@@ -65,7 +66,7 @@ class EncoderLayer(nn.Module):
         if self.gate is None or buckets is None:
             mixed = attend(q, k, v, bias)
         else:
-            mixed = similarity_attend(q, k, v, bias, self.gate(buckets).to(q.dtype))
+            mixed = similarity_attend(q, k, v, bias, self.gate(), buckets, self.causal)
         grid = merge_heads(mixed).unflatten(1, (-1, x.shape[1]))  # [B, T, L, d]
         x = x + self.dropout(self.attention_out(cells.pack(grid)))
         return x + self.dropout(self.feed(self.feed_norm(x)))

@@ -23,7 +23,7 @@ _BLOCK = 1 << 21  # child logits held at a time
 class _RootNormaliser(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, trie: Trie) -> Tensor:
-        columns = trie.columns(0)  # [n_0, M]
+        columns = trie.root_columns  # [n_0, M]
         want_grad = ctx.needs_input_grad[0]
         grad = torch.empty_like(logits) if want_grad else None
         value = logits.new_empty(len(logits))
@@ -53,14 +53,16 @@ class _RootNormaliser(torch.autograd.Function):
 
 class _ChildNormaliser(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, first: Tensor, counts: Tensor, columns: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, trie: Trie, level: int, parents: Tensor) -> Tensor:
+        first, counts = trie.children(level, parents)
         n_columns = logits.shape[1]
         flat = logits.contiguous().view(-1)
         grad = torch.zeros_like(flat) if ctx.needs_input_grad[0] else None
         value = logits.new_empty(len(logits))
         for run in ragged.chunks(counts, _BLOCK):
             owner, child = ragged.expand(first[run], counts[run])  # [E]
-            cells = columns[child] + ((owner + run.start) * n_columns)[:, None]  # [E, M]
+            row = (owner + run.start) * n_columns  # [E]
+            cells = trie.columns(level, child) + row[:, None]  # [E, M]
             scores = flat[cells].sum(1)  # [E]
             value[run] = ragged.group_logsumexp(scores, owner, run.stop - run.start)
             if grad is not None:
@@ -86,6 +88,5 @@ def child_normaliser(logits: Tensor, trie: Trie, level: int, parents: Tensor) ->
 
     ``logits`` [n, M * N], ``parents`` int64 [n] (nodes of ``level - 1``) -> [n].
     """
-    first, counts = trie.children(level, parents)
-    value: Tensor = _ChildNormaliser.apply(logits, first, counts, trie.columns(level))
+    value: Tensor = _ChildNormaliser.apply(logits, trie, level, parents)
     return value

@@ -15,6 +15,8 @@ from torch import Tensor
 from recbole_bbqrec.generator import ragged
 from recbole_bbqrec.generator.trie import Trie
 
+_ROOT_ROWS = 64  # rows of logits scored together, so that a block's gathers stay in the cache
+
 
 def code_log_probs(logits: Tensor, n_signals: int) -> Tensor:
     """Log-softmax over each signal's codes: [..., M * N] -> [..., M * N]."""
@@ -25,10 +27,86 @@ def root_scores(logits: Tensor, trie: Trie, loss: str) -> Tensor:
     """Log-probabilities of all first-level nodes: ``logits`` [b, M * N] -> [b, n_0]."""
     if loss == "code":
         logits = code_log_probs(logits, trie.n_signals)
-    # Batch rows run along the contiguous axis: sums over codes become sums of whole rows.
-    scores = F.embedding_bag(trie.columns(0), logits.t().contiguous(), mode="sum")  # [n_0, b]
-    scores = scores.t().contiguous()
+    scores = _summed(trie.root_columns, _rows_contiguous(logits.t())).t().contiguous()
     return scores.log_softmax(1) if loss == "item" else scores
+
+
+def root_top(
+    logits: Tensor, trie: Trie, loss: str, width: int, block: int
+) -> tuple[Tensor, Tensor]:
+    """The best ``width`` first-level nodes: log-probabilities and nodes, both [b, W], unordered.
+
+    W is at most n_0. About ``block`` scores are held at a time. Beyond the first nodes of a large
+    catalogue, only those that beat a row's W best so far are looked at again, so that the cost is
+    that of adding up the scores. A leaf's share of its probability is included where the trie
+    has a single level.
+    """
+    if loss == "code":
+        logits = code_log_probs(logits, trie.n_signals)
+    n_nodes = len(trie.root_columns)
+    rows = max(_ROOT_ROWS, block // n_nodes)
+    parts = [
+        _root_top_of_rows(part.t(), trie, loss, width, max(width, block // rows))
+        for part in logits.split(rows)
+    ]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def _root_top_of_rows(
+    logits: Tensor, trie: Trie, loss: str, width: int, block: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`root_top` for ``logits`` [M * N, b], ``block`` nodes at a time."""
+    logits = _rows_contiguous(logits)
+    normaliser = logits.new_full(logits.shape[1:], -torch.inf)  # [b]
+    best, nodes = logits.new_empty(0), torch.empty(0)
+    for first in range(0, len(trie.root_columns), block):
+        scores = _summed(trie.root_columns[first : first + block], logits)  # [n, b]
+        if loss == "item":
+            normaliser = torch.logaddexp(normaliser, scores.logsumexp(0))
+            if trie.levels == 1:
+                leaves = torch.arange(first, first + len(scores), device=scores.device)
+                scores += leaf_share(trie, leaves, scores.dtype)[:, None]
+        if first == 0:
+            best, nodes = scores.t().contiguous().topk(min(width, len(scores)), 1, sorted=False)
+        else:
+            best, nodes = _merge(best, nodes, scores, first)
+    if loss == "item":
+        best = best - normaliser[:, None]
+    return best, nodes
+
+
+def _merge(best: Tensor, nodes: Tensor, scores: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Let ``scores`` [n, b] of the nodes from ``first`` on compete with ``best`` [b, W]."""
+    node, row = (scores > best.amin(1)).nonzero().unbind(1)  # [E]
+    if len(node) == 0:
+        return best, nodes
+    row, order = row.sort(stable=True)
+    node = node[order]
+    counts = torch.bincount(row, minlength=len(best))
+    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    grid = best.new_full((len(best), int(counts.max())), -torch.inf)
+    names = nodes.new_zeros(grid.shape)
+    grid[row, place], names[row, place] = scores[node, row], node + first
+    grid, names = torch.cat([best, grid], dim=1), torch.cat([nodes, names], dim=1)
+    best, chosen = grid.topk(best.shape[1], 1, sorted=False)
+    return best, names.gather(1, chosen)
+
+
+def _summed(columns: Tensor, table: Tensor) -> Tensor:
+    """Sum of the rows ``columns`` int64 [n, M] of ``table`` [M * N, b]: [n, b].
+
+    Batch rows run along the contiguous axis, so that sums over codes become sums of whole rows.
+    """
+    return F.embedding_bag(columns, table, mode="sum")
+
+
+def _rows_contiguous(table: Tensor) -> Tensor:
+    """A copy whose rows have unit stride, as fast sums need.
+
+    ``contiguous()`` would keep a single column's stride: a dimension of size 1 counts as
+    contiguous whatever its stride is.
+    """
+    return torch.empty(table.shape, dtype=table.dtype, device=table.device).copy_(table)
 
 
 def child_scores(
@@ -41,7 +119,7 @@ def child_scores(
     """
     if loss == "code":
         logits = code_log_probs(logits, trie.n_signals)
-    cells = trie.columns(level)[child] + (owner * logits.shape[1])[:, None]  # [E, M]
+    cells = trie.columns(level, child) + (owner * logits.shape[1])[:, None]  # [E, M]
     scores = logits.flatten()[cells].sum(1)  # [E]
     if loss == "item":
         scores = scores - ragged.group_logsumexp(scores, owner, len(logits))[owner]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class Trie:
@@ -21,6 +23,8 @@ class Trie:
     * ``leaf_ptr``, ``leaf_items``: the items of each node of the last level, ids ascending.
     * ``item_nodes``: int64 [n_items, L], the nodes on an item's path, -1 for an item left out.
     * ``branches[l]``: bool [n_l], whether a node or a descendant of it has several children.
+    * ``root_columns``: int64 [n_0, M], the first level's codes as positions in a row of M * N
+      logits; kept because every batch scores all of them.
     * ``root_order``, ``root_offsets``: first-level nodes grouped by (signal, code), the group of
       signal m and code c starting at ``root_offsets[m * N + c]``.
     """
@@ -32,6 +36,7 @@ class Trie:
     leaf_items: Tensor
     item_nodes: Tensor
     branches: tuple[Tensor, ...]
+    root_columns: Tensor
     root_order: Tensor
     root_offsets: Tensor
 
@@ -43,10 +48,13 @@ class Trie:
     def n_signals(self) -> int:
         return self.codes[0].shape[1]
 
-    def columns(self, level: int) -> Tensor:
-        """Positions of the nodes' codes in a row of M * N logits: int64 [n_l, M]."""
+    def columns(self, level: int, nodes: Tensor | slice = _ALL) -> Tensor:
+        """Positions of the codes of ``nodes`` (int64 [E], default all) in a row of logits.
+
+        A row holds M * N logits; the result is int64 [E, M].
+        """
         offsets = torch.arange(self.n_signals, device=self.leaf_ptr.device) * self.codebook_size
-        return self.codes[level] + offsets
+        return self.codes[level][nodes] + offsets
 
     def children(self, level: int, parents: Tensor) -> tuple[Tensor, Tensor]:
         """First child (in ``level``) and number of children of nodes of ``level - 1``.
@@ -107,6 +115,7 @@ class Trie:
             leaf_items=items[torch.argsort(node, stable=True)],
             item_nodes=item_nodes,
             branches=_branches(pointers, n_parents),
+            root_columns=root_codes,
             root_order=root_order,
             root_offsets=root_offsets,
         )

@@ -26,7 +26,7 @@ from recbole_bbqrec.runtime import autocast, resolve_precision
 from recbole_bbqrec.tokenizer.base import PhaseOneNetwork, Tokenization
 from recbole_bbqrec.tokenizer.collisions import resolve_collisions
 
-_DECODE_ROWS = 256  # users decoded at once; rows are sorted by length first, so padding is small
+_DECODE_ROWS = 64  # users decoded at once, sorted by length first: fastest on CPU at beam 50
 
 
 class GenerativeRecommender(SequentialRecommender):
