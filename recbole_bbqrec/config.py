@@ -51,6 +51,11 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _parse_yaml(text: str) -> Any:
+    """YAML as plain data: the loader is a SafeLoader, which builds no objects."""
+    return yaml.load(text, Loader=_Loader)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file of options as plain data.
 
@@ -58,7 +63,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         UserError: the file is missing, not YAML, or not a table of options.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+        content = _parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read the config file {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -81,7 +86,7 @@ def parse_value(text: str) -> Any:
         pass
     if text.startswith("["):  # [text, image] without quotes, as a shell user writes it
         try:
-            value = yaml.load(text, Loader=_Loader)  # noqa: S506
+            value = _parse_yaml(text)
         except yaml.YAMLError:
             return text
         return value if isinstance(value, list) else text
@@ -205,7 +210,7 @@ class BBQRecConfig(Config):
     @classmethod
     def from_text(cls, text: str, overrides: Mapping[str, Any] | None = None) -> BBQRecConfig:
         """Rebuild a configuration written by :meth:`to_text`; ``overrides`` win."""
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506
+        values = _parse_yaml(text)
         if not isinstance(values, dict) or "model" not in values or "dataset" not in values:
             raise UserError("A stored configuration is unreadable: it names no model and data set.")
         values.update(overrides or {})
