@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -90,6 +92,18 @@ class CausalEncoder(nn.Module):
         self.attentions = nn.ModuleList([Attention(hidden, heads, dropout) for _ in range(layers)])
         self.feeds = nn.ModuleList([FeedForward(hidden, inner, dropout) for _ in range(layers)])
         self.norm = nn.LayerNorm(hidden)
+
+    @classmethod
+    def of(cls, config: Any) -> CausalEncoder:
+        """The encoder that a run's options describe."""
+        return cls(
+            hidden=config["hidden_size"],
+            layers=config["encoder_layers"],
+            heads=config["n_heads"],
+            inner=config["inner_size"],
+            max_length=config["MAX_ITEM_LIST_LENGTH"],
+            dropout=config["dropout"],
+        )
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Item vectors [B, T, H] -> states [B, T, H]; state t has seen items 0..t only."""

@@ -30,14 +30,7 @@ class ESASRec(HistoryRecommender):
         self.logq_correction: bool = config["logq_correction"]
         hidden = config["hidden_size"]
         self.item_embedding = nn.Embedding(self.n_items, hidden, padding_idx=0)
-        self.encoder = CausalEncoder(
-            hidden,
-            config["encoder_layers"],
-            config["n_heads"],
-            config["inner_size"],
-            self.max_seq_length,
-            config["dropout"],
-        )
+        self.encoder = CausalEncoder.of(config)
         self.apply(init_weights)
 
     def states(self, items: Tensor) -> Tensor:

@@ -32,14 +32,7 @@ class RPG(HistoryRecommender):
         self.temperature: float = config["temperature"]
         self.item_codes = ItemCodes(config, dataset)
         hidden = config["hidden_size"]
-        self.encoder = CausalEncoder(
-            hidden,
-            config["encoder_layers"],
-            config["n_heads"],
-            config["inner_size"],
-            self.max_seq_length,
-            config["dropout"],
-        )
+        self.encoder = CausalEncoder.of(config)
         self.apply(init_weights)
         # Residual block of digit d: h + SiLU(h W_d + b_d); zero at first, so digits start alike.
         self.head_weight = nn.Parameter(torch.zeros(self.item_codes.digits, hidden, hidden))

@@ -30,15 +30,7 @@ class VQRec(HistoryRecommender):
         super().__init__(config, dataset)
         self.temperature: float = config["temperature"]
         self.item_codes = ItemCodes(config, dataset)
-        hidden = config["hidden_size"]
-        self.encoder = CausalEncoder(
-            hidden,
-            config["encoder_layers"],
-            config["n_heads"],
-            config["inner_size"],
-            self.max_seq_length,
-            config["dropout"],
-        )
+        self.encoder = CausalEncoder.of(config)
         self.apply(init_weights)
 
     @classmethod
