@@ -52,8 +52,16 @@ _Loader.add_implicit_resolver(
 
 
 def _parse_yaml(text: str) -> Any:
-    """YAML as plain data: the loader is a SafeLoader, which builds no objects."""
-    return yaml.load(text, Loader=_Loader)
+    """YAML as plain data.
+
+    This is ``yaml.safe_load`` with one more number format: ``_Loader`` is a SafeLoader, which
+    builds no objects (a test feeds it a file that would run code).
+    """
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
