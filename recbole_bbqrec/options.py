@@ -163,6 +163,7 @@ MODEL_OPTIONS: dict[str, Option] = {
     "tie_codes": boolean(),
     "generation_temperature": number(0, above=True),
     "warmup_ratio": number(0, 1),
+    "lr_schedule": choice("constant", "cosine"),
     # decoding
     "num_beams": integer(1),
     # single-phase models: RecBole's names, then ours
@@ -181,6 +182,7 @@ MODEL_OPTIONS: dict[str, Option] = {
     "feature_size": integer(1),
     "nova_fusion": choice("add", "concat", "gate"),
     "code_digits": integer(1),
+    "code_components": integer(0),
     "opq_iterations": integer(0),
     "n_negatives": integer(0),
     "logq_correction": boolean(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -18,10 +19,12 @@ from fused_helpers import (
     train,
     train_with_losses,
 )
+from resume_helpers import check_resumed_equals_uninterrupted
 
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.registry import get_trainer_class
+from recbole_bbqrec.trainer import optim
 from recbole_bbqrec.trainer.history import HistoryTrainer
 from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
 
@@ -84,34 +87,49 @@ def test_one_pass_equals_one_row_per_prefix(name):
     torch.testing.assert_close(model.calculate_loss(rows), at_once.mean())
 
 
-@pytest.mark.parametrize("name", ["ESASRec", "MISSRec", "VQRec"])
+@pytest.mark.parametrize("name", ["ESASRec", "MISSRec", "VQRec", "RPG"])  # RPG: with a schedule
 def test_resumed_equals_uninterrupted(name, rundir, monkeypatch):
-    whole = train(name, epochs=3)
-
-    class Killed(Exception):
-        pass
-
-    original, calls = SafeCheckpoints._save_resume, []
-
-    def die_before_epoch_two(self, epoch, train_data):
-        original(self, epoch, train_data)
-        calls.append(epoch)
-        if epoch == 2:
-            raise Killed
-
-    monkeypatch.setattr(SafeCheckpoints, "_save_resume", die_before_epoch_two)
-    with pytest.raises(Killed):
-        train(name, epochs=3)
-    monkeypatch.setattr(SafeCheckpoints, "_save_resume", original)
-    resumed = train(name, epochs=3, resume="auto")
-    assert calls == [0, 1, 2]
-    assert resumed["best_valid_result"] == whole["best_valid_result"]
-    assert resumed["test_result"] == whole["test_result"]
-    first, second = (
-        torch.load(r["files"]["model"], weights_only=True)["state_dict"] for r in (whole, resumed)
+    check_resumed_equals_uninterrupted(
+        lambda **resume: train(name, epochs=3, **resume), monkeypatch
     )
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def rates_of_a_run(monkeypatch, **overrides):
+    """The learning rate of every step, and the steps of an epoch."""
+    rates, epochs = [], []
+
+    class Noting(torch.optim.AdamW):
+        def step(self, *args, **kwargs):
+            rates.append({group["lr"] for group in self.param_groups})
+            return super().step(*args, **kwargs)
+
+    original = HistoryTrainer._train_epoch
+    monkeypatch.setattr(
+        HistoryTrainer,
+        "_train_epoch",
+        lambda *a, **k: (epochs.append(len(rates)), original(*a, **k))[1],
+    )
+    monkeypatch.setitem(optim._LEARNERS, "adamw", Noting)
+    train("VQRec", learning_rate=0.02, **overrides)
+    assert all(len(rate) == 1 for rate in rates)  # every group of parameters has the same
+    return [rate.pop() for rate in rates], epochs
+
+
+def test_cosine_schedule_rises_then_falls_to_zero_over_all_epochs(monkeypatch, rundir):
+    rates, starts = rates_of_a_run(
+        monkeypatch, lr_schedule="cosine", warmup_ratio=0.25, epochs=4, eval_step=4
+    )
+    assert starts == [0, len(rates) // 4, len(rates) // 2, 3 * len(rates) // 4]
+    rise = len(rates) // 4
+    assert rates[:rise] == pytest.approx([0.02 * (step + 1) / rise for step in range(rise)])
+    fall = len(rates) - rise
+    expected = [0.01 * (1 + math.cos(math.pi * step / fall)) for step in range(fall)]
+    assert rates[rise:] == pytest.approx(expected)
+
+
+def test_without_a_schedule_the_rate_is_constant(monkeypatch, rundir):
+    rates, _ = rates_of_a_run(monkeypatch, warmup_ratio=0.5)
+    assert set(rates) == {0.02}
 
 
 def test_history_trainer_is_chosen_and_decays_matrices_only():
@@ -280,6 +298,8 @@ def test_images_do_change_a_model_with_them(rundir):
         *[(n, {"modalities": []}, "at least one modality") for n in list(SMALL)[:4]],
         ("VQRec", {"modalities": ["image"]}, "VQRec needs 'text'"),
         ("RPG", {"modalities": []}, "RPG needs 'text'"),
+        ("RPG", {"code_components": 3}, "at least `code_digits`, which is 4"),
+        ("RPG", {"lr_schedule": "linear"}, "one of constant, cosine"),
         ("MMSASRec", {"n_heads": 3}, "multiple of `n_heads`"),
         ("ESASRec", {"n_heads": 3}, "multiple of `n_heads`"),
         ("MMGRU4Rec", {"loss_type": "BPR"}, "`loss_type` is 'BPR'; expected one of CE"),

@@ -7,6 +7,7 @@ import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_seed
+from resume_helpers import check_resumed_equals_uninterrupted
 
 from recbole_bbqrec.quick_start import load_data_and_model, run
 from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
@@ -67,30 +68,9 @@ def test_saved_model_reloads_to_the_same_metrics(rundir, tiny):
 @pytest.mark.parametrize("name", ["SASRec", "BERT4Rec"])  # BERT4Rec draws from Python's random
 def test_resumed_equals_uninterrupted(name, rundir, tiny, monkeypatch):
     overrides = {**COMMON, **SMALL[name], "data_path": tiny["data_path"], "epochs": 3}
-    whole = run(name, "Mini", overrides=overrides)
-
-    class Killed(Exception):
-        pass
-
-    original, calls = SafeCheckpoints._save_resume, []
-
-    def die_before_epoch_two(self, epoch, train_data):
-        original(self, epoch, train_data)
-        calls.append(epoch)
-        if epoch == 2:
-            raise Killed
-
-    monkeypatch.setattr(SafeCheckpoints, "_save_resume", die_before_epoch_two)
-    with pytest.raises(Killed):
-        run(name, "Mini", overrides=overrides)
-    monkeypatch.setattr(SafeCheckpoints, "_save_resume", original)
-    resumed = run(name, "Mini", overrides={**overrides, "resume": "auto"})
-    assert calls == [0, 1, 2]
-    assert resumed["test_result"] == whole["test_result"]
-    assert resumed["best_valid_result"] == whole["best_valid_result"]
-    first = torch.load(whole["files"]["model"], weights_only=True)["state_dict"]
-    second = torch.load(resumed["files"]["model"], weights_only=True)["state_dict"]
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    check_resumed_equals_uninterrupted(
+        lambda **resume: run(name, "Mini", overrides={**overrides, **resume}), monkeypatch
+    )
 
 
 def test_masked_history_never_ranks_a_history_item(rundir, tiny):

@@ -11,7 +11,7 @@ from fused_helpers import build, rows_of_test, train
 from recbole_bbqrec.model import item_codes
 from recbole_bbqrec.quick_start import load_data_and_model
 from recbole_bbqrec.tokenizer import opq
-from recbole_bbqrec.tokenizer.opq import fit_opq
+from recbole_bbqrec.tokenizer.opq import fit_opq, whiten
 
 
 def correlated(n: int, dim: int, seed: int) -> torch.Tensor:
@@ -63,9 +63,7 @@ def test_rotation_never_raises_the_error_and_helps(seed, digits):
 def test_rotation_is_orthogonal_and_the_plain_form_has_none():
     vectors = correlated(200, 10, 0)
     rotation = fit_opq(vectors, 3, 8, iterations=5).rotation.double()
-    torch.testing.assert_close(
-        rotation @ rotation.T, torch.eye(12).double(), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(12).double(), atol=1e-5, rtol=0)
     assert torch.equal(fit_opq(vectors, 3, 8, iterations=0).rotation, torch.eye(12))
 
 
@@ -95,6 +93,33 @@ def test_fewer_vectors_than_codes():
 def test_numbers_out_of_range(vectors, digits, size, iterations):
     with pytest.raises(ValueError, match="OPQ needs"):
         fit_opq(vectors, digits, size, iterations=iterations)
+
+
+def test_whitened_components_against_an_eigendecomposition():
+    vectors, present = correlated(80, 6, 0), torch.ones(80, dtype=torch.bool)
+    present[[0, 7]] = False
+    vectors[[0, 7]] = 100.0  # must not be looked at when the components are found
+    found = whiten(vectors, present, 4)
+    assert found.shape == (80, 4) and found.dtype == torch.float32
+    known = vectors[present].double()
+    values, axes = torch.linalg.eigh(torch.cov(known.T))
+    axes, values = axes.flip(1)[:, :4], values.flip(0)[:4]
+    expected = (vectors.double() - known.mean(0)) @ axes / values.sqrt()
+    signs = torch.sign((expected * found).sum(0))
+    torch.testing.assert_close(found.double(), expected * signs, rtol=1e-4, atol=1e-4)
+    assert whiten(vectors, present, 99).shape == (80, 6)
+
+
+def test_rpg_codes_the_whitened_text(monkeypatch):
+    model, data = build("RPG", code_components=8)
+    seen = []
+    monkeypatch.setattr(
+        item_codes, "fit_opq", lambda v, *a, **k: (seen.append(v), fit_opq(v, *a, **k))[1]
+    )
+    model.item_codes.make()
+    text = data.dataset.item_features("text")
+    assert torch.equal(seen[0], whiten(text.matrix.float(), text.present, 8)[text.present])
+    torch.testing.assert_close(torch.cov(seen[0].T), torch.eye(8), rtol=0, atol=1e-4)
 
 
 # VQ-Rec -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Product-quantization codes of the catalogue inside a model (VQ-Rec, RPG)."""
+"""Product-quantization codes of the catalogue inside a model, and what VQ-Rec and RPG share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_bbqrec.model.transformer import INIT_STD
-from recbole_bbqrec.tokenizer.opq import fit_opq
+from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.checks import require_modality
+from recbole_bbqrec.model.history import HistoryRecommender
+from recbole_bbqrec.model.transformer import INIT_STD, CausalEncoder, init_weights
+from recbole_bbqrec.tokenizer.opq import fit_opq, whiten
 
 #: The modality whose features become codes; both papers quantize item text.
 CODE_MODALITY = "text"
@@ -24,8 +28,8 @@ class ItemCodes(nn.Module):
     mean of its code embeddings.
 
     Args:
-        config: reads ``code_digits`` M, ``codebook_size`` K, ``opq_iterations``, ``hidden_size``
-            H and ``seed``.
+        config: reads ``code_digits`` M, ``codebook_size`` K, ``code_components`` (0: the text as
+            it is), ``opq_iterations``, ``hidden_size`` H and ``seed``.
         dataset: a ``MultiModalDataset`` with text.
     """
 
@@ -36,6 +40,7 @@ class ItemCodes(nn.Module):
         super().__init__()
         self.digits: int = config["code_digits"]
         self.codebook_size: int = config["codebook_size"]
+        self.components: int = config["code_components"]
         self.iterations: int = config["opq_iterations"]
         self.seed: int = config["seed"]
         # Not registered: needed once, on the CPU, and never saved.
@@ -52,6 +57,8 @@ class ItemCodes(nn.Module):
     def make(self) -> None:
         """Quantize the items' text now."""
         features, present = self.features.matrix.float(), self.features.present
+        if self.components:
+            features = whiten(features, present, self.components)
         quantizer = fit_opq(
             features[present], self.digits, self.codebook_size,
             iterations=self.iterations, seed=self.seed,
@@ -86,3 +93,30 @@ class ItemCodes(nn.Module):
         """Items int64 [B, T] -> item vectors [B, T, H]; each distinct item is computed once."""
         distinct, place = torch.unique(items, return_inverse=True)
         return self.item_vectors(distinct)[place]
+
+
+class CodeRecommender(HistoryRecommender):
+    """A causal encoder over item vectors made of :class:`ItemCodes`; items have no other ID."""
+
+    dataset_class = MultiModalDataset
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.temperature: float = config["temperature"]
+        self.item_codes = ItemCodes(config, dataset)
+        self.encoder = CausalEncoder.of(config)
+        self.apply(init_weights)
+
+    @classmethod
+    def check_options(cls, config: Any) -> None:
+        super().check_options(config)
+        require_modality(config, cls.__name__, CODE_MODALITY)
+        if 0 < config["code_components"] < config["code_digits"]:
+            raise UserError(
+                f"Option `code_components` is {config['code_components']}; expected 0 or at least "
+                f"`code_digits`, which is {config['code_digits']}: a digit codes one component or "
+                "more."
+            )
+
+    def states(self, items: Tensor) -> Tensor:
+        return self.encoder(self.item_codes(items))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from recbole_bbqrec.tokenizer.kmeans import kmeans
@@ -40,6 +42,21 @@ class ProductQuantizer:
     def decode(self, codes: Tensor) -> Tensor:
         """Codes int64 [n, M] -> reconstructed vectors float32 [n, dim]."""
         return (_look_up(self.codebooks, codes) @ self.rotation.T)[:, : self.dim]
+
+
+def whiten(vectors: Tensor, present: Tensor, components: int) -> Tensor:
+    """The first principal components, each scaled to variance one over the rows of ``present``.
+
+    vectors float [n, dim], present bool [n] -> float32 [n, C]; C is ``components``, or as many as
+    there are rows present or dimensions. Quantization then spends as much on a direction in which
+    the texts hardly differ as on the widest one.
+    """
+    data = vectors.detach().to("cpu", torch.float64).numpy()
+    known = data[present.cpu().numpy()]
+    model = PCA(min(components, *known.shape), whiten=True, svd_solver="full")
+    with threadpool_limits(limits=1):  # more threads add up in another order
+        model.fit(known)
+        return torch.from_numpy(model.transform(data)).float()
 
 
 def fit_opq(

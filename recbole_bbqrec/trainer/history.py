@@ -14,7 +14,7 @@ from recbole.trainer import Trainer
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
-from recbole_bbqrec.trainer.optim import build_optimizer
+from recbole_bbqrec.trainer.optim import build_optimizer, set_learning_rate, warmup_cosine
 from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
 
 _UNDECAYED = ("embedding", "position", "norm", "fusion")
@@ -24,7 +24,9 @@ class HistoryEpochs(Trainer):
     """A RecBole trainer whose epoch runs over :class:`HistoryBatches`.
 
     The model is a :class:`~recbole_bbqrec.model.history.HistoryRecommender`. Adam or AdamW by
-    ``learner``; ``weight_decay`` applies to matrices, not to embeddings.
+    ``learner``; ``weight_decay`` applies to matrices, not to embeddings. The learning rate is a
+    function of the step, so a resumed run follows the same one: with ``lr_schedule: cosine`` it
+    rises linearly over ``warmup_ratio`` of all steps and falls to zero by the last of ``epochs``.
     """
 
     _batches: HistoryBatches | None = None
@@ -37,6 +39,11 @@ class HistoryEpochs(Trainer):
             weight_decay=self.weight_decay,
             undecayed=_UNDECAYED,
         )
+
+    def _set_learning_rate(self, step: int, total: int) -> None:
+        if self.config["lr_schedule"] == "cosine":
+            factor = warmup_cosine(step, total, round(self.config["warmup_ratio"] * total))
+            set_learning_rate(self.optimizer, self.learning_rate * factor)
 
     def history_batches(self, train_data: Any) -> HistoryBatches:
         """The batches of every epoch; the order is a function of (seed, epoch) alone."""
@@ -64,10 +71,12 @@ class HistoryEpochs(Trainer):
         """
         model, batches = self.model, self.history_batches(train_data)
         loss_of = loss_func or model.history_loss
+        first_step = epoch_idx * len(batches)
         model.start_epoch(epoch_idx)
         model.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch in batches.epoch(epoch_idx):
+        for number, batch in enumerate(batches.epoch(epoch_idx)):
+            self._set_learning_rate(first_step + number, self.epochs * len(batches))
             loss = loss_of(batch.to(self.device))
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
