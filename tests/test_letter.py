@@ -1,4 +1,4 @@
-"""LETTER: alignment, diversity, balanced clusters, behaviour embeddings, tempered loss."""
+"""LETTER: alignment, diversity, clusters of bounded size, behaviour embeddings, tempered loss."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.model.sequential_recommender import letter as letter_model
 from recbole_bbqrec.model.sequential_recommender.letter import RankingGuidedGenerator
 from recbole_bbqrec.quick_start import run
-from recbole_bbqrec.tokenizer.balanced_kmeans import balanced_assignment, balanced_kmeans
 from recbole_bbqrec.tokenizer.collaborative import NextItemModel, fit_item_embeddings
+from recbole_bbqrec.tokenizer.constrained_kmeans import (
+    constrained_assignment,
+    constrained_kmeans,
+)
 from recbole_bbqrec.tokenizer.letter import (
     LETTERConfig,
     LETTERTokenizer,
@@ -38,35 +41,52 @@ CONFIG = LETTERConfig(
 LETTER_SMALL = {"diversity_clusters": 4, "cf_epochs": 2, "sequence_hidden_size": 16}
 
 
-# balanced clustering -----------------------------------------------------------------------------
+# constrained clustering --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n", "k"), [(12, 4), (13, 4), (15, 4), (5, 5), (9, 1), (256, 10)])
-def test_clusters_differ_by_at_most_one(n, k):
+@pytest.mark.parametrize(
+    ("n", "k", "sizes"),
+    [(12, 4, (3, 3)), (13, 4, (3, 4)), (15, 4, (2, 5)), (5, 5, (1, 9)), (256, 10, (10, 60))],
+)
+def test_clusters_keep_their_sizes(n, k, sizes):
     points = torch.randn(n, 3, generator=torch.Generator().manual_seed(n))
-    points[: n // 2] *= 0.01  # a crowd that plain k-means would leave in one cluster
-    labels = balanced_kmeans(points, k, seed=0)
-    sizes = torch.bincount(labels, minlength=k)
-    assert len(sizes) == k and int(sizes.max() - sizes.min()) <= 1 and int(sizes.sum()) == n
-    assert torch.equal(labels, balanced_kmeans(points, k, seed=0))
+    points[: 3 * n // 4] *= 0.01  # a crowd that plain k-means would leave in one cluster
+    labels = constrained_kmeans(points, k, *sizes, seed=0)
+    found = torch.bincount(labels, minlength=k)
+    assert len(found) == k and int(found.sum()) == n
+    assert sizes[0] <= int(found.min()) and int(found.max()) <= sizes[1]
+    assert torch.equal(labels, constrained_kmeans(points, k, *sizes, seed=0))
 
 
-@pytest.mark.parametrize(("n", "k"), [(4, 2), (5, 2), (6, 3), (7, 3), (3, 3)])
-@pytest.mark.parametrize("seed", range(4))
-def test_assignment_is_the_cheapest_balanced_one(n, k, seed):
+@pytest.mark.parametrize("sizes", [(0, 7), (1, 3), (1, 5), (2, 4), (2, 3)])
+@pytest.mark.parametrize(("n", "k"), [(4, 2), (5, 2), (6, 3), (7, 3)])
+@pytest.mark.parametrize("seed", range(3))
+def test_assignment_is_the_cheapest_with_those_sizes(n, k, sizes, seed):
     costs = np.random.default_rng(seed).standard_normal((n, k)) * 10.0**seed
-    labels = balanced_assignment(costs)
-    cheapest = min(
+    costs[:, 0] -= 10.0**seed  # most points are nearest to one cluster
+    feasible = [
         sum(costs[i, c] for i, c in enumerate(choice))
         for choice in itertools.product(range(k), repeat=n)
-        if set(np.bincount(choice, minlength=k)) <= {n // k, -(-n // k)}
-    )
-    assert costs[np.arange(n), labels].sum() == pytest.approx(cheapest)
+        if all(sizes[0] <= size <= sizes[1] for size in np.bincount(choice, minlength=k))
+    ]
+    labels = constrained_assignment(costs, *sizes)
+    assert costs[np.arange(n), labels].sum() == pytest.approx(min(feasible))
+    found = np.bincount(labels, minlength=k)
+    assert sizes[0] <= found.min() and found.max() <= sizes[1]
 
 
-def test_assignment_needs_a_point_for_each_cluster():
-    with pytest.raises(ValueError, match="2 points cannot fill 3"):
-        balanced_assignment(np.zeros((2, 3)))
+@pytest.mark.parametrize(("smallest", "largest"), [(2, 9), (0, 1)])
+def test_assignment_out_of_reach_is_refused(smallest, largest):
+    with pytest.raises(ValueError, match="5 points cannot fill 3 clusters"):
+        constrained_assignment(np.zeros((5, 3)), smallest, largest)
+
+
+@pytest.mark.parametrize(
+    ("codes", "clusters", "sizes"),
+    [(256, 10, (10, 60)), (32, 4, (4, 24)), (6, 2, (2, 6)), (6, 3, (2, 6)), (512, 2, (10, 256))],
+)
+def test_sizes_of_the_clusters_of_codes(codes, clusters, sizes):
+    assert LETTERConfig(codebook_size=codes, diversity_clusters=clusters).cluster_sizes == sizes
 
 
 # alignment ---------------------------------------------------------------------------------------
@@ -164,7 +184,7 @@ def test_even_clusters_allow_the_least_diversity_loss():
 
 
 def test_partners_are_other_codes_of_the_cluster():
-    clusters = balanced_kmeans(torch.randn(40, 2), 7, seed=1)
+    clusters = constrained_kmeans(torch.randn(40, 2), 7, 2, 12, seed=1)
     drawn = torch.stack([draw_partners(clusters) for _ in range(300)])  # [300, N]
     code = torch.arange(40)
     assert torch.equal(clusters[drawn], clusters.expand(300, -1))
@@ -231,7 +251,7 @@ def test_codes_are_clustered_anew_every_epoch_and_saved():
     assert not net.clusters.any()
     net.initialise_codebooks(0)
     for level in range(2):
-        assert torch.bincount(net.clusters[level]).tolist() == [3, 3]
+        assert int(torch.bincount(net.clusters[level], minlength=2).min()) >= 2
     with torch.no_grad():
         net.quantizer.codebooks[0, 0] = torch.tensor([0.0, 9, 0, 9, 0, 9]).unsqueeze(1)
     net.train()

@@ -1,6 +1,17 @@
 """LETTER's tokenizer: RQ-VAE with collaborative alignment and diversity of code assignment.
 
 Reference: Wang et al., "Learnable Item Tokenization for Generative Recommendation", CIKM 2024.
+The three terms follow its code: alignment and diversity are in-batch softmaxes of plain dot
+products without temperature; the diversity term is the mean over levels and items. Different
+on purpose from its code:
+
+* quantization terms are summed over levels, as in the papers (there: averaged, a quarter of it);
+* the residual carries no straight-through gradient from level to level, which there cancels the
+  encoder's commitment from the second level on;
+* the last level assigns the nearest code in training too (there: Sinkhorn within the batch);
+* codebooks start from k-means (there: constrained k-means over all items), and codes that no
+  item uses are restarted;
+* clusters of codes are the best of one start (there: of ten), found anew every epoch as there.
 """
 
 from __future__ import annotations
@@ -12,8 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_bbqrec.tokenizer.balanced_kmeans import balanced_kmeans
+from recbole_bbqrec.tokenizer.constrained_kmeans import constrained_kmeans
 from recbole_bbqrec.tokenizer.rqvae import ItemPass, RQVAEConfig, RQVAETokenizer
+
+_SMALLEST_CLUSTER = 10  # codes; half of an even share where that is less
+_LARGEST_CLUSTER = 6  # times the number of clusters
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,18 @@ class LETTERConfig(RQVAEConfig):
     alignment_weight: float = 0.01
     diversity_weight: float = 1e-4
     diversity_clusters: int = 10
+
+    @property
+    def cluster_sizes(self) -> tuple[int, int]:
+        """The least and greatest number of codes in a cluster, by the rule of LETTER's code.
+
+        10 to 60 for 10 clusters of 256 codes. Never below 2 (a code needs a partner), nor out
+        of reach.
+        """
+        clusters, codes = self.diversity_clusters, self.codebook_size
+        smallest = max(2, min(codes // (2 * clusters), _SMALLEST_CLUSTER))
+        largest = max(_LARGEST_CLUSTER * clusters, -(-codes // clusters))
+        return smallest, min(largest, codes)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,7 +76,7 @@ class LETTERTokenizer(RQVAETokenizer):
         known: Tensor, collaborate: Callable[[torch.device], Tensor],
     ) -> None:  # fmt: skip
         super().__init__(config, modality, matrix, present)
-        self.n_clusters = config.diversity_clusters
+        self.n_clusters, self.cluster_sizes = config.diversity_clusters, config.cluster_sizes
         self.weights["alignment"] = config.alignment_weight
         self.weights["diversity"] = config.diversity_weight
         self._collaborate = collaborate
@@ -80,7 +106,9 @@ class LETTERTokenizer(RQVAETokenizer):
     @torch.no_grad()
     def _cluster(self, seed: int) -> None:
         for level, codebook in enumerate(self.quantizer.codebooks[0]):
-            self.clusters[level] = balanced_kmeans(codebook, self.n_clusters, seed + level)
+            self.clusters[level] = constrained_kmeans(
+                codebook, self.n_clusters, *self.cluster_sizes, seed=seed + level
+            )
 
     def item_terms(self, batch: ItemPass) -> dict[str, Tensor]:
         """The RQ-VAE's terms, "alignment", and "diversity" once there are codebooks."""
@@ -133,8 +161,8 @@ def diversity_loss(codebook: Tensor, partners: Tensor, used: Tensor) -> Tensor:
 
     codebook [N, D]; e+ = codebook[partners], partners int64 [N]; used int64 [B]: the code of each
     item. Drawing a code towards its cluster and away from the rest spreads the codes over
-    clusters, whose sizes are equal. Log(N - 1) where all codes are alike; its expectation is never
-    below log(s - 1), s the size of the cluster.
+    clusters, whose sizes are bounded. Log(N - 1) where all codes are alike; its expectation is
+    never below log(s - 1), s the size of the cluster.
     """
     with torch.autocast(device_type=codebook.device.type, enabled=False):
         scores = codebook @ codebook.T  # [N, N]

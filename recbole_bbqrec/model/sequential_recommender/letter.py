@@ -42,9 +42,12 @@ class LETTER(TIGER):
 
     Reference: Wang et al., "Learnable Item Tokenization for Generative Recommendation", CIKM
     2024. As there: four codebooks of 256, alignment by dot product with a SASRec's item
-    embeddings, ten clusters of codes, collisions re-assigned at the last level. Different:
-    clusters are exactly balanced, re-assignment is greedy by distance (there: Sinkhorn), and
-    the generator is that of :class:`TIGER`.
+    embeddings, ten clusters of codes with bounded sizes, collisions re-assigned at the last
+    level, temperature 1 of the ranking-guided loss. Different: re-assignment is greedy by
+    distance (there: up to twenty rounds of Sinkhorn, after which items may still collide), only
+    items of the training histories are aligned, widths and epochs of the tokenizer and the
+    generator are those of :class:`TIGER` (there: a T5 whose softmax spans its 32,000 words, and
+    colliding items count as hits). The tokenizer's own differences stand in its module.
     """
 
     properties_base = "TIGER"
