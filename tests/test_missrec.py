@@ -142,6 +142,17 @@ def test_the_decoder_reads_the_interests(model):
     )
 
 
+def test_the_decoder_reads_the_whole_history_and_no_padding(model):
+    representations = model.representations()
+    items = torch.tensor([[3, 4, 5]])
+    memory, exists = model.encode_interests(items, representations)
+    first = model.decode(items, representations, memory, exists)[:, 0]
+    later = model.decode(torch.tensor([[3, 4, 6]]), representations, memory, exists)[:, 0]
+    assert not torch.allclose(first, later)
+    padded = model.decode(torch.tensor([[3, 4, 5, 0]]), representations, memory, exists)
+    torch.testing.assert_close(padded[:, 0], first)
+
+
 def test_history_without_any_interest_has_finite_scores(model):
     model.interest_of[7] = 0
     states = model.states(torch.tensor([[7, 0, 0]]))
@@ -168,8 +179,6 @@ def test_clusters_are_renewed_on_time(every, epochs, rundir):
 @pytest.mark.parametrize("factor", [0.0, 4.0])
 def test_fused_scores_equal_a_loop_over_items(model, factor):
     torch.nn.init.constant_(model.fusion_factor, factor)
-    bias = [0.3, -0.2, 0.9]
-    model.fusion_bias.data = torch.tensor(bias)
     states, representations = torch.randn(4, 16), model.representations().detach()
     found = model.fused_logits(states, representations).detach()
     assert found.shape == (4, model.n_items - 1)
@@ -177,11 +186,23 @@ def test_fused_scores_equal_a_loop_over_items(model, factor):
     assert len(lacking) > 0
     for item in [1, 2, 3, *lacking[:4].tolist()]:
         for row, state in enumerate(states):
-            own = [r for r in range(3) if model.known[item, r]]
-            cosines = [float(F.cosine_similarity(state, representations[item, r], 0)) for r in own]
-            weights = np.exp([bias[r] + factor * c for r, c in zip(own, cosines)])
-            expected = float(np.dot(weights, cosines) / weights.sum()) / model.temperature
+            own = [r for r in range(1, 3) if model.known[item, r]]
+            by_id, *cosines = [
+                float(F.cosine_similarity(state, representations[item, r], 0)) for r in [0, *own]
+            ]
+            weights = np.exp([factor * cosine for cosine in cosines])
+            fused = float(np.dot(weights, cosines) / weights.sum()) if own else 0.0
+            expected = (by_id + len(own) * fused) / (1 + len(own)) / model.temperature
             assert float(found[row, item - 1]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_an_item_without_any_modality_is_scored_by_its_id(model):
+    model.known[5, 1:] = False
+    representations = model.representations().detach()
+    representations[5, 1:] = 0
+    states = torch.randn(3, 16)
+    expected = F.cosine_similarity(states, representations[5, 0].expand(3, -1)) / model.temperature
+    torch.testing.assert_close(model.fused_logits(states, representations)[:, 4], expected)
 
 
 def test_a_missing_modality_has_no_say(model):

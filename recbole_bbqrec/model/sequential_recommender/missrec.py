@@ -19,10 +19,11 @@ from recbole_bbqrec.model.transformer import (
     INIT_STD,
     Attention,
     FeedForward,
-    causal_mask,
     init_weights,
 )
 from recbole_bbqrec.runtime import autocast
+
+_NO_WEIGHT = -1e4
 
 
 class MISSRec(HistoryRecommender):
@@ -31,11 +32,18 @@ class MISSRec(HistoryRecommender):
     Reference: Wang et al., "MISSRec: Pre-training and Transferring Multi-modal Interest-aware
     Sequence Representation for Recommendation", MM 2023. The same: items are clustered by DPC-kNN
     on their multi-modal embeddings, again every ``interest_update_epochs``; the encoder sees each
-    interest of the history once, the decoder attends to its output; a candidate's score mixes
-    ID and modality scores with learned weights; orthogonality of a user's interests; softmax of
-    cosine / temperature over all items. Different: trained from scratch (as in BBQRec's table),
-    one clustering of the mean of an item's modalities, pre-norm layers, no Python loop over
-    users. Every prefix is a row of its own, since its interests are those of the whole prefix.
+    interest of the history once, the decoder attends to its output and, without a causal mask, to
+    the whole history; a candidate's score is the mean of its ID's cosine and its modalities', the
+    latter weighted by a soft-max with one learned factor; softmax of score / temperature over all
+    items. Every prefix is a row of its own, since its interests are those of the whole prefix.
+
+    Different on purpose: trained from scratch (as in BBQRec's table); one cluster for the mean of
+    an item's modalities (released code: each modality of an item is clustered, which doubles the
+    points and the interests, by mini-batch k-means in place of the paper's DPC-kNN); an interest
+    is the present mean of its items, gradient included (there: the centre found before the
+    epoch); an item's input is the mean of what it has (there: the sum); the regulariser is the
+    mean squared cosine between a user's interests (there: the squared length of their sum over
+    the batch); a missing modality has no weight in a score; pre-norm layers; no loop over users.
     """
 
     dataset_class = MultiModalDataset
@@ -74,8 +82,7 @@ class MISSRec(HistoryRecommender):
         self.features = ProjectedFeatures(
             dataset, dataset.modalities, hidden, config["feature_scaling"], std=INIT_STD
         )
-        # Candidate fusion: weight of representation m is softmax(bias_m + factor * score_m).
-        self.fusion_bias = nn.Parameter(torch.zeros(1 + len(dataset.modalities)))
+        # Candidate fusion: weight of modality m is softmax(factor * cosine_m); at first all alike.
         self.fusion_factor = nn.Parameter(torch.zeros(()))
         self.dropout = Dropout(dropout)
 
@@ -139,10 +146,10 @@ class MISSRec(HistoryRecommender):
     def decode(
         self, items: Tensor, representations: Tensor, memory: Tensor, exists: Tensor
     ) -> Tensor:
-        """Causal states of the item sequence that attend to the interests, [B, T, H]."""
+        """States of the item sequence, which attend to it all and to the interests, [B, T, H]."""
         vectors = self._mean_known(representations, self.known)[items]  # [B, T, H]
         x = self.dropout(vectors + self.position_embedding.weight[: items.shape[1]])
-        mask = causal_mask(items.shape[1], items.device)
+        mask = (items > 0).unsqueeze(1)  # [B, 1, T]
         parts = zip(self.self_attention, self.cross_attention, self.decoder_feed)
         for attention, cross, feed in parts:
             x = feed(cross(attention(x, mask), exists.unsqueeze(1), memory))
@@ -157,22 +164,25 @@ class MISSRec(HistoryRecommender):
         return self.fused_logits(states, self.representations())
 
     def fused_logits(self, states: Tensor, representations: Tensor) -> Tensor:
-        """Cosines with ID and modalities, mixed by learned weights / temperature: [P, n_items - 1].
+        """(id + M * fused) / (1 + M) / temperature, [P, n_items - 1].
 
-        A modality that an item lacks has weight zero.
+        ``id`` is the cosine with the ID embedding, ``fused`` the weighted mean of the cosines with
+        the M modalities that the item has.
         """
         candidates = F.normalize(representations[1:], dim=-1).to(states.dtype)  # [N, R, H]
         query = F.normalize(states, dim=-1)
-        cosines = [query @ candidates[:, r].T for r in range(candidates.shape[1])]  # R x [P, N]
-        missing = ~self.known[1:]  # [N, R]
+        by_id, *cosines = [query @ candidates[:, r].T for r in range(candidates.shape[1])]  # [P, N]
+        known = self.known[1:, 1:]  # [N, M]
         weights = torch.stack(
             [
-                (bias + self.fusion_factor * cosine).masked_fill(missing[:, r], -torch.inf)
-                for r, (bias, cosine) in enumerate(zip(self.fusion_bias, cosines))
+                # Finite: where all are missing the cosines are zero, and so must be their mean.
+                (self.fusion_factor * cosine).masked_fill(~known[:, m], _NO_WEIGHT)
+                for m, cosine in enumerate(cosines)
             ]
-        ).softmax(0)  # [R, P, N]
-        mixed = sum(weight * cosine for weight, cosine in zip(weights, cosines))
-        return mixed / self.temperature
+        ).softmax(0)  # [M, P, N]
+        fused = sum(weight * cosine for weight, cosine in zip(weights, cosines))
+        n_known = known.sum(1)  # [N]
+        return (by_id + n_known * fused) / (1 + n_known) / self.temperature
 
     # training -------------------------------------------------------------------------------
 
