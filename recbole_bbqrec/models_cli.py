@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from typing import Any, NamedTuple
 
 from recbole_bbqrec.config import read_yaml
@@ -45,7 +46,9 @@ def model_rows(ours_only: bool = False) -> list[ModelRow]:
     rows = [_our_row(name) for name in MODELS]
     if not ours_only:
         theirs = [name for name in model_names() if name not in MODELS]
-        rows += [ModelRow(name, "RecBole", "see RecBole", "") for name in theirs]
+        rows += [
+            ModelRow(name, "RecBole", "see RecBole", _their_reference(name)) for name in theirs
+        ]
     return rows
 
 
@@ -69,3 +72,11 @@ def _reference(model: Any) -> str:
         if found:
             return " ".join(f"{found[1]} {found[2]}".split())
     return ""
+
+
+def _their_reference(name: str) -> str:
+    """Authors and years from the "Reference:" in the module of one of RecBole's models."""
+    text = sys.modules[get_model(name).__module__].__doc__ or ""
+    listed = re.search(r"Reference:\s*(.*?)(?:\n\s*\n|Reference|$)", text, flags=re.DOTALL)
+    papers = re.findall(r'([^"]+?)[\s,]*"[^"]*"[^"]*?(\d{4})\.?', listed[1] if listed else "")
+    return "; ".join(" ".join(f"{authors} {year}".split()) for authors, year in papers)

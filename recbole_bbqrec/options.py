@@ -179,6 +179,7 @@ MODEL_OPTIONS: dict[str, Option] = {
     "initializer_range": number(0, above=True),
     "mask_ratio": number(0, 1, above=True),
     "ft_ratio": number(0, 1),
+    "train_target": boolean(),
     "feature_size": integer(1),
     "nova_fusion": choice("add", "concat", "gate"),
     "code_digits": integer(1),

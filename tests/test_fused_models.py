@@ -137,8 +137,9 @@ def test_history_trainer_is_chosen_and_decays_matrices_only():
         trainer = get_trainer_class(name)
         assert issubclass(trainer, HistoryTrainer) == (name in HISTORY_MODELS)
         assert issubclass(trainer, SafeCheckpoints)
-    model, _ = build("ESASRec", weight_decay=0.25)
-    config = BBQRecConfig("ESASRec", "Mini", overrides=options("ESASRec", weight_decay=0.25))
+    choices = {"weight_decay": 0.25, "learner": "adamw"}
+    model, _ = build("ESASRec", **choices)
+    config = BBQRecConfig("ESASRec", "Mini", overrides=options("ESASRec", **choices))
     optimizer = HistoryTrainer(config, model).optimizer
     assert isinstance(optimizer, torch.optim.AdamW)
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}

@@ -148,3 +148,8 @@ def test_training_rows_end_with_their_target():
     model.masked_loss = lambda items, masked: seen.append(items[masked])
     model.calculate_loss(rows)
     assert seen[0].tolist() == rows["item_id"].tolist()
+    model.train_target = False
+    model.calculate_loss(rows)
+    last = rows["item_length"] - 1
+    assert seen[1].tolist() == rows["item_id_list"][torch.arange(8), last].tolist()
+    assert seen[1].tolist() != seen[0].tolist()

@@ -261,4 +261,9 @@ def test_models_verb_lists_every_model(capsys):
     assert list(rows) == list(MODELS)
     assert rows["BBQRecNoText"].signals == "id image"
     assert rows["TIGER"] == ("TIGER", "generative", "text", "Rajput et al. 2023")
+    assert rows["ESASRec"].reference == "Tikhonovich et al. 2025"
+    theirs = {row.name: row.reference for row in models_cli.model_rows()[len(MODELS) :]}
+    assert theirs["SASRec"] == "Wang-Cheng Kang et al. 2018"
+    assert theirs["BERT4Rec"] == "Fei Sun et al. 2019"
+    assert theirs["GRU4Rec"] == "Yong Kiam Tan et al. 2016"
     assert rows["BBQRecS"].reference == rows["BBQRec"].reference == "Li et al. 2025"

@@ -14,8 +14,11 @@ class CoST(TIGER):
     """TIGER whose tokenizer contrasts decoded and input embeddings instead of reconstructing.
 
     Reference: Zhu et al., "CoST: Contrastive Quantization based Semantic Tokenization for
-    Generative Recommendation", RecSys 2024. Different: cosine instead of a learned similarity,
-    items with identical text are not each other's negatives; otherwise as :class:`TIGER`.
+    Generative Recommendation", RecSys 2024. As there: a contrastive loss, which wants a decoded
+    vector closer to its own input than to the batch's others, takes the place of RQ-VAE's squared
+    error. No code of it was found, so the similarity (cosine), its temperature and the weights
+    are choices made here; items with identical text are not each other's negatives. Otherwise as
+    :class:`TIGER`.
     """
 
     properties_base = "TIGER"

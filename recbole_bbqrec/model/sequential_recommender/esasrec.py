@@ -16,12 +16,13 @@ from recbole_bbqrec.model.transformer import CausalEncoder, init_weights
 class ESASRec(HistoryRecommender):
     """SASRec with pre-norm layers, sampled softmax and all prefixes of a user in one pass.
 
-    References: Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018;
-    Tikhonovich et al., "eSASRec: Enhancing Transformer-based Recommendations in a Modular
-    Fashion", RecSys 2025. The same as eSASRec: training on every position with a softmax over
-    the target and uniformly drawn negatives, item embeddings shared between input and output,
-    AdamW. Different: plain pre-norm layers instead of LiGR's gated ones, and optionally the full
-    softmax (``n_negatives: 0``), which small catalogues afford.
+    References: Tikhonovich et al., "eSASRec: Enhancing Transformer-based Recommendations in a
+    Modular Fashion", RecSys 2025; Kang and McAuley, "Self-Attentive Sequential Recommendation",
+    ICDM 2018. The same as eSASRec: training on every position with a softmax over the target and
+    uniformly drawn negatives, item embeddings shared between input and output, Adam at a constant
+    rate, the settings it selected for these data. Different: plain pre-norm layers instead of
+    LiGR's gated ones (its "SASRec+SS" has plain ones and does as well), the last 20 items instead
+    of 50, and optionally the full softmax (``n_negatives: 0``), which small catalogues afford.
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:

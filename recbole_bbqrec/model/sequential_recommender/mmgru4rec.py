@@ -17,8 +17,9 @@ class MMGRU4Rec(GRU4Rec):
     """RecBole's GRU4Rec whose input is the item embedding fused with its modality features.
 
     Reference: Hidasi et al., "Parallel Recurrent Neural Network Architectures for Feature-rich
-    Session-based Recommendations", RecSys 2016. The same: features enter the recurrent network's
-    input. Different: one network over the concatenation instead of parallel ones, and RecBole's
+    Session-based Recommendations", RecSys 2016, which BBQRec's paper cites for its GRU4Rec_F. The
+    same: features enter the recurrent network's input. Different: one network over the
+    concatenation (as BBQRec's paper describes it) instead of parallel ones, and RecBole's
     cross-entropy over all items, scored with the learned item embedding alone.
     """
 

@@ -25,9 +25,12 @@ class NOVABERT(BERT4Rec):
     would name the item that is to be predicted. Different: side information is pre-trained
     vectors instead of categories.
 
-    Different from RecBole's BERT4Rec in training: the rows it masks include their target (so
-    each user's last training item is learned from too), masking is vectorised, and a history is
-    shortened for the mask at its end only when it is full.
+    Different from RecBole's BERT4Rec in training: the rows it masks include their target, as in
+    the papers of both, so each user's last training item is learned from too; with
+    ``train_target: False`` they do not, which is the training that RecBole's BERT4Rec gets and
+    the one to compare with it. Masking is vectorised, and a history is shortened for the mask at
+    its end only when it is full. The gate's weights are a soft-max over the sources, as in
+    DIF-SR's NOVA for RecBole; the paper leaves its sigma open. There is no official code.
     """
 
     dataset_class = MultiModalDataset
@@ -35,6 +38,7 @@ class NOVABERT(BERT4Rec):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.ft_ratio: float = config["ft_ratio"]
+        self.train_target: bool = config["train_target"]
         self.features = ProjectedFeatures(
             dataset, dataset.modalities, self.hidden_size, config["feature_scaling"], std=1.0
         )
@@ -119,9 +123,10 @@ class NOVABERT(BERT4Rec):
         return F.cross_entropy(self.item_logits(states), items[masked])
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        items, last = self.append(
-            interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.ITEM_ID]
-        )
+        items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        last = lengths - 1
+        if self.train_target:
+            items, last = self.append(items, lengths, interaction[self.ITEM_ID])
         return self.masked_loss(items, self.choose_masked(items, last))
 
     # ranking --------------------------------------------------------------------------------

@@ -21,9 +21,11 @@ class TIGER(GenerativeRecommender):
 
     Reference: Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023.
     As there: RQ-VAE 512-256-128 -> 32, three codebooks of 256, a fourth token that separates
-    items sharing the first three. Different: the generator is BBQRec's (smaller than the T5
-    there, constrained to existing items), there is no user token, inputs are standardised, dead
-    codes are restarted, and the RQ-VAE trains for hundreds, not thousands, of epochs.
+    items sharing the first three. Different: the generator is BBQRec's (two layers each way where
+    the T5 there has four, causal over the history, the last item's states in the decoder's
+    inputs, constrained to existing items), there is no user token, inputs are standardised,
+    codebooks start from k-means on all items (there: on the first batch), dead codes are
+    restarted, and the RQ-VAE trains for hundreds, not thousands, of epochs.
     """
 
     use_similarity = False
