@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from recbole_bbqrec.model.sequential_recommender.tiger import TIGER
 from recbole_bbqrec.tokenizer.cost import CoSTConfig, CoSTTokenizer
 
@@ -22,15 +20,14 @@ class CoST(TIGER):
     """
 
     properties_base = "TIGER"
+    tokenizer_class = CoSTTokenizer
+    tokenizer_config_class = CoSTConfig
 
-    def build_tokenizer(
-        self, config: Any, dataset: Any, trained_items: torch.Tensor
-    ) -> CoSTTokenizer:
-        features = dataset.item_features(config["tokenizer_modality"])
-        settings = CoSTConfig(
-            **self.tokenizer_settings(config),
-            contrastive_weight=config["contrastive_weight"],
-            reconstruction_weight=config["reconstruction_weight"],
-            temperature=config["temperature"],
-        )
-        return CoSTTokenizer(settings, features.name, features.matrix, features.present)
+    @classmethod
+    def tokenizer_settings(cls, config: Any) -> dict[str, Any]:
+        return {
+            **super().tokenizer_settings(config),
+            "contrastive_weight": config["contrastive_weight"],
+            "reconstruction_weight": config["reconstruction_weight"],
+            "temperature": config["temperature"],
+        }

@@ -51,6 +51,8 @@ class LETTER(TIGER):
     """
 
     properties_base = "TIGER"
+    tokenizer_class = LETTERTokenizer
+    tokenizer_config_class = LETTERConfig
 
     @classmethod
     def check_options(cls, config: Any) -> None:
@@ -72,22 +74,16 @@ class LETTER(TIGER):
     def build_generator(self, config: Any, settings: GeneratorConfig) -> Generator:
         return RankingGuidedGenerator(settings, config["generation_temperature"])
 
-    def build_tokenizer(
-        self, config: Any, dataset: Any, trained_items: torch.Tensor
-    ) -> LETTERTokenizer:
-        features = dataset.item_features(config["tokenizer_modality"])
-        settings = LETTERConfig(
-            **self.tokenizer_settings(config),
-            alignment_weight=config["alignment_weight"],
-            diversity_weight=config["diversity_weight"],
-            diversity_clusters=config["diversity_clusters"],
-        )
-        known, collaborate = self._collaborative(config, dataset, trained_items)
-        return LETTERTokenizer(
-            settings, features.name, features.matrix, features.present, known, collaborate
-        )
+    @classmethod
+    def tokenizer_settings(cls, config: Any) -> dict[str, Any]:
+        return {
+            **super().tokenizer_settings(config),
+            "alignment_weight": config["alignment_weight"],
+            "diversity_weight": config["diversity_weight"],
+            "diversity_clusters": config["diversity_clusters"],
+        }
 
-    def _collaborative(
+    def tokenizer_inputs(
         self, config: Any, dataset: Any, trained_items: torch.Tensor
     ) -> tuple[torch.Tensor, Callable[[torch.device], torch.Tensor]]:
         """Which items have behaviour embeddings bool [n_items], and how to make them."""

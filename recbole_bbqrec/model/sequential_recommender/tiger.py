@@ -28,6 +28,8 @@ class TIGER(GenerativeRecommender):
     restarted, and the RQ-VAE trains for hundreds, not thousands, of epochs.
     """
 
+    tokenizer_class: type[RQVAETokenizer] = RQVAETokenizer
+    tokenizer_config_class: type[RQVAEConfig] = RQVAEConfig
     use_similarity = False
     properties_base: str | None = "BBQRec"  # generator and decoding are the same
 
@@ -70,12 +72,23 @@ class TIGER(GenerativeRecommender):
         self, config: Any, dataset: Any, trained_items: torch.Tensor
     ) -> RQVAETokenizer:
         features = dataset.item_features(config["tokenizer_modality"])
-        settings = RQVAEConfig(**self.tokenizer_settings(config))
-        return RQVAETokenizer(settings, features.name, features.matrix, features.present)
+        settings = self.tokenizer_config_class(**self.tokenizer_settings(config))
+        more = self.tokenizer_inputs(config, dataset, trained_items)
+        return self.tokenizer_class(
+            settings, features.name, features.matrix, features.present, *more
+        )
+
+    # what a subclass with another RQ-VAE decides ---------------------------------------------
+
+    def tokenizer_inputs(
+        self, config: Any, dataset: Any, trained_items: torch.Tensor
+    ) -> tuple[Any, ...]:
+        """What ``tokenizer_class`` takes behind the features: nothing."""
+        return ()
 
     @classmethod
     def tokenizer_settings(cls, config: Any) -> dict[str, Any]:
-        """The fields of :class:`RQVAEConfig`."""
+        """The fields of ``tokenizer_config_class``."""
         return {
             "levels": cls.quantized_levels(config),
             "codebook_size": config["codebook_size"],
