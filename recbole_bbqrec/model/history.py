@@ -12,10 +12,11 @@ from torch import Tensor
 
 from recbole_bbqrec.data.histories import HistoryBatch
 from recbole_bbqrec.model.checks import require_divisible, require_whole_histories
+from recbole_bbqrec.model.predict import PredictByRanking
 from recbole_bbqrec.runtime import autocast, resolve_precision
 
 
-class HistoryRecommender(SequentialRecommender):
+class HistoryRecommender(PredictByRanking, SequentialRecommender):
     """A model that maps histories to states and scores every item against a state.
 
     Trained by ``HistoryTrainer``. With ``encoding = "causal"`` the state at position t must
@@ -83,9 +84,3 @@ class HistoryRecommender(SequentialRecommender):
             states = self.states(items[:, : int(lengths.max())])
             logits = self.item_logits(self.gather_indexes(states, lengths - 1))
         return F.pad(logits.float(), (1, 0), value=-torch.inf)
-
-    @torch.no_grad()
-    def predict(self, interaction: Any) -> Tensor:
-        """Score [B] of ``interaction[item_id]`` as the next item."""
-        wanted = interaction[self.ITEM_ID].unsqueeze(1)
-        return self.full_sort_predict(interaction).gather(1, wanted).squeeze(1)

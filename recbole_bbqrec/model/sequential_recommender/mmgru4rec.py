@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from recbole.model.sequential_recommender.gru4rec import GRU4Rec
 from torch import nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.model.checks import require_modalities
 from recbole_bbqrec.model.features import FusedItemEmbedding, ProjectedFeatures
+from recbole_bbqrec.model.predict import PredictByRanking
 
 
-class MMGRU4Rec(GRU4Rec):
+class MMGRU4Rec(PredictByRanking, GRU4Rec):
     """RecBole's GRU4Rec whose input is the item embedding fused with its modality features.
 
     Reference: Hidasi et al., "Parallel Recurrent Neural Network Architectures for Feature-rich
@@ -37,8 +37,3 @@ class MMGRU4Rec(GRU4Rec):
     @classmethod
     def check_options(cls, config: Any) -> None:
         require_modalities(config, cls.__name__)
-
-    def predict(self, interaction: Any) -> torch.Tensor:
-        """Score [B] of ``interaction[item_id]``; a candidate has no features, unlike an input."""
-        wanted = interaction[self.ITEM_ID].unsqueeze(1)
-        return self.full_sort_predict(interaction).gather(1, wanted).squeeze(1)

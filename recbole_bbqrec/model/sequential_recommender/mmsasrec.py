@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.model.checks import require_divisible, require_modalities
 from recbole_bbqrec.model.features import FusedItemEmbedding, ProjectedFeatures
+from recbole_bbqrec.model.predict import PredictByRanking
 
 
-class MMSASRec(SASRec):
+class MMSASRec(PredictByRanking, SASRec):
     """RecBole's SASRec whose input is the item embedding fused with its modality features.
 
     Reference: Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018; the
@@ -41,8 +41,3 @@ class MMSASRec(SASRec):
     def check_options(cls, config: Any) -> None:
         require_modalities(config, cls.__name__)
         require_divisible(config, "hidden_size", "n_heads")
-
-    def predict(self, interaction: Any) -> torch.Tensor:
-        """Score [B] of ``interaction[item_id]``; a candidate has no features, unlike an input."""
-        wanted = interaction[self.ITEM_ID].unsqueeze(1)
-        return self.full_sort_predict(interaction).gather(1, wanted).squeeze(1)

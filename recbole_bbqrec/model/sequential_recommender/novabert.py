@@ -13,9 +13,10 @@ from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.model.checks import require_divisible, require_modalities
 from recbole_bbqrec.model.features import ProjectedFeatures
 from recbole_bbqrec.model.non_invasive import NonInvasiveEncoder
+from recbole_bbqrec.model.predict import PredictByRanking
 
 
-class NOVABERT(BERT4Rec):
+class NOVABERT(PredictByRanking, BERT4Rec):
     """BERT4Rec whose attention takes queries and keys from item, features and position.
 
     Reference: Liu et al., "Non-invasive Self-attention for Side Information Fusion in Sequential
@@ -136,8 +137,3 @@ class NOVABERT(BERT4Rec):
         items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         masked, place = self.append(items, lengths, torch.full_like(lengths, self.mask_token))
         return self.item_logits(self.gather_indexes(self.forward(masked), place))
-
-    def predict(self, interaction: Any) -> Tensor:
-        """Score [B] of ``interaction[item_id]`` as the next item."""
-        wanted = interaction[self.ITEM_ID].unsqueeze(1)
-        return self.full_sort_predict(interaction).gather(1, wanted).squeeze(1)
