@@ -19,9 +19,9 @@ class RPG(CodeRecommender):
     GPT-2-like decoder over the mean of an item's code embeddings, one residual block per digit,
     the mean of the digits' cross-entropies (cosine / temperature against the code embeddings),
     AdamW with warm-up and cosine decay. Different: every item is scored, which the released
-    graph-constrained decoding approximates (it visits a few thousand); OPQ is fitted on every
-    item's text, not on training items only; the text embedding is the data set's, where the
-    paper's best is OpenAI's text-embedding-3-large; the model is narrower (see RPG.yaml).
+    graph-constrained decoding approximates; OPQ is fitted on every item's text, not on training
+    items only; the text embedding is the data set's, where the released default is OpenAI's
+    text-embedding-3-large; the model is narrower (see RPG.yaml).
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:
