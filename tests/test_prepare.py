@@ -309,7 +309,7 @@ def test_sentence_encoder_absent(monkeypatch):
 class FakeSentenceTransformer:
     """Stands in for the optional dependency: the vector of a text is its length."""
 
-    def __init__(self, name):
+    def __init__(self, name, local_files_only=False):
         if name == "absent":
             raise OSError("no such model")
 

@@ -187,11 +187,17 @@ def _load(path: Path, key: str | None) -> np.ndarray:
 
 
 def _check_token(path: Path, number: int, token: str) -> None:
-    if not _TOKEN.fullmatch(token) or token in _MISSING_WORDS:
+    if not is_token(token):
         raise _bad(
             path, number, f"has the token {token!r}",
             "a token without whitespace or quotes that does not read as a missing value",
         )  # fmt: skip
+
+
+def is_token(text: str) -> bool:
+    """Whether RecBole's reader gives ``text`` back unchanged as a user or item token."""
+    # What cannot be printed holds control characters, or surrogates that UTF-8 cannot write.
+    return bool(_TOKEN.fullmatch(text)) and text.isprintable() and text not in _MISSING_WORDS
 
 
 def _bad(path: Path, number: int, found: str, expected: str) -> UserError:

@@ -1,14 +1,17 @@
 """Item text, and its encoding as vectors.
 
-Two encoders: ``tfidf`` needs nothing beyond scikit-learn and no download; any other name is
-loaded as a sentence-transformers model (the paper uses sentence-T5).
+Two kinds of encoder: ``tfidf`` needs nothing beyond scikit-learn and no download; the other is a
+sentence-transformers model (:mod:`recbole_bbqrec.data.sentence`; the paper uses sentence-T5).
 """
 
 from __future__ import annotations
 
+import hashlib
 import html
+import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +20,14 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
 from sklearn.preprocessing import normalize
 
+from recbole_bbqrec.data.sentence import SentenceEncoder, open_encoder
 from recbole_bbqrec.errors import UserError
 
 MAX_CHARACTERS = 2000  # of one item's text; sentence encoders read a few hundred tokens at most
-RECIPE = (
-    "title, description, brand, categories joined by '. '; HTML unescaped, tags stripped, "
-    f"whitespace folded, at most {MAX_CHARACTERS} characters"
-)
+#: What the paper encodes.
+PAPER_FIELDS = ("title", "description")
+#: What else a source may have, of use where titles and descriptions are scarce.
+ALL_FIELDS = ("title", "description", "brand", "categories")
 # Above this many different words and word pairs, the rarest are dropped.
 _MAX_TERMS = 100_000
 # A tag starts with a letter, a slash or an exclamation mark: "size < 5" is not one.
@@ -31,36 +35,54 @@ _TAG = re.compile(r"<[a-zA-Z/!][^>]*>")
 
 
 def clean(text: str) -> str:
-    """Unescape HTML, strip tags, fold whitespace."""
-    return " ".join(_TAG.sub(" ", html.unescape(text)).split())
+    """Unescape HTML, strip tags, fold whitespace, drop what UTF-8 cannot write."""
+    folded = " ".join(_TAG.sub(" ", html.unescape(text)).split())
+    return folded.encode("utf-8", errors="ignore").decode("utf-8")
 
 
-def item_text(item: Mapping[str, Any]) -> str:
-    """The text of one item: title, description, brand and categories, those it has.
+def item_text(item: Mapping[str, Any], fields: Sequence[str] = ALL_FIELDS) -> str:
+    """The text of one item: of ``fields`` those it has, joined by ". ".
 
-    ``description`` may be a string or a list of strings; ``categories`` a list of strings or of
-    lists of them. The result is empty when the item has none of the four.
+    A field may be a string, a list of strings or nested lists of them; ``categories`` are joined
+    by commas. The result is empty when the item has none of the fields.
     """
-    parts = [clean(" ".join(_strings(item.get(key)))) for key in ("title", "description", "brand")]
-    parts.append(clean(", ".join(_strings(item.get("categories")))))
+    parts = []
+    for key in fields:
+        separator = ", " if key == "categories" else " "
+        parts.append(clean(separator.join(_strings(item.get(key)))))
     return ". ".join(part for part in parts if part)[:MAX_CHARACTERS].rstrip()
+
+
+def recipe(fields: Sequence[str]) -> str:
+    """How :func:`item_text` makes a text of ``fields``, in words."""
+    return (
+        f"{', '.join(fields)} joined by '. '; HTML unescaped, tags stripped, whitespace folded, "
+        f"at most {MAX_CHARACTERS} characters"
+    )
+
+
+def texts_sha256(tokens: Sequence[str], texts: Sequence[str]) -> str:
+    """SHA-256 over the items' tokens and texts, 64 hex characters."""
+    return hashlib.sha256(json.dumps([list(tokens), list(texts)]).encode()).hexdigest()
 
 
 def encode_texts(
     texts: Sequence[str],
-    encoder: str = "tfidf",
+    encoder: str | SentenceEncoder = "tfidf",
     dim: int = 256,
     seed: int = 2025,
     batch_size: int = 64,
+    kept: Path | None = None,
 ) -> np.ndarray:
     """Encode texts as rows of unit length.
 
     Args:
         texts: one text per item.
-        encoder: ``tfidf``, or a sentence-transformers model name or folder.
+        encoder: ``tfidf``, or a sentence-transformers model, its name or its folder.
         dim: width of the ``tfidf`` vectors; fewer when the texts do not span that many.
         seed: of the truncated SVD behind ``tfidf``.
         batch_size: texts per step of a sentence-transformers model.
+        kept: folder in which such a model's finished chunks outlive an interruption.
 
     Returns:
         float16 [n_texts, width]. A row is zero when ``tfidf`` knows no word of the text.
@@ -73,7 +95,8 @@ def encode_texts(
         raise UserError("None of the items has any text; expected a title, brand or categories.")
     if encoder == "tfidf":
         return _tfidf(texts, dim, seed)
-    return _sentence_vectors(texts, encoder, batch_size)
+    model = open_encoder(encoder) if isinstance(encoder, str) else encoder
+    return model.encode(texts, kept, batch_size)
 
 
 def encode_labels(counts: np.ndarray, dim: int = 256, seed: int = 2025) -> np.ndarray:
@@ -103,27 +126,6 @@ def _reduce(weighted: sparse.spmatrix, dim: int, seed: int) -> np.ndarray:
     svd = TruncatedSVD(n_components=width, n_iter=4, random_state=seed)
     # Reduced rows keep only part of their length, a different part for every item.
     return normalize(svd.fit_transform(weighted)).astype(np.float16)
-
-
-def _sentence_vectors(texts: Sequence[str], encoder: str, batch_size: int) -> np.ndarray:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise UserError(
-            f"Text encoder {encoder!r} needs sentence-transformers, which is not installed. Run "
-            "pip install recbole_bbqrec[text], or use --text-encoder tfidf."
-        ) from error
-    try:
-        model = SentenceTransformer(encoder)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"Text encoder {encoder!r} cannot be loaded ({error}); expected tfidf, precomputed, "
-            "or a sentence-transformers model name or folder."
-        ) from error
-    vectors = model.encode(
-        list(texts), batch_size=batch_size, normalize_embeddings=True, convert_to_numpy=True
-    )
-    return np.asarray(vectors, dtype=np.float16)
 
 
 def _strings(value: object) -> list[str]:

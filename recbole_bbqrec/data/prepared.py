@@ -1,0 +1,168 @@
+"""What every preparation writes, and how it takes the place of what was there before.
+
+A prepared data set is the folder ``<root>/<NAME>/`` with
+
+* ``NAME.inter``: user, item and time; time is the event's position in the user's sequence, which
+  float32, RecBole's type for it, holds exactly; with dates known, their Unix time in a column
+  that a run does not read;
+* for each modality ``NAME.<modality>.npy`` and ``NAME.<modality>.items.txt``;
+* ``NAME.features.yaml``: encoder, dimension, recipe and checksum of each modality;
+* ``NAME.titles.tsv``: a readable title per item, for reports.
+
+Everything is built in a folder beside the target, which it replaces only once it is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from recbole_bbqrec.data.features import file_sha256
+from recbole_bbqrec.data.source import Interaction
+from recbole_bbqrec.data.text import clean, item_text
+from recbole_bbqrec.errors import UserError
+
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}
+
+
+def check_target(name: str, output_root: str | os.PathLike[str], force: bool) -> Path:
+    """The folder that data set ``name`` goes to.
+
+    Raises:
+        UserError: the name is not one, or the folder exists and ``force`` is not set.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise UserError(f"Data set name {name!r}; expected letters, digits, '_' and '-'.")
+    target = Path(output_root) / name
+    if target.exists() and not force:
+        raise UserError(f"{target} already exists; use --force to replace it.")
+    # Of a link the folder is replaced, not the link to it.
+    return target.resolve() if target.is_symlink() else target
+
+
+@contextmanager
+def rebuilding(target: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``target`` when the block succeeds.
+
+    Raises:
+        UserError: the disk is full or closed to writing; ``target`` is then as it was, as after
+            any other exception.
+    """
+    work = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        work.chmod(0o777 & ~_umask())  # mkdtemp's folder is private to its owner
+        yield work
+        _replace(work, target)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise UserError(
+            f"{target} cannot be written: {error.strerror}; nothing was changed there. Make room, "
+            "or choose another folder with --data-path."
+        ) from error
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def write_interactions(
+    path: Path, events: Iterable[Interaction], times: Iterable[int] | None = None
+) -> None:
+    """Write the atomic file; ``times`` are the events' Unix times in seconds, where known."""
+    if times is None:
+        lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+        lines += [f"{event.user}\t{event.item}\t{event.order}" for event in events]
+    else:
+        lines = ["user_id:token\titem_id:token\ttimestamp:float\tunix_time:float"]
+        lines += [f"{e.user}\t{e.item}\t{e.order}\t{time}" for e, time in zip(events, times)]
+    write_lines(path, lines)
+
+
+def write_titles(path: Path, catalogue: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a title per item of ``catalogue`` (raw token -> its metadata)."""
+    lines = ["item_id\ttitle"]
+    for token, item in catalogue.items():
+        title = item.get("title")
+        # Without a title, the rest of the text is better than nothing for a reader.
+        readable = clean(title) if isinstance(title, str) else ""
+        lines.append(f"{token}\t{readable or item_text(item)}")
+    write_lines(path, lines)
+
+
+def write_modality(
+    work: Path, stem: str, tokens: Sequence[str], vectors: np.ndarray
+) -> dict[str, Any]:
+    """Write vectors float16 [rows, dim] and their tokens, without rows that are all zero.
+
+    Returns what ``features.yaml`` says about every modality: dimension, items and checksum.
+    """
+    kept = np.flatnonzero(vectors.any(axis=1)).tolist()
+    if not np.isfinite(vectors).all():
+        raise UserError(f"{stem}: a feature exceeds the range of float16; scale the features down.")
+    np.save(work / f"{stem}.npy", vectors[kept], allow_pickle=False)
+    write_lines(work / f"{stem}.items.txt", [tokens[row] for row in kept])
+    return describe_matrix(work / f"{stem}.npy", len(kept), int(vectors.shape[1]))
+
+
+def describe_matrix(path: Path, items: int, dimension: int) -> dict[str, Any]:
+    """Dimension, number of items and checksum of a written feature matrix."""
+    return {"dimension": dimension, "items": items, "sha256": file_sha256(path)}
+
+
+def write_description(
+    target: Path, work: Path, name: str, described: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Write features.yaml; keep the old folder's files, and their entries, that are not remade."""
+    yaml_path = target / f"{name}.features.yaml"
+    if yaml_path.is_file():
+        try:
+            old = yaml.safe_load(yaml_path.read_text(encoding="utf-8")) or {}
+            described = {**old, **described}
+        except (yaml.YAMLError, TypeError) as error:
+            raise UserError(f"{yaml_path} is not a YAML mapping ({error}); remove it.") from error
+    content = yaml.safe_dump(dict(described), sort_keys=False, allow_unicode=True)
+    (work / f"{name}.features.yaml").write_text(content, encoding="utf-8")
+    if target.is_dir():
+        for path in target.iterdir():
+            if not (work / path.name).exists():
+                keep = shutil.copytree if path.is_dir() else shutil.copy2
+                keep(path, work / path.name)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines as UTF-8 with plain line feeds."""
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(line + "\n" for line in lines)
+
+
+def _replace(work: Path, target: Path) -> None:
+    """Put ``work`` in the place of ``target``; a failure leaves ``target`` as it was."""
+    if not target.exists():
+        os.rename(work, target)
+        return
+    aside = work.with_name(work.name + ".old")
+    os.rename(target, aside)
+    try:
+        os.rename(work, target)
+    except OSError:
+        os.rename(aside, target)
+        raise
+    shutil.rmtree(aside)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
