@@ -14,6 +14,10 @@ from collections.abc import Sequence
 from recbole_bbqrec.errors import UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
+_GOING_ON = {
+    "run": "the last finished epoch is saved. Run the same command with --resume=auto to go on.",
+    "prepare": "the same command goes on with what was downloaded and encoded.",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USER_ERROR
     except KeyboardInterrupt:
         print(
-            "\ninterrupted; the last finished epoch is saved. Run the same command with "
-            "--resume=auto to go on.",
+            f"\ninterrupted; {_GOING_ON.get(known.verb, 'nothing was left half-done.')}",
             file=sys.stderr,
         )
         return INTERRUPTED
@@ -59,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--model", "-m", help="registered model: BBQRec, SASRec, ... (see `models`)")
     run.add_argument("--dataset", "-d", help="data set: <data_path>/<dataset>/<dataset>.inter")
     run.add_argument("--config_files", default="", help='YAML files: "a.yaml b.yaml", later wins')
+    run.add_argument(
+        "--prepare",
+        nargs="?",
+        const="True",
+        metavar="BOOL",
+        help="make the data set first if it is absent (an Amazon category is downloaded)",
+    )
     prepare = verbs.add_parser("prepare", help="make a data set from source files")
     prepare_cli.add_arguments(prepare)
     prepare.set_defaults(entry=prepare_cli.main)
@@ -72,6 +82,8 @@ def _run(known: argparse.Namespace, rest: list[str]) -> int:
     from recbole_bbqrec.config import parse_overrides
     from recbole_bbqrec.quick_start import run
 
+    if known.prepare is not None:
+        rest = [*rest, f"--prepare={known.prepare}"]
     overrides = parse_overrides(rest)
     run(known.model, known.dataset, known.config_files.split(), overrides)
     return 0

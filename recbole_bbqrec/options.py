@@ -86,6 +86,7 @@ RUN_OPTIONS: dict[str, Option] = {
     "resume": optional(text()),
     "tune_allocator": boolean(),
     "num_threads": optional(integer(1)),
+    "prepare": boolean(),
 }
 
 #: RecBole's options whose values RecBole itself does not check.

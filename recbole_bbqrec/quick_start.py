@@ -20,6 +20,7 @@ from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.loaders import check_files, create_dataset, data_loaders
+from recbole_bbqrec.data.on_demand import prepare_missing
 from recbole_bbqrec.registry import get_dataset_class, get_model, get_trainer_class
 from recbole_bbqrec.report import final_block
 from recbole_bbqrec.runtime import peak_memory_mib, prepare_process
@@ -77,6 +78,8 @@ def run(
         reproducible=config["reproducibility"],
         device=config["device"],
     )
+    if config["prepare"]:
+        prepare_missing(config["dataset"], Path(config["data_path"]), config["modalities"] or ())
     check_files(config)
     _start_logging(config)
     logger.info(config)

@@ -18,7 +18,8 @@ def final_block(result: dict[str, Any]) -> str:
         rows.append(("collisions", f"{text}, {tokenizer['collisions_after']} after"))
     for name, feature in result["features"].items():
         encoder = feature.get("encoder", "unknown encoder")
-        rows.append((name, f"{encoder}, {feature['dim']} dimensions"))
+        described = f"{encoder}, {feature['dim']} dimensions, {feature['fingerprint']}"
+        rows.append((name, described))
     rows += [(f"{name} seconds", f"{value:.1f}") for name, value in result["seconds"].items()]
     rows += [(f"peak {name}", f"{mib:,.0f} MiB") for name, mib in result["peak_memory_mib"].items()]
     rows += [(f"file {name}", path) for name, path in result["files"].items()]

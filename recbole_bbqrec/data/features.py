@@ -149,7 +149,7 @@ def _require_files(folder: Path, dataset: str, modality: str, paths: tuple[Path,
     raise UserError(
         f"Modality {modality!r} of data set {dataset}: {' and '.join(missing)} not found in "
         f"{folder} (files there: {', '.join(found) or 'none'}). Make them with `python -m "
-        f"recbole_bbqrec prepare {dataset} --source DIR`, or drop {modality!r} from `modalities`."
+        f"recbole_bbqrec prepare {dataset}` (see --help), or drop {modality!r} from `modalities`."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from recbole.config import Config
 from recbole.data.utils import create_samplers, get_dataloader
 
+from recbole_bbqrec.data.on_demand import how_to_make
 from recbole_bbqrec.errors import UserError
 
 
@@ -19,14 +20,9 @@ def check_files(config: Config) -> None:
     root = directory.parent
     found = sorted(p.name for p in root.glob("*") if (p / f"{p.name}.inter").is_file())
     have = f"Data sets there: {', '.join(found)}." if found else "There is no data set there."
-    make = (
-        f"python -m recbole_bbqrec.data.mini --output {directory}"
-        if name == "Mini"
-        else f"python -m recbole_bbqrec prepare {name} --source DIRECTORY"
-    )
     raise UserError(
         f"Data set `{name}` has no file {directory / (name + '.inter')}. {have} "
-        f"Choose one with --dataset, set `data_path`, or make it: {make}"
+        f"Choose one with --dataset, set `data_path`, or {how_to_make(name, directory)}."
     )
 
 

@@ -99,8 +99,13 @@ def read_interactions(folder: Path, items: dict[str, Any]) -> list[Interaction]:
     return events
 
 
-def read_precomputed_text(folder: Path, n_items: int) -> tuple[str, np.ndarray]:
-    """File name and matrix [n_items, dim] of the one ``text_*.npy`` in ``folder``."""
+def read_precomputed_text(
+    folder: Path, n_items: int, item_file: str = "items.jsonl.gz"
+) -> tuple[str, np.ndarray]:
+    """File name and matrix [n_items, dim] of the one ``text_*.npy`` in ``folder``.
+
+    ``item_file`` is the file whose lines its rows belong to, for messages.
+    """
     paths = sorted(folder.glob("text_*.npy"))
     if len(paths) != 1:
         raise UserError(
@@ -115,13 +120,13 @@ def read_precomputed_text(folder: Path, n_items: int) -> tuple[str, np.ndarray]:
     if matrix.shape[0] != n_items:
         raise UserError(
             f"{paths[0]} has {matrix.shape[0]:,} rows; expected {n_items:,}, one for each line of "
-            "items.jsonl.gz."
+            f"{item_file}."
         )
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if bad.size:
         raise UserError(
             f"{paths[0]}, row {bad[0]} holds a NaN or an infinity; expected finite numbers "
-            f"(that row is line {bad[0] + 1} of items.jsonl.gz)."
+            f"(that row is line {bad[0] + 1} of {item_file})."
         )
     return paths[0].name, matrix
 

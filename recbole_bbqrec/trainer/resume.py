@@ -14,7 +14,7 @@ from recbole_bbqrec.trainer.run_files import RunFiles
 #: Options that may differ between an interrupted run and its continuation.
 FREE = {
     "resume", "show_progress", "state", "checkpoint_dir", "data_path", "gpu_id", "use_gpu",
-    "num_threads", "tune_allocator", "log_wandb", "wandb_project",
+    "num_threads", "tune_allocator", "log_wandb", "wandb_project", "prepare",
 }  # fmt: skip
 
 

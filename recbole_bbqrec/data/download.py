@@ -1,0 +1,223 @@
+"""Fetch a file over HTTP so that neither a bad line nor an interruption costs what is there.
+
+The bytes go to ``<file>.part``. A transfer that breaks goes on from there (HTTP Range, and
+If-Range, so that a file that changed meanwhile starts anew), in this call or in a later one. Only a
+file of the size that the server gave, and that passes the caller's check, gets its name.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import re
+import shutil
+import socket
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from tqdm import tqdm
+
+from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.version import __version__
+
+_BLOCK = 1 << 20
+_ATTEMPTS = 5  # of one address in a row without a byte gained
+_TIMEOUT = 60  # seconds without a byte
+_LONGEST_WAIT = 60
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be gone at the next attempt
+
+
+class DownloadError(Exception):
+    """No address gave the file; the message says what the last one answered."""
+
+
+class _Fault(Exception):
+    """A transfer that ended wrong, worth another attempt."""
+
+
+def download(
+    urls: Sequence[str],
+    target: Path,
+    check: Callable[[Path], str | None] | None = None,
+    wait: Callable[[float], Any] = time.sleep,
+) -> None:
+    """Fetch ``target`` from the first of ``urls`` that gives it.
+
+    Args:
+        urls: http or https addresses of the same file, best first.
+        target: where it goes; its folder is made.
+        check: what is wrong with a complete file, or None if nothing is.
+        wait: called with the seconds to wait before another attempt.
+
+    Raises:
+        DownloadError: no address gave the whole file. What was fetched is kept for a next call.
+        UserError: an address is not http(s), or the disk is full.
+    """
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise UserError(f"Cannot download {url!r}; expected an http or https address.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    faults = []
+    for url in urls:
+        fault = _fetch(url, part, check, wait)
+        if fault is None:
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, target)
+            _state_path(part).unlink(missing_ok=True)
+            return
+        faults.append(f"{url}: {fault}")
+    raise DownloadError("; ".join(faults))
+
+
+def gzip_fault(path: Path) -> str | None:
+    """What is wrong with a gzip file, found by reading it to its end; None if nothing is."""
+    try:
+        with gzip.open(path, "rb") as file:
+            while file.read(_BLOCK):
+                pass
+    except (EOFError, OSError, zlib.error) as error:
+        return f"is not a whole gzip file ({error})"
+    return None
+
+
+def _fetch(
+    url: str,
+    part: Path,
+    check: Callable[[Path], str | None] | None,
+    wait: Callable[[float], Any],
+) -> str | None:
+    """Bring ``part`` to its end from one address; returns why that failed, None if it did not."""
+    fault, attempt, furthest = "", 0, _size(part)
+    while attempt < _ATTEMPTS:
+        if attempt:
+            wait(min(_LONGEST_WAIT, 2.0**attempt))
+        attempt += 1
+        try:
+            _transfer(url, part)
+            wrong = check(part) if check is not None else None
+            if wrong is None:
+                return None
+            part.unlink()
+            fault = f"the file {wrong}"
+        except HTTPError as error:
+            fault = f"HTTP status {error.code} ({error.reason})"
+            if error.code not in _PASSING:
+                break
+        except URLError as error:
+            fault = str(error.reason)
+            if isinstance(error.reason, socket.gaierror):
+                break  # no such host, or no network: not worth waiting for
+        except (_Fault, HTTPException, ConnectionError, TimeoutError) as error:
+            fault = str(error) or type(error).__name__
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _full(part) from error
+            fault = str(error)
+        except ValueError as error:  # an address that is none
+            fault = str(error)
+            break
+        if _size(part) > furthest:
+            furthest, attempt = _size(part), 1  # it moves: be patient, but still wait
+    return fault
+
+
+def _transfer(url: str, part: Path) -> None:
+    """One request: append what is missing to ``part``, or start it anew."""
+    state = _read_state(part)
+    resumable = state.get("url") == url and bool(state.get("validator"))
+    offset = _size(part) if resumable else 0
+    headers = {"User-Agent": f"recbole_bbqrec/{__version__}", "Accept-Encoding": "identity"}
+    if offset:
+        headers.update({"Range": f"bytes={offset}-", "If-Range": state["validator"]})
+    try:
+        response = urlopen(Request(url, headers=headers), timeout=_TIMEOUT)
+    except HTTPError as error:
+        if error.code == 416 and offset:  # nothing is left to send, or the file shrank
+            if offset == state.get("total"):
+                return
+            part.unlink()
+            raise _Fault("the server's file changed; starting anew") from error
+        raise
+    with response:
+        if response.status == 206:
+            total = _check_range(response.headers.get("Content-Range", ""), offset, part)
+        else:
+            offset = 0
+            length = response.headers.get("Content-Length", "")
+            total = int(length) if length.isdecimal() else None
+        _check_room(part, total, offset)
+        _write_state(part, url, _validator(response.headers), total)
+        bar = tqdm(
+            total=total, initial=offset, desc=part.stem, unit="B", unit_scale=True, disable=None
+        )
+        with open(part, "ab" if offset else "wb") as file, bar:
+            while block := response.read(_BLOCK):
+                file.write(block)
+                bar.update(len(block))
+    if total is not None and _size(part) != total:
+        size = _size(part)
+        if size > total:
+            part.unlink()
+        raise _Fault(f"the transfer ended after {size:,} of {total:,} bytes")
+
+
+def _check_range(value: str, offset: int, part: Path) -> int | None:
+    """Total size from the answer's Content-Range, whose first byte must be the one asked for."""
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", value)
+    if found is None or int(found[1]) != offset:
+        part.unlink(missing_ok=True)
+        raise _Fault(f"the server answered with another range ({value!r}); starting anew")
+    return None if found[2] == "*" else int(found[2])
+
+
+def _check_room(part: Path, total: int | None, offset: int) -> None:
+    if total is not None and total - offset > shutil.disk_usage(part.parent).free:
+        raise _full(part, total - offset)
+
+
+def _full(part: Path, needed: int | None = None) -> UserError:
+    free = shutil.disk_usage(part.parent).free / 1e9
+    more = f"{needed / 1e9:.1f} GB more are needed, {free:.1f} GB are free" if needed else "full"
+    return UserError(
+        f"No room on the disk for {part.with_name(part.stem)}: {more}. What was fetched is kept "
+        f"in {part.name}. Make room and run the same command again."
+    )
+
+
+def _validator(headers: Any) -> str | None:
+    """What tells this version of the file from another: a strong ETag, or its date."""
+    tag = headers.get("ETag")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
+
+
+def _state_path(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _read_state(part: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(_state_path(part).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _write_state(part: Path, url: str, validator: str | None, total: int | None) -> None:
+    with atomic_path(_state_path(part)) as temporary:
+        content = {"url": url, "validator": validator, "total": total}
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
