@@ -57,7 +57,7 @@ def write_raw(folder: Path, category: str = "Beauty", n_items: int = 200, n_user
               seed: int = 0) -> list[dict[str, Any]]:  # fmt: skip
     """Write the three files; returns the reviews, in the file's order (by ASIN, as published).
 
-    Items lie on ten themes; a user stays mostly within two. Every user and item has five reviews
+    Items lie on ten themes; a user stays mostly within one. Every user and item has five reviews
     or more. Item 3 has no title and no description, item 4 no metadata, items 5 and 6 no image;
     metadata and images also hold items that nobody reviewed.
     """
@@ -65,7 +65,7 @@ def write_raw(folder: Path, category: str = "Beauty", n_items: int = 200, n_user
     theme = np.arange(n_items) % 10
     reviews = []
     for user in range(n_users):
-        weights = np.where(np.isin(theme, [user % 10, (user + 1) % 10]), 12.0, 1.0)
+        weights = np.where(np.isin(theme, [user % 10]), 500.0, 1.0)
         items = rng.choice(n_items, size=7, replace=False, p=weights / weights.sum())
         # Everybody also buys one item of a round, so that none has too few reviews.
         items = list(dict.fromkeys([*items.tolist(), user % n_items, (user * 7 + 3) % n_items]))

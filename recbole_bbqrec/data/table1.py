@@ -56,10 +56,9 @@ class PreparedReport:
         """The row; below it the paper's, where there is one, with each difference explained."""
         paper = PAPER_TABLE1.get(self.name)
         found = explanations(self)
-        rows = [["", *_COLUMNS], ["prepared", *map(_text, self.row)]]
+        marked = [_text(v) + ("*" if c in found else " ") for c, v in zip(_COLUMNS, self.row)]
+        rows = [["", *(column + " " for column in _COLUMNS)], ["prepared", *marked]]
         if paper is not None:
-            for place, column in enumerate(_COLUMNS, start=1):
-                rows[1][place] += "*" if column in found else " "
             rows.append(["paper", *(_text(value) + " " for value in paper)])
         lines = [f"{self.name}: {self.directory}"]
         lines += ["".join(cell.rjust(14) for cell in row).rstrip() for row in rows]
