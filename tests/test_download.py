@@ -185,10 +185,10 @@ def test_second_address_does_not_continue_the_first_ones_bytes(server, get):
 def test_all_fail(server, tmp_path):
     server.script = [404, 500, 500, 500, 500, 500]
     waits = []
-    with pytest.raises(DownloadError, match="/a: HTTP status 404 .*/b: HTTP status 500") as caught:
+    with pytest.raises(DownloadError, match=": HTTP status 404 .*: HTTP status 500") as caught:
         download([server.base + "/a", server.base + "/b"], tmp_path / "file", wait=waits.append)
     assert len(server.requests) == 6 and waits == [2.0, 4.0, 8.0, 16.0]
-    assert server.base in str(caught.value)
+    assert server.base.removeprefix("http://") in str(caught.value)
     assert not (tmp_path / "file").exists()
 
 

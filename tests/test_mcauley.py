@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -198,6 +199,20 @@ def test_image_rows(path, tmp_path):
     np.testing.assert_array_equal(matrix, vectors[kept].astype(np.float32).astype(np.float16))
     assert found.largest == np.abs(vectors[kept].astype(np.float32)).max()
     assert [p.name for p in tmp_path.glob("out*")] == ["out.npy"]
+
+
+def test_images_are_streamed(path, tmp_path):
+    """A file of 10 MiB, all of it wanted, never stands in memory: a block of 1 MiB does."""
+    vector = np.ones(DIMENSION)
+    path.write_bytes(b"".join(image_record(asin(i), vector) for i in range(640)))
+    wanted = {asin(i) for i in range(640)}
+    tracemalloc.start()
+    try:
+        write_image_features(path, wanted, tmp_path / "out.npy")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
 
 
 def ones(value=1.0):

@@ -294,7 +294,7 @@ def test_toys_interactions_are_explained():
     [
         ({"users": 22360}, "users", "3 fewer; no reason is known"),
         ({"with_image": 0, "image_encoder": ""}, "with image", "no image features"),
-        ({"with_image": 17, "image_features": False}, "with image", "stand-in (CNN)"),
+        ({"with_image": 17, "image_features": False}, "with image", "vectors are made of CNN"),
         ({"with_image": 17}, "with image", "another number of these items"),
         (
             {"with_text": 12101, "text_fields": ("title", "brand")},

@@ -21,6 +21,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
@@ -37,7 +38,7 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be gone at t
 
 
 class DownloadError(Exception):
-    """No address gave the file; the message says what the last one answered."""
+    """No address gave the file; the message says what each server answered."""
 
 
 class _Fault(Exception):
@@ -76,8 +77,8 @@ def download(
             os.replace(part, target)
             _state_path(part).unlink(missing_ok=True)
             return
-        faults.append(f"{url}: {fault}")
-    raise DownloadError("; ".join(faults))
+        faults.append(f"{urlsplit(url).netloc}: {fault}")
+    raise DownloadError("; ".join(dict.fromkeys(faults)))
 
 
 def gzip_fault(path: Path) -> str | None:

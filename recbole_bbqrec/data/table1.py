@@ -100,7 +100,7 @@ def _reason(report: PreparedReport, column: str) -> str:
         if not report.with_image:
             return "no image features were prepared"
         if not report.image_features:
-            return f"the vectors are a stand-in ({report.image_encoder}), not the CNN features"
+            return f"the vectors are made of {report.image_encoder}"
         return "the feature file has vectors for another number of these items"
     if column == "with text":
         has = f"{report.with_title:,} items have a title or description"
