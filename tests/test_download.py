@@ -176,10 +176,40 @@ def test_lasting_error_goes_to_the_next_address(server, get):
     assert [path for path, _ in server.requests] == ["/gone", "/file"]
 
 
-def test_second_address_does_not_continue_the_first_ones_bytes(server, get):
+@pytest.mark.parametrize("same", [True, False])
+def test_second_address_continues_the_same_file_only(server, get, same):
     server.script = [("cut", 100_000), 404]
-    get([server.base + "/one", server.base + "/two"])
-    assert server.requests == [("/one", None), ("/one", "bytes=100000-"), ("/two", None)]
+    answer = server.answer
+
+    def other_file(handler):
+        if handler.path == "/two" and not same:
+            server.content, server.tag = CONTENT[::-1], '"other"'
+        answer(handler)
+
+    server.answer = other_file
+    get([server.base + "/one", server.base + "/two"])  # the bytes are those of /two throughout
+    asked = "bytes=100000-"
+    assert server.requests == [("/one", None), ("/one", asked), ("/two", asked)]
+
+
+def test_same_mark_but_another_size_starts_anew(server, get):
+    server.script = [("cut", 100_000)]
+    answer = server.answer
+
+    def grown(handler):
+        if server.requests:
+            server.content = CONTENT + b"more"
+        answer(handler)
+
+    server.answer = grown
+    get()
+    assert [asked for _, asked in server.requests] == [None, "bytes=100000-", None]
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made"):
+        download(["http://host.invalid/"], tmp_path / "file" / "folder" / "x")
 
 
 def test_all_fail(server, tmp_path):

@@ -1,8 +1,9 @@
 """Fetch a file over HTTP so that neither a bad line nor an interruption costs what is there.
 
 The bytes go to ``<file>.part``. A transfer that breaks goes on from there (HTTP Range, and
-If-Range, so that a file that changed meanwhile starts anew), in this call or in a later one. Only a
-file of the size that the server gave, and that passes the caller's check, gets its name.
+If-Range, so that a file that changed meanwhile starts anew), in this call or in a later one, also
+from another server if its file bears the same mark and size. Only a file of the size that the
+server gave, and that passes the caller's check, gets its name.
 """
 
 from __future__ import annotations
@@ -66,7 +67,13 @@ def download(
     for url in urls:
         if not url.startswith(("http://", "https://")):
             raise UserError(f"Cannot download {url!r}; expected an http or https address.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{target.parent} cannot be made ({error.strerror}); expected a folder to put "
+            f"{target.name} into. Choose another one."
+        ) from error
     part = target.with_name(target.name + ".part")
     faults = []
     for url in urls:
@@ -136,8 +143,7 @@ def _fetch(
 def _transfer(url: str, part: Path) -> None:
     """One request: append what is missing to ``part``, or start it anew."""
     state = _read_state(part)
-    resumable = state.get("url") == url and bool(state.get("validator"))
-    offset = _size(part) if resumable else 0
+    offset = _size(part) if state.get("validator") else 0
     headers = {"User-Agent": f"recbole_bbqrec/{__version__}", "Accept-Encoding": "identity"}
     if offset:
         headers.update({"Range": f"bytes={offset}-", "If-Range": state["validator"]})
@@ -150,15 +156,16 @@ def _transfer(url: str, part: Path) -> None:
             part.unlink()
             raise _Fault("the server's file changed; starting anew") from error
         raise
+    total: int | None
     with response:
         if response.status == 206:
-            total = _check_range(response.headers.get("Content-Range", ""), offset, part)
+            total = _check_range(response.headers.get("Content-Range", ""), offset, state, part)
         else:
             offset = 0
             length = response.headers.get("Content-Length", "")
             total = int(length) if length.isdecimal() else None
         _check_room(part, total, offset)
-        _write_state(part, url, _validator(response.headers), total)
+        _write_state(part, _validator(response.headers), total)
         bar = tqdm(
             total=total, initial=offset, desc=part.stem, unit="B", unit_scale=True, disable=None
         )
@@ -173,13 +180,13 @@ def _transfer(url: str, part: Path) -> None:
         raise _Fault(f"the transfer ended after {size:,} of {total:,} bytes")
 
 
-def _check_range(value: str, offset: int, part: Path) -> int | None:
-    """Total size from the answer's Content-Range, whose first byte must be the one asked for."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", value)
-    if found is None or int(found[1]) != offset:
+def _check_range(value: str, offset: int, state: dict[str, Any], part: Path) -> int:
+    """Total size from the answer's Content-Range, which must go on with the file begun."""
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", value)
+    if found is None or int(found[1]) != offset or int(found[2]) != state.get("total"):
         part.unlink(missing_ok=True)
         raise _Fault(f"the server answered with another range ({value!r}); starting anew")
-    return None if found[2] == "*" else int(found[2])
+    return int(found[2])
 
 
 def _check_room(part: Path, total: int | None, offset: int) -> None:
@@ -214,9 +221,9 @@ def _read_state(part: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def _write_state(part: Path, url: str, validator: str | None, total: int | None) -> None:
+def _write_state(part: Path, validator: str | None, total: int | None) -> None:
     with atomic_path(_state_path(part)) as temporary:
-        content = {"url": url, "validator": validator, "total": total}
+        content = {"validator": validator, "total": total}
         temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
