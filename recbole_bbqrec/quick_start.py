@@ -25,6 +25,7 @@ from recbole_bbqrec.registry import get_dataset_class, get_model, get_trainer_cl
 from recbole_bbqrec.report import final_block
 from recbole_bbqrec.runtime import peak_memory_mib, prepare_process
 from recbole_bbqrec.trainer.checkpoint import load_checkpoint
+from recbole_bbqrec.trainer.per_user import recorded
 from recbole_bbqrec.trainer.resume import find_resumable, run_to_continue
 from recbole_bbqrec.trainer.run_files import RunFiles
 from recbole_bbqrec.version import __version__
@@ -51,6 +52,7 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     *,
     saved: bool = True,
+    test: bool = True,
 ) -> dict[str, Any]:
     """Train and test one model on one data set.
 
@@ -61,6 +63,7 @@ def run(
         overrides: option values that win over the files.
         saved: write checkpoints; False tests the best weights from memory (RecBole's own models:
             the last weights, as RecBole does).
+        test: False leaves the test split alone (hyper-parameter search): no ``test_result``.
 
     Returns:
         ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result`` as
@@ -104,7 +107,7 @@ def run(
         show_progress=config["show_progress"],
     )
     trained = time.perf_counter()
-    test_result = trainer.evaluate(prepared.test_data, load_best_model=files is not None)
+    test_result = _test(trainer, prepared, files) if test else {}
     tested = time.perf_counter()
 
     seconds = {"prepare": ready - start, "train": trained - ready, "test": tested - trained}
@@ -113,6 +116,7 @@ def run(
         "model": config["model"],
         "dataset": config["dataset"],
         "seed": config["seed"],
+        "device": str(config["device"]),
         "version": __version__,
         "best_valid_score": float(score),
         "valid_score_bigger": config["valid_metric_bigger"],
@@ -122,6 +126,7 @@ def run(
         "mask_history": config["mask_history"],
         "tokenizer": getattr(trainer, "tokenizer_summary", {}),
         "features": _feature_sources(prepared.dataset),
+        "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "peak_memory_mib": {k: round(v, 1) for k, v in peak_memory_mib(config["device"]).items()},
     }
@@ -230,6 +235,16 @@ def _names(
         missing = "--model" if model is None else "--dataset"
         raise UserError(f"Option `{missing}` is missing; give it, or set it in a config file.")
     return model, dataset
+
+
+def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> Any:
+    """Test metrics of the best weights; every user's are written beside the run's other files."""
+    with recorded(trainer) as recorder:
+        result = trainer.evaluate(prepared.test_data, load_best_model=files is not None)
+    per_user = recorder.per_user(prepared.test_data._dataset, prepared.split_hash)
+    if files is not None and per_user is not None:
+        per_user.save(files.per_user)
+    return result
 
 
 def _new_files(config: BBQRecConfig, prepared: Prepared, saved: bool) -> RunFiles | None:

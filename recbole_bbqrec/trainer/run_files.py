@@ -53,11 +53,18 @@ class RunFiles:
         return self.directory / "config.yaml"
 
     @property
+    def per_user(self) -> Path:
+        """Test metrics of every user: :class:`recbole_bbqrec.trainer.per_user.PerUser`."""
+        return self.directory / "per_user.npz"
+
+    @property
     def result(self) -> Path:
         return self.directory / "result.json"
 
     def written(self) -> dict[str, str]:
         """Name -> path of every file of the run that exists."""
-        names = ("model", "tokenizer_network", "semantic_ids", "config", "result", "resume")
+        names = (
+            "model", "tokenizer_network", "semantic_ids", "config", "per_user", "result", "resume",
+        )  # fmt: skip
         paths = {name: getattr(self, name) for name in names}
         return {name: str(path) for name, path in paths.items() if path.is_file()}
