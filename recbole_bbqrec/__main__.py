@@ -1,7 +1,8 @@
 """Command line: ``python -m recbole_bbqrec <verb>``.
 
-``run`` trains and tests a model (``run_recbole_bbqrec.py`` is the same); ``prepare`` makes a
-data set; ``models`` lists what can be run.
+``run`` trains and tests a model (``run_recbole_bbqrec.py`` is the same); ``compare`` runs several
+with several seeds and tests who is better; ``tune`` searches a model's options; ``prepare`` makes
+a data set; ``models`` lists what can be run.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from recbole_bbqrec.errors import UserError
 USER_ERROR, INTERRUPTED = 2, 130
 _GOING_ON = {
     "run": "the last finished epoch is saved. Run the same command with --resume=auto to go on.",
+    "compare": "the last finished epoch is saved. Run the same command to go on.",
+    "tune": "the last finished epoch is saved. Run the same command to go on.",
     "prepare": "the same command goes on with what was downloaded and encoded.",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0, 2 for a user error, 130 when interrupted."""
+    """Entry point; returns the exit code: 0, 2 for a user error, 130 when interrupted.
+
+    ``compare`` and ``tune`` return 1 when a run of theirs failed.
+    """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     known, rest = parser.parse_known_args(argv)
@@ -49,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from recbole_bbqrec import models_cli
     from recbole_bbqrec.data import prepare_cli
+    from recbole_bbqrec.experiment import compare_cli
 
     parser = argparse.ArgumentParser(prog="python -m recbole_bbqrec", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
@@ -69,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BOOL",
         help="make the data set first if it is absent (an Amazon category is downloaded)",
     )
+    compare = verbs.add_parser(
+        "compare",
+        help="compare models over data sets and seeds, with significance tests",
+        description="Run models on data sets with several seeds, and compare them in one table.",
+    )
+    compare_cli.add_arguments(compare)
+    compare.set_defaults(entry=compare_cli.main)
     prepare = verbs.add_parser("prepare", help="make a data set from source files")
     prepare_cli.add_arguments(prepare)
     prepare.set_defaults(entry=prepare_cli.main)

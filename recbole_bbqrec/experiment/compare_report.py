@@ -1,0 +1,199 @@
+"""A comparison as tables, CSV rows and a chart."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from recbole_bbqrec.experiment.compare import Cell, Comparison, Verdict
+from recbole_bbqrec.experiment.tables import Entry, Row, Table, marks
+
+DECIMALS = 4
+LEVEL = 0.05  # of significance
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    """One table a data set: models down, metrics across, then the target's verdicts."""
+    return [_table(comparison, dataset) for dataset in comparison.datasets]
+
+
+def result_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Rows for CSV: one a data set, model and metric, in full precision."""
+    rows = []
+    for dataset in comparison.datasets:
+        for metric in comparison.metrics:
+            cells = comparison.row(dataset, metric)
+            for model, cell, mark in zip(comparison.models, cells, _marks(cells)):
+                rows.append(
+                    {
+                        "dataset": dataset,
+                        "model": model,
+                        "metric": metric,
+                        "mean": cell.mean,
+                        "std": cell.std,
+                        "seeds": len(cell.values),
+                        "failed": len(cell.logs),
+                        "mark": mark,
+                        "values": " ".join(map(repr, cell.values)),
+                        "split": comparison.splits[dataset],
+                    }
+                )
+    return rows
+
+
+def verdict_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Rows for CSV: the target against the best baseline, one a data set and metric."""
+    rows = []
+    for (dataset, metric), verdict in comparison.verdicts.items():
+        test = verdict.test
+        rows.append(
+            {
+                "dataset": dataset,
+                "metric": metric,
+                "target": comparison.target,
+                "best_baseline": verdict.baseline,
+                "improvement": verdict.improvement,
+                "users": test and test.users,
+                "mean_difference": test and test.difference,
+                "t": test and test.t,
+                "p_t_test": test and test.p_t,
+                "p_wilcoxon": test and test.p_wilcoxon,
+            }
+        )
+    return rows
+
+
+def save_chart(comparison: Comparison, path: Path) -> None:
+    """Bars of the means with standard deviations as a PNG; a panel a data set and metric.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    datasets, metrics, models = comparison.datasets, comparison.metrics, comparison.models
+    height = 0.3 * len(models) + 0.75
+    figure = Figure(
+        figsize=(1.4 + 2.4 * len(metrics), 0.3 + height * len(datasets)), layout="constrained"
+    )
+    axes = figure.subplots(len(datasets), len(metrics), squeeze=False, sharey="row")
+    for across, dataset in zip(axes, datasets):
+        for axis, metric in zip(across, metrics):
+            _panel(axis, comparison, dataset, metric)
+        across[0].set_yticks(range(len(models)), models)
+        across[0].invert_yaxis()
+    count = len(comparison.seeds)
+    shown = "one seed" if count == 1 else f"mean and standard deviation over {count} seeds"
+    figure.suptitle(f"Test metrics, {shown}", fontsize=10)
+    figure.savefig(path, dpi=160, format="png")
+
+
+# helpers --------------------------------------------------------------------------------------
+
+
+def _panel(axis: Any, comparison: Comparison, dataset: str, metric: str) -> None:
+    for place, (model, cell) in enumerate(zip(comparison.models, comparison.row(dataset, metric))):
+        if cell.mean is None:
+            axis.text(0, place, " failed", va="center", fontsize=8, color="#b3261e")
+            continue
+        colour = "#1f5fa8" if model == comparison.target else "#a9b4c0"
+        style = {"ecolor": "#333333", "capsize": 2.5, "error_kw": {"elinewidth": 1}}
+        axis.barh(place, cell.mean, xerr=cell.std, height=0.72, color=colour, **style)
+        end = cell.mean + (cell.std or 0.0)
+        axis.annotate(
+            f"{cell.mean:.{DECIMALS}f}", (end, place), xytext=(4, 0), textcoords="offset points",
+            va="center", fontsize=7.5,
+        )  # fmt: skip
+    axis.set_title(f"{dataset}, {_metric_name(metric)}", fontsize=9)
+    axis.margins(x=0.28)
+    axis.set_xlim(left=0)
+    axis.tick_params(labelsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.locator_params(axis="x", nbins=4)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _table(comparison: Comparison, dataset: str) -> Table:
+    metrics = comparison.metrics
+    columns = []  # of entries, a column a metric
+    for metric in metrics:
+        cells = comparison.row(dataset, metric)
+        columns.append([_entry(cell, mark) for cell, mark in zip(cells, _marks(cells))])
+    rows: list[Row] = []
+    for index, model in enumerate(comparison.models):
+        logs = comparison.logs(dataset, model)
+        entries = [column[index] for column in columns]
+        if logs and not any(entry.text for entry in entries):
+            entries = [Entry(_see(logs[0])), *[Entry("failed")] * (len(metrics) - 1)]
+        rows.append([model, *entries])
+    verdicts = [comparison.verdicts.get((dataset, metric)) for metric in metrics]
+    footer: list[Row] = []
+    if any(verdicts):
+        footer = [
+            ["best baseline", *(v.baseline if v else "" for v in verdicts)],
+            [f"{comparison.target} over it", *map(_improvement, verdicts)],
+            ["p, paired t-test", *(_p(v.test.p_t if v and v.test else None) for v in verdicts)],
+            ["p, Wilcoxon", *(_p(v.test.p_wilcoxon if v and v.test else None) for v in verdicts)],
+        ]
+    header = ["model", *(map(_metric_name, metrics) if metrics else ["result"])]
+    return Table(f"{dataset}, test split", header, rows, footer, _notes(comparison, dataset))
+
+
+def _marks(cells: list[Cell]) -> list[str]:
+    return marks([cell.mean if cell.complete else None for cell in cells], DECIMALS)
+
+
+def _entry(cell: Cell, mark: str) -> Entry:
+    if cell.mean is None:
+        return Entry("")
+    spread = "" if cell.std is None else f" ± {cell.std:.{DECIMALS}f}"
+    if cell.logs:
+        spread += f" ({len(cell.values)} of {len(cell.values) + len(cell.logs)} seeds)"
+    return Entry(f"{cell.mean:.{DECIMALS}f}", mark, spread)
+
+
+def _improvement(verdict: Verdict | None) -> str:
+    if verdict is None or verdict.improvement is None:
+        return ""
+    better = verdict.improvement > 0
+    star = "*" if better and verdict.test is not None and verdict.test.p_t < LEVEL else ""
+    return f"{verdict.improvement:+.1%}{star}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _see(log: Path) -> str:
+    return f"failed: see {os.path.relpath(log)}"
+
+
+def _metric_name(metric: str) -> str:
+    name, at, k = metric.partition("@")
+    return (name.upper() if name in ("ndcg", "mrr", "map") else name.capitalize()) + at + k
+
+
+def _notes(comparison: Comparison, dataset: str) -> list[str]:
+    seeds = comparison.seeds
+    if len(seeds) > 1:
+        first = f"Mean ± standard deviation over the seeds {', '.join(map(str, seeds))}."
+    else:
+        first = f"Seed {seeds[0]}."
+    notes = [f"{first} Split {comparison.splits[dataset]}."]
+    tests = [v.test for (d, _), v in comparison.verdicts.items() if d == dataset and v.test]
+    if tests:
+        notes.append(
+            f"Tests: two-sided, over {tests[0].users} users, each user's value averaged over the "
+            f"seeds; * better with p < {LEVEL} by the t-test, not corrected for several tests."
+        )
+    for model in comparison.models:
+        logs = comparison.logs(dataset, model)
+        if logs:
+            notes.append(
+                f"{model}: {len(logs)} of {len(seeds)} runs failed, so it is not ranked or "
+                f"tested; see {', '.join(os.path.relpath(log) for log in logs)}."
+            )
+    return notes
