@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from recbole_bbqrec import models_cli
     from recbole_bbqrec.data import prepare_cli
-    from recbole_bbqrec.experiment import compare_cli
+    from recbole_bbqrec.experiment import compare_cli, tune_cli
 
     parser = argparse.ArgumentParser(prog="python -m recbole_bbqrec", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
@@ -83,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare_cli.add_arguments(compare)
     compare.set_defaults(entry=compare_cli.main)
+    tune = verbs.add_parser(
+        "tune",
+        help="search a model's options on the validation split",
+        description="Search the options of one model on one data set by its validation metric.",
+    )
+    tune_cli.add_arguments(tune)
+    tune.set_defaults(entry=tune_cli.main)
     prepare = verbs.add_parser("prepare", help="make a data set from source files")
     prepare_cli.add_arguments(prepare)
     prepare.set_defaults(entry=prepare_cli.main)

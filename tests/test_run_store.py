@@ -105,16 +105,27 @@ def test_seed_and_stage_count(store):
 
 def test_data_counts(store, own_data):
     run = gru(data_path=str(own_data))
-    before = store.plan(run)
+    fused = Run("MMGRU4Rec", "Mini", run.overrides)
+    before, fused_before = store.plan(run), store.plan(fused)
     features = own_data / "Mini" / "Mini.text.npy"
     features.write_bytes(features.read_bytes()[:-1] + b"\x01")
-    changed = store.plan(run)
-    assert changed.key.data != before.key.data and changed.split_hash == before.split_hash
+    changed = store.plan(fused)
+    assert changed.key.data != fused_before.key.data
+    assert changed.split_hash == fused_before.split_hash == before.split_hash
+    assert store.plan(run).key == before.key  # it reads no features
+    assert store.plan(gru(modalities=["text"])).key == store.plan(gru()).key
     lines = (own_data / "Mini" / "Mini.inter").read_text().splitlines(keepends=True)
     user = lines[1].split("\t")[0]
     kept = [line for line in lines if line.split("\t")[0] != user]
     (own_data / "Mini" / "Mini.inter").write_text("".join(kept))
     assert store.plan(run).split_hash != before.split_hash
+
+
+def test_absent_data_are_made_when_wanted(store, tmp_path):
+    with pytest.raises(UserError, match="Mini.inter"):
+        store.plan(gru(data_path=str(tmp_path)))
+    made = store.plan(gru(data_path=str(tmp_path), prepare=True))
+    assert made.key == store.plan(gru()).key
 
 
 def test_split_hash_is_that_of_the_run(store, rundir, tiny):
@@ -160,6 +171,7 @@ def test_code_version_hashes_what_takes_part_in_a_run(tmp_path, monkeypatch):
 
     first = version("model.py", "a = 1")
     assert version("experiment/tables.py", "b = 1") == first
+    assert version("some_cli.py", "b = 1") == version("__main__.py", "b = 1") == first
     assert version("model.py", "a = 2") != first
     run_key._source_hash.cache_clear()
 

@@ -71,18 +71,20 @@ def save_chart(comparison: Comparison, path: Path) -> None:
         ImportError: matplotlib is not installed.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     datasets, metrics, models = comparison.datasets, comparison.metrics, comparison.models
     height = 0.3 * len(models) + 0.75
     figure = Figure(
-        figsize=(1.4 + 2.4 * len(metrics), 0.3 + height * len(datasets)), layout="constrained"
+        figsize=(1.4 + 2.4 * len(metrics), 0.3 + height * len(datasets)),
+        layout=ConstrainedLayoutEngine(h_pad=0.09),
     )
     axes = figure.subplots(len(datasets), len(metrics), squeeze=False, sharey="row")
     for across, dataset in zip(axes, datasets):
         for axis, metric in zip(across, metrics):
             _panel(axis, comparison, dataset, metric)
         across[0].set_yticks(range(len(models)), models)
-        across[0].invert_yaxis()
+        across[0].set_ylim(len(models) - 0.45, -0.55)  # the first model on top
     count = len(comparison.seeds)
     shown = "one seed" if count == 1 else f"mean and standard deviation over {count} seeds"
     figure.suptitle(f"Test metrics, {shown}", fontsize=10)

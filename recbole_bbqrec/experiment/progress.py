@@ -25,6 +25,10 @@ class Progress:
     def start(self, name: str, log: Path) -> None:
         self._say(f"[{self._done + 1}/{self._total}] {name}: running, log in {log}")
 
+    def skip(self) -> None:
+        """Count one that needs no running."""
+        self._done += 1
+
     def finish(
         self,
         model: str,
@@ -33,8 +37,13 @@ class Progress:
         error: str | None,
         left: Sequence[tuple[str, str]],
     ) -> None:
-        """Say how the running run ended. ``left``: model and data set of those to come."""
+        """Say how the running run ended.
+
+        ``left``: model and data set of those to come; where the total says that there are more,
+        they count as runs like this one.
+        """
         self._done += 1
+        left = [*left, *[(model, dataset)] * (self._total - self._done - len(left))]
         if error is None:
             self._seconds.setdefault((model, dataset), []).append(seconds)
         ended = "done" if error is None else "FAILED"

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from recbole_bbqrec.config import BBQRecConfig
-from recbole_bbqrec.data.dataset import check_modalities
+from recbole_bbqrec.data.dataset import MultiModalDataset, check_modalities
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.registry import get_dataset_class
 from recbole_bbqrec.version import __version__
 
 #: Options left out of the key, and why they may be.
@@ -25,6 +27,7 @@ NOT_IN_KEY: dict[str, str] = {
     "checkpoint_dir": "location of the output",
     "dataset_save_path": "RecBole's pickle caches, which are not supported",
     "dataloaders_save_path": "the same",
+    "prepare": "makes the data if absent; their content counts",
     "resume": "a resumed run has the bits of an uninterrupted one",
     # how a run looks while it works
     "show_progress": "display",
@@ -46,8 +49,8 @@ INPUT_FILES = ("tokenizer_path", "cf_embedding_path")
 #: RecBole's files of a data set, whichever exist.
 _ATOMIC = ("inter", "item", "user", "kg", "link", "net")
 
-#: Not part of the code version: this package only starts runs and reads their results.
-_NO_PART_IN_A_RUN = "experiment"
+#: Not part of the code version: sources that only start runs and read their results.
+_NO_PART_IN_A_RUN = ("experiment/*", "__main__.py", "*_cli.py")
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ def data_files_hash(config: BBQRecConfig) -> str:
     files = [directory / f"{name}.{suffix}" for suffix in suffixes]
     for part in config["benchmark_filename"] or []:
         files.append(directory / f"{name}.{part}.inter")
-    for modality in check_modalities(config["modalities"]):
+    names = config["modalities"] if _reads_features(config["model"]) else None
+    for modality in check_modalities(names):
         files += [directory / f"{name}.{modality}{end}" for end in (".npy", ".items.txt")]
     return digest([[path.name, file_hash(path)] for path in files if path.is_file()])
 
@@ -122,7 +126,14 @@ def counted_options(resolved: dict[str, Any]) -> dict[str, Any]:
     for key in INPUT_FILES:
         if counted.get(key) is not None:
             counted[key] = file_hash(Path(counted[key]))
+    if not _reads_features(resolved["model"]):
+        counted.pop("modalities", None)
     return counted
+
+
+def _reads_features(model: str) -> bool:
+    """RecBole's own models see no item features, whatever the data set's YAML lists."""
+    return issubclass(get_dataset_class(model), MultiModalDataset)
 
 
 @lru_cache(maxsize=256)
@@ -139,9 +150,9 @@ def _source_hash() -> str:
     root = Path(__file__).resolve().parents[1]
     sources = []
     for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if relative.parts[0] != _NO_PART_IN_A_RUN:
-            sources.append([relative.as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()])
+        name = path.relative_to(root).as_posix()
+        if not any(fnmatch(name, pattern) for pattern in _NO_PART_IN_A_RUN):
+            sources.append([name, hashlib.sha256(path.read_bytes()).hexdigest()])
     return digest(sources)[:12]
 
 

@@ -12,7 +12,13 @@ from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.loaders import check_files, create_dataset
-from recbole_bbqrec.experiment.run_key import counted_options, data_files_hash, digest
+from recbole_bbqrec.data.on_demand import prepare_missing
+from recbole_bbqrec.experiment.run_key import (
+    code_version,
+    counted_options,
+    data_files_hash,
+    digest,
+)
 
 
 def planned_split_hash(config: BBQRecConfig, cache: Path) -> str:
@@ -24,13 +30,15 @@ def planned_split_hash(config: BBQRecConfig, cache: Path) -> str:
     Raises:
         UserError: the data set is missing or cannot be read.
     """
+    if config["prepare"]:
+        prepare_missing(config["dataset"], Path(config["data_path"]), config["modalities"] or ())
     check_files(config)
     counted = counted_options(config.resolved)
     names = {*dataset_arguments, *evaluation_arguments, "dataset"}
     if not _splits_by_time(config):
         names.add("seed")
     options = {key: value for key, value in counted.items() if key in names}
-    remembered = cache / digest([options, data_files_hash(config)])[:24]
+    remembered = cache / digest([options, data_files_hash(config), code_version()])[:24]
     if remembered.is_file():
         return remembered.read_text(encoding="ascii")
     found = _split_hash(config)

@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -247,13 +248,11 @@ class RunStore:
 
     def _run_process(self, directory: Path) -> int:
         """The exit code of the worker. An interruption ends the worker first."""
-        package_root = str(Path(__file__).resolve().parents[2])
-        paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
         with open(directory / LOG, "ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "recbole_bbqrec.experiment.worker", str(directory)],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env=_environment(),
                 stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -276,10 +275,19 @@ def with_seeds(run: Run, seeds: Sequence[int]) -> list[Run]:
     return [replace(run, seed=seed) for seed in seeds]
 
 
+def _environment() -> dict[str, str]:
+    """The environment in which a process finds this very package from any directory."""
+    root = Path(__file__).resolve().parents[2]
+    if root == Path(sysconfig.get_paths()["purelib"]).resolve():
+        return dict(os.environ)  # installed: found anyway
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def _error(directory: Path, code: int) -> str:
     path = directory / FAILURE
     if path.is_file():
-        return path.read_text(encoding="utf-8").strip()
+        return " ".join(path.read_text(encoding="utf-8").split())  # one line
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return f"The process {how}."
 
