@@ -27,9 +27,10 @@ from recbole_bbqrec.errors import UserError
 
 PRECOMPUTED = "precomputed"
 TFIDF = "tfidf"
+TFIDF_LABEL = "TF-IDF of words and word pairs, truncated SVD (not the paper's sentence-T5)"
 _LABELS = {
     "text_minilm.npy": "all-MiniLM-L6-v2 (not the paper's sentence-T5)",
-    TFIDF: "TF-IDF of words and word pairs, truncated SVD (not the paper's sentence-T5)",
+    TFIDF: TFIDF_LABEL,
 }
 
 

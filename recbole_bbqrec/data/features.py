@@ -80,7 +80,7 @@ def load_modality(
     matrix_path = folder / f"{dataset}.{modality}.npy"
     items_path = folder / f"{dataset}.{modality}.items.txt"
     _require_files(folder, dataset, modality, (matrix_path, items_path))
-    rows = _open_matrix(matrix_path)
+    rows = open_matrix(matrix_path)
     tokens = read_item_list(items_path)
     if len(tokens) != rows.shape[0]:
         raise UserError(
@@ -153,8 +153,12 @@ def _require_files(folder: Path, dataset: str, modality: str, paths: tuple[Path,
     )
 
 
-def _open_matrix(path: Path) -> np.ndarray:
-    """Memory-map the matrix; float64 is accepted and narrowed to float32 when rows are taken."""
+def open_matrix(path: Path) -> np.ndarray:
+    """Memory-map a matrix [rows, dim]; float64 is accepted, to be narrowed when rows are taken.
+
+    Raises:
+        UserError: the file is unreadable, or is not a matrix of floats.
+    """
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

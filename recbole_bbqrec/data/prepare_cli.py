@@ -1,10 +1,11 @@
-"""``python -m recbole_bbqrec prepare NAME [--source DIR | --raw [DIR]]``."""
+"""``python -m recbole_bbqrec prepare NAME [--source DIR | --raw [DIR] | --interactions FILE]``."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 
+from recbole_bbqrec.data import own_cli
 from recbole_bbqrec.data.amazon import PRECOMPUTED, TFIDF, prepare_from_source
 from recbole_bbqrec.data.mcauley_files import CATEGORIES, MIRRORS, Mirror
 from recbole_bbqrec.data.raw import RAW_FOLDER, prepare_from_raw
@@ -41,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--text-encoder",
         metavar="ENCODER",
         help=f"name or folder of a sentence-transformers model, {TFIDF} (nothing to download), or "
-        f"{PRECOMPUTED} (the source's text_*.npy); default: {TFIDF} with --source, else "
-        f"{SENTENCE_T5}",
+        f"{PRECOMPUTED} (the source's text_*.npy); default: {TFIDF} with --source and "
+        f"--interactions, else {SENTENCE_T5}",
     )
     parser.add_argument(
         "--no-images",
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace a prepared data set; files in its folder made by others are kept",
     )
+    own_cli.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -84,6 +86,8 @@ def main(args: argparse.Namespace) -> int:
             f"{' or '.join('--' + kind for kind in _KINDS)}. Only {', '.join(CATEGORIES)} can be "
             "downloaded."
         )
+    if "interactions" not in given and (args.items is not None or args.features):
+        raise UserError("--items and --features are for --interactions, which is not given.")
     return _KINDS[given[0] if given else "raw"](args)
 
 
@@ -114,4 +118,5 @@ def _from_raw(args: argparse.Namespace) -> int:
 _KINDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "source": _from_source,
     "raw": _from_raw,
+    "interactions": own_cli.main,
 }

@@ -31,11 +31,12 @@ from recbole_bbqrec.errors import UserError
 
 _HEADER = ("user_id", "item_id", "order")
 # RecBole reads tokens through a tab-separated pandas parser, so they must survive it: no
-# whitespace, no quotes, and none of the words that pandas takes for a missing value.
+# whitespace, no quotes, and none of the words that pandas takes for a missing value. [PAD] is
+# RecBole's own name for item 0.
 _TOKEN = re.compile(r'[^\s"]+')
 _MISSING_WORDS = frozenset(
     ("NA", "N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "NULL", "null", "None", "<NA>", "#N/A",
-     "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
+     "[PAD]", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
 )  # fmt: skip
 
 

@@ -1,0 +1,64 @@
+"""Which column of a table plays which role: as the user says, or by its usual name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from recbole_bbqrec.errors import UserError
+
+#: Usual names of each role, compared without case, spaces, ``_`` and ``-``; the first found wins.
+USUAL = {
+    "user": ("user_id", "user", "uid", "reviewer_id", "customer_id", "customer", "visitor_id",
+             "account_id", "session_id", "session"),
+    "item": ("item_id", "item", "iid", "product_id", "product", "asin", "parent_asin", "sku",
+             "article_id", "movie_id", "track_id", "video_id", "news_id", "book_id"),
+    "time": ("timestamp", "time", "unix_review_time", "event_time", "datetime", "date", "ts",
+             "t_dat", "created_at", "review_time", "unix_time"),
+    "order": ("order", "position"),
+    "rating": ("rating", "overall", "stars", "score"),
+    "title": ("title", "name", "product_title", "product_name", "item_name", "prod_name"),
+}  # fmt: skip
+
+
+def find_column(
+    path: Path, header: Sequence[str], role: str, wanted: str | None, required: bool = True
+) -> str | None:
+    """The column of ``role``: ``wanted``, or the first usual name; None if not required.
+
+    Raises:
+        UserError: the column is absent, or stands twice in the header.
+    """
+    option = f"--{role}-column"
+    if wanted is not None:
+        if wanted not in header:
+            raise UserError(
+                f"{path} has no column {wanted!r} ({option}); its header is {_shown(header)}. "
+                "Name one of these."
+            )
+        return _once(path, header, wanted)
+    plain = {_plain(name): name for name in reversed(header)}
+    for name in USUAL[role]:
+        if _plain(name) in plain:
+            return _once(path, header, plain[_plain(name)])
+    if not required:
+        return None
+    raise UserError(
+        f"{path} has no column that looks like the {role}'s ({', '.join(USUAL[role])}); its "
+        f"header is {_shown(header)}. Name the column with {option}."
+    )
+
+
+def _once(path: Path, header: Sequence[str], name: str) -> str:
+    if list(header).count(name) > 1:
+        raise UserError(f"{path} has two columns {name!r}; expected one. Rename the other.")
+    return name
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", "").replace("-", "").replace(" ", "")
+
+
+def _shown(header: Sequence[str]) -> str:
+    text = ", ".join(header)
+    return text if len(text) <= 300 else text[:300] + " ..."

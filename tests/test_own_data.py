@@ -1,0 +1,343 @@
+"""A data set from one's own files: what is written, alignment, faults, and training on it."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, TINY
+
+from recbole_bbqrec.__main__ import main
+from recbole_bbqrec.data import own
+from recbole_bbqrec.data.own import OwnSource, prepare_own
+from recbole_bbqrec.data.own_events import EventOptions
+from recbole_bbqrec.data.own_features import FeatureFile
+from recbole_bbqrec.data.own_items import ItemOptions
+from recbole_bbqrec.data.text_store import TextStore
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.quick_start import run
+
+N_ITEMS, ALL = 30, EventOptions(user_core=1, item_core=1)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A shop's files; item k's features say k, and its row is nowhere near k."""
+    rng = np.random.default_rng(5)
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    tokens = [f"sku-{k}" for k in range(N_ITEMS)]
+    lines = ["customer,sku,time"]
+    for user in range(40):
+        # Item 29 is never bought.
+        for time, item in enumerate(rng.permutation(N_ITEMS - 1)[: rng.integers(5, 12)]):
+            lines.append(f"c{user},{tokens[item]},{1000 * user + time}")
+    head, body = lines[0], lines[1:]
+    rng.shuffle(body)
+    (folder / "events.csv").write_text("\n".join([head, *body]) + "\n")
+    order = rng.permutation(N_ITEMS)
+    (folder / "items.jsonl").write_text(
+        "".join(json.dumps({"sku": tokens[k], "title": f"thing <b>no</b> {k}"}) + "\n"
+                for k in order)
+    )  # fmt: skip
+    np.save(folder / "by_items_file.npy", numbered(order))
+    listed = rng.permutation(N_ITEMS)
+    np.save(folder / "listed.npy", numbered(listed))
+    (folder / "listed.txt").write_text("".join(tokens[k] + "\n" for k in listed))
+    return folder
+
+
+def numbered(order):
+    """Features from which an item can be read off: k + 1 and its square."""
+    k = np.asarray(order, dtype=np.float32) + 1
+    return np.stack([k, k * k], axis=1)
+
+
+def source(shop, *features, items="items.jsonl"):
+    files = tuple(FeatureFile.parse(text.replace("@", f"{shop}/")) for text in features)
+    return OwnSource(shop / "events.csv", shop / items if items else None, files)
+
+
+def aligned(folder, name, modality):
+    tokens = (folder / f"{name}.{modality}.items.txt").read_text().split()
+    return dict(zip(tokens, np.load(folder / f"{name}.{modality}.npy")[:, 0].tolist()))
+
+
+def test_files(shop, tmp_path):
+    report = prepare_own("Own", source(shop, "look=@listed.npy,@listed.txt"), tmp_path / "d")
+    folder = tmp_path / "d" / "Own"
+    used = {f"sku-{k}" for k in range(N_ITEMS - 1)}
+    lines = (folder / "Own.inter").read_text().splitlines()
+    assert lines[0] == "user_id:token\titem_id:token\ttimestamp:float"
+    assert len(lines) == report.interactions + 1
+    assert {line.split("\t")[1] for line in lines[1:]} == used
+    titles = dict(line.split("\t") for line in (folder / "Own.titles.tsv").read_text().splitlines())
+    assert titles.pop("item_id") == "title"
+    assert titles == {token: f"thing no {token[4:]}" for token in used}
+    described = yaml.safe_load((folder / "Own.features.yaml").read_text())
+    assert described["look"]["encoder"] == "listed.npy (given)"
+    assert described["text"]["encoder"].startswith("TF-IDF")
+    assert described["text"]["recipe"].startswith("title joined")
+    assert set(aligned(folder, "Own", "text")) == used
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["Own"]
+    printed = report.table()
+    assert "1  rows of look features whose item has no interaction left" in printed
+    assert "--modalities=[text,look]" in printed and "inter_num_interval" not in printed
+
+
+def test_sequences_follow_time(shop, tmp_path):
+    prepare_own("Own", source(shop), tmp_path)
+    rows = (line.split(",") for line in (shop / "events.csv").read_text().splitlines()[1:])
+    expected = {}
+    for user, item, _ in sorted(rows, key=lambda row: int(row[2])):
+        expected.setdefault(user, []).append(item)
+    found = {}
+    for line in (tmp_path / "Own" / "Own.inter").read_text().splitlines()[1:]:
+        user, item, position = line.split("\t")
+        assert int(position) == len(found.setdefault(user, []))
+        found[user].append(item)
+    assert found == expected
+
+
+def test_features_are_of_their_items(shop, tmp_path):
+    features = ("a=@by_items_file.npy", "b=@listed.npy,@listed.txt")
+    prepare_own("Own", source(shop, *features), tmp_path)
+    expected = {f"sku-{k}": k + 1.0 for k in range(N_ITEMS - 1)}
+    assert aligned(tmp_path / "Own", "Own", "a") == expected
+    assert aligned(tmp_path / "Own", "Own", "b") == expected
+
+
+def test_bad_item_rows_keep_their_places(shop, tmp_path):
+    lines = (shop / "items.jsonl").read_text().splitlines()
+    matrix = np.load(shop / "by_items_file.npy")
+    lost = json.loads(lines[3])["sku"]
+    # A row that is no JSON, one without an item, one that repeats the first, each with features.
+    lines[3:3] = ["{", json.dumps({"title": "x"}), "", lines[0]]
+    del lines[7]
+    (shop / "items.jsonl").write_text("\n".join(lines))
+    matrix = np.concatenate([matrix[:3], np.full((3, 2), 99.0), matrix[4:]])
+    np.save(shop / "by_items_file.npy", matrix.astype(np.float64))
+    report = prepare_own("Own", source(shop, "a=@by_items_file.npy"), tmp_path)
+    expected = {f"sku-{k}": k + 1.0 for k in range(N_ITEMS - 1)}
+    del expected[lost]
+    assert aligned(tmp_path / "Own", "Own", "a") == expected
+    assert np.load(tmp_path / "Own" / "Own.a.npy").dtype == np.float32
+    count = report.ledger.count
+    assert count("unreadable rows of the items file") == 1
+    assert count("rows of the items file without an item") == 1
+    assert count("later rows of the items file for the same item") == 1
+    assert count("items without a row in the items file") == 1
+    assert count("items without a features") == 1
+    with pytest.raises(UserError, match=r"1 unreadable rows of the items file \(first: line 4\)"):
+        prepare_own("No", source(shop), tmp_path, EventOptions(strict=True))
+    assert not (tmp_path / "No").exists()
+
+
+def test_rows_without_use_are_counted(shop, tmp_path):
+    matrix = np.load(shop / "listed.npy")
+    listed = (shop / "listed.txt").read_text().split()
+    bought = [row for row, token in enumerate(listed) if token != "sku-29"]
+    matrix[bought[4]] = [np.nan, 1]
+    matrix[bought[7]] = 0
+    np.save(shop / "listed.npy", matrix)
+    report = prepare_own("Own", source(shop, "a=@listed.npy,@listed.txt", items=None), tmp_path)
+    kept = aligned(tmp_path / "Own", "Own", "a")
+    assert set(listed) - set(kept) == {listed[bought[4]], listed[bought[7]], "sku-29"}
+    assert report.ledger.count("rows of a features with a NaN or an infinity") == 1
+    assert report.ledger.count("rows of a features that are all zero") == 1
+    assert report.ledger.count("items without a features") == 2
+    assert "text" not in report.modalities
+
+
+def test_formats_give_the_same(shop, tmp_path):
+    pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
+    import pandas as pd
+
+    def write(frame, stem):
+        frame.to_csv(shop / f"{stem}.csv", index=False)
+        frame.to_csv(shop / f"{stem}.tsv", index=False, sep="\t")
+        frame.to_csv(shop / f"{stem}.csv.gz", index=False)
+        frame.to_parquet(shop / f"{stem}.parquet", index=False)
+
+    events = pd.read_csv(shop / "events.csv")
+    events["customer"] = events["customer"].str[1:].astype(int)
+    events["time"] = pd.to_datetime(events["time"], unit="h", utc=True)
+    events.loc[7, "sku"] = None
+    events.loc[[9, 11], "time"] = pd.NaT
+    items = pd.read_json(shop / "items.jsonl", lines=True)
+    items.loc[2, "title"] = None
+    write(events, "e")
+    write(items, "i")
+    made = []
+    for suffix in (".csv", ".tsv", ".csv.gz", ".parquet"):
+        files = OwnSource(
+            shop / f"e{suffix}", shop / f"i{suffix}",
+            (FeatureFile("a", shop / "by_items_file.npy", None),),
+        )  # fmt: skip
+        report = prepare_own("Own", files, tmp_path / suffix, ALL)
+        assert report.ledger.count("rows without an item") == 1
+        assert report.ledger.count("rows whose time is not a number or ISO 8601 date") == 2
+        made.append({p.name: p.read_bytes() for p in (tmp_path / suffix / "Own").iterdir()})
+    assert made[0] == made[1] == made[2] == made[3]
+
+
+def test_parquet_tokens(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
+    from pyarrow import parquet
+
+    def table(users):
+        return pa.table({"user_id": users, "item_id": ["a", "b", None], "timestamp": [2, 1, 3]})
+
+    path, files = tmp_path / "e.parquet", OwnSource(tmp_path / "e.parquet")
+    parquet.write_table(table(pa.array([12.0, 12.0, None])), path)
+    prepare_own("Own", files, tmp_path, ALL)
+    lines = (tmp_path / "Own" / "Own.inter").read_text().splitlines()[1:]
+    assert lines == ["12\tb\t0", "12\ta\t1"]
+    parquet.write_table(table(pa.array([12.5, 12.0, None])), path)
+    with pytest.raises(UserError, match="column 'user_id' is double; expected text or whole"):
+        prepare_own("Own", files, tmp_path, ALL, force=True)
+
+
+def test_pyarrow_absent(shop, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (shop / "e.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"pip install recbole_bbqrec\[parquet\]"):
+        prepare_own("Own", OwnSource(shop / "e.parquet"), tmp_path)
+
+
+def test_text_columns(shop, tmp_path):
+    (shop / "items.csv").write_text('sku,Name,about\nsku-1,Lamp,"red, <i>warm</i>"\nsku-2,,\n')
+    options = ItemOptions(text=("Name", "about"))
+    report = prepare_own("Own", source(shop, items="items.csv"), tmp_path, items=options)
+    assert report.ledger.count("items without a text") == N_ITEMS - 2
+    assert (tmp_path / "Own" / "Own.text.items.txt").read_text() == "sku-1\n"
+    titles = (tmp_path / "Own" / "Own.titles.tsv").read_text().splitlines()
+    assert titles[1:3] == ["sku-1\tLamp", "sku-2\t"] and len(titles) == N_ITEMS
+    with pytest.raises(UserError, match="no column 'brand' .--text-columns."):
+        options = ItemOptions(text=("brand",))
+        prepare_own("No", source(shop, items="items.csv"), tmp_path, items=options)
+
+
+FAULTS = [
+    (("a=@none.npy,@listed.txt",), None, "none.npy is not a readable NumPy matrix"),
+    (("a=@listed.npy",), None, "which item is each row of"),
+    (("a=@short.npy,@listed.txt",), None, "has 3 rows, but .* lists 30 items"),
+    (("a=@short.npy",), "items.jsonl", "has 3 rows, but the items file lists 30 items"),
+    (("a=@listed.npy,@other.txt",), None, "no row is left for an item with .* 30 rows 0 are"),
+    (("a=@nan.npy,@listed.txt",), None, "no row is left .* 29 of these not finite"),
+    (("a=@ints.npy,@listed.txt",), None, "has dtype int64"),
+    (("a=@listed.npy,@none.txt",), None, "none.txt cannot be read"),
+    (("a=@listed.npy,@listed.txt",) * 2, None, "names a modality twice"),
+    ((), "other.csv", "none of its rows is of an item with interactions"),
+    ((), "empty.jsonl", "expected one JSON object a line"),
+    ((), "none.csv", "none.csv not found"),
+]
+
+
+@pytest.mark.parametrize(("features", "items", "message"), FAULTS)
+def test_faults_leave_the_old_set(shop, tmp_path, features, items, message):
+    np.save(shop / "short.npy", np.ones((3, 2), dtype=np.float32))
+    np.save(shop / "nan.npy", np.full((N_ITEMS, 2), np.nan))
+    np.save(shop / "ints.npy", np.ones((N_ITEMS, 2), dtype=int))
+    (shop / "other.txt").write_text("".join(f"{k}\n" for k in range(N_ITEMS)))
+    (shop / "other.csv").write_text("item,title\n5,x\n")
+    (shop / "empty.jsonl").write_text("\n[]\n")
+    prepare_own("Own", source(shop), tmp_path / "d")
+    before = contents(tmp_path / "d" / "Own")
+    with pytest.raises(UserError, match=message):
+        prepare_own("Own", source(shop, *features, items=items), tmp_path / "d", force=True)
+    assert contents(tmp_path / "d" / "Own") == before
+    assert len(list((tmp_path / "d").iterdir())) == 1
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "step", ["_write_events", "read_items", "write_features", "write_description"]
+)
+def test_full_disk_or_interrupt_leaves_the_old_set(shop, tmp_path, monkeypatch, step, failure):
+    files = source(shop, "a=@listed.npy,@listed.txt")
+    prepare_own("Own", files, tmp_path / "d")
+    before = contents(tmp_path / "d" / "Own")
+    work = getattr(own, step)
+
+    def fail_after_writing(*args):
+        work(*args)
+        raise failure
+
+    monkeypatch.setattr(own, step, fail_after_writing)
+    expected = UserError if isinstance(failure, OSError) else KeyboardInterrupt
+    with pytest.raises(expected):
+        prepare_own("Own", files, tmp_path / "d", ALL, force=True)
+    assert contents(tmp_path / "d" / "Own") == before
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["Own"]
+    monkeypatch.undo()
+    prepare_own("Own", files, tmp_path / "d", ALL, force=True)  # and the next attempt is clean
+    assert len(list((tmp_path / "d").iterdir())) == 1
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "=x.npy", "id=x.npy", "a.b=x.npy", "features=x.npy"])
+def test_bad_feature_arguments(text):
+    with pytest.raises(UserError, match="--features"):
+        FeatureFile.parse(text)
+
+
+def test_repeatable_with_any_chunk(shop, tmp_path):
+    for rows in (1, 7, 1000):
+        prepare_own("Own", source(shop), tmp_path / str(rows), EventOptions(chunk_rows=rows))
+    made = [contents(tmp_path / str(rows) / "Own") for rows in (1, 7, 1000)]
+    assert made[0] == made[1] == made[2]
+
+
+def test_example_of_the_readme(tmp_path):
+    mini = ROOT / "dataset" / "Mini"
+    image = FeatureFile("image", mini / "Mini.image.npy", mini / "Mini.image.items.txt")
+    files = OwnSource(mini / "Mini.inter", mini / "Mini.titles.tsv", (image,))
+    report = prepare_own("Copy", files, tmp_path)
+    for name in ("inter", "image.npy", "image.items.txt"):
+        made = (tmp_path / "Copy" / f"Copy.{name}").read_bytes()
+        assert made == (mini / f"Mini.{name}").read_bytes()
+    assert "14  items without image features" in report.table()
+
+
+def test_text_store(tmp_path):
+    texts = ["", "a", "ü\n" * 50, "", "end"]
+    with TextStore(tmp_path) as store:
+        for text in texts:
+            store.append(text)
+        assert list(store) == texts and len(store) == 5
+        assert [store[k] for k in (4, 2, -1, 0)] == ["end", texts[2], "end", ""]
+        assert store[1:3] == texts[1:3]
+        with pytest.raises(IndexError):
+            store[5]
+
+
+def test_command_line_to_a_trained_model(shop, rundir, capsys):
+    with gzip.open(shop / "events.csv.gz", "wt") as file:
+        file.write((shop / "events.csv").read_text())
+    arguments = ["prepare", "Own", "--interactions", str(shop / "events.csv.gz"), "--items",
+                 str(shop / "items.jsonl"), "--features", f"look={shop}/by_items_file.npy",
+                 "--user-core", "3", "--data-path", "data"]  # fmt: skip
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert '--user_inter_num_interval="[3,inf)"' in printed
+    assert main(arguments) == 2 and "--force" in capsys.readouterr().err
+    assert main(["prepare", "Own", "--source", "x", "--items", "y"]) == 2
+    assert "which is not given" in capsys.readouterr().err
+    assert main(["prepare", "Own"]) == 2 and "--interactions" in capsys.readouterr().err
+    overrides = {**TINY, "data_path": "data", "modalities": ["text", "look"],
+                 "user_inter_num_interval": "[3,inf)", "codebook_size": 8}  # fmt: skip
+    result = run("BBQRec", "Own", [], overrides)
+    assert set(result["features"]) == {"text", "look"}
+    assert result["features"]["look"]["encoder"] == "by_items_file.npy (given)"
+    assert 0 <= result["test_result"]["recall@10"] <= 1
+    assert Path(result["files"]["model"]).is_file()
