@@ -2,7 +2,7 @@
 
 ``run`` trains and tests a model (``run_recbole_bbqrec.py`` is the same); ``compare`` runs several
 with several seeds and tests who is better; ``tune`` searches a model's options; ``prepare`` makes
-a data set; ``models`` lists what can be run.
+a data set; ``inspect`` shows one; ``models`` lists what can be run.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from recbole_bbqrec import models_cli
-    from recbole_bbqrec.data import prepare_cli
+    from recbole_bbqrec.data import inspect_cli, prepare_cli
     from recbole_bbqrec.experiment import compare_cli, tune_cli
 
     parser = argparse.ArgumentParser(prog="python -m recbole_bbqrec", description=__doc__)
@@ -93,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     prepare = verbs.add_parser("prepare", help="make a data set from source files")
     prepare_cli.add_arguments(prepare)
     prepare.set_defaults(entry=prepare_cli.main)
+    inspect = verbs.add_parser("inspect", help="statistics and item neighbours of a data set")
+    inspect_cli.add_arguments(inspect)
+    inspect.set_defaults(entry=inspect_cli.main)
     models = verbs.add_parser("models", help="list the models with their signals and sources")
     models_cli.add_arguments(models)
     models.set_defaults(entry=models_cli.main)
