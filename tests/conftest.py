@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recbole_bbqrec.runtime import tune_allocator
+from recbole_bbqrec.trainer.epochs import read_epochs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +38,12 @@ TINY = {
     "show_progress": False,
     "state": "WARNING",
 }
+
+
+def measured(path: str) -> list[dict]:
+    """The lines of an ``epochs.jsonl`` without what no two runs share: time and memory."""
+    passing = ("seconds", "peak_memory_mib")
+    return [{k: v for k, v in line.items() if k not in passing} for line in read_epochs(Path(path))]
 
 
 @pytest.fixture
