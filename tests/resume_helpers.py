@@ -18,7 +18,7 @@ class Killed(Exception):
 def check_resumed_equals_uninterrupted(
     train: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Metrics, weights and epochs.jsonl of three epochs, whole or killed before the last, are the same.
+    """Three epochs leave the same metrics, weights and lines, whole or killed before the last.
 
     ``train(**options)`` runs three epochs in the working directory and returns their result.
     """
