@@ -132,6 +132,8 @@ addEventListener("load", () => {{
       width: frame.clientWidth, scroll: root.scrollWidth, height: root.scrollHeight,
       charts: [...page.querySelectorAll("svg.chart")].map(e => [box(e).width, box(e).height]),
       texts: [...page.querySelectorAll("svg.chart text")].map(e => box(e).height),
+      spilt: [...page.querySelectorAll(".tile, article, nav, .read")]
+        .filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent),
       columns: getComputedStyle(page.body).display,
       scripts: page.scripts.length, font: getComputedStyle(page.body).fontFamily,
     }};
@@ -171,7 +173,7 @@ def test_layout_in_a_browser(text, tmp_path):
     for page, width in ((wide, 1280), (narrow, 400)):
         assert page["width"] == width
         assert page["scroll"] <= width, "the page scrolls sideways"
-        assert page["scripts"] == 0
+        assert page["spilt"] == [] and page["scripts"] == 0
         assert len(page["charts"]) == n_charts > 20
         assert all(width / 5 < w <= width and h > 100 for w, h in page["charts"])
         assert min(page["texts"]) >= 8, "text of a chart is too small to read (pixels)"

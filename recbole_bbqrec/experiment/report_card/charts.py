@@ -52,6 +52,8 @@ _STYLE: dict[Any, Any] = {
 }
 SMALL, WIDE = (3.5, 2.3), (4.8, 2.6)  # inches
 
+_MOST_LABELS = 12  # below the bars of a chart; of more, every second or third is shown
+
 Points = Sequence[Sequence[float]]
 
 
@@ -114,7 +116,8 @@ def bar_chart(
                 place, list(values), width * 0.92, label=name, color=_colour(number),
                 yerr=half, error_kw={"ecolor": _INK, "elinewidth": 0.9, "capsize": 2},
             )  # fmt: skip
-        axes.set_xticks(range(len(labels)), labels)
+        step = -(-len(labels) // _MOST_LABELS)
+        axes.set_xticks(range(0, len(labels), step), labels[::step])
         axes.set_ylim(0, top)
         if len(series) > 1:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=4)
