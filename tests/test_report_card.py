@@ -71,6 +71,21 @@ def test_metrics_of_a_baseline_are_recboles(baseline):
     assert found["recomputed"] == pytest.approx(found["reported"], abs=1e-6)
 
 
+def test_models_that_score_pairs_only_are_ranked_alike(baseline, monkeypatch):
+    """RecBole's DIN and others have no full_sort_predict; here SASRec is made to lack it."""
+    config, model, _, _, _, test_data = load_data_and_model(baseline.files.model)
+    whole = rank_test_users(config, model, test_data)
+
+    def refuse(interaction):
+        raise NotImplementedError
+
+    monkeypatch.setattr(model, "full_sort_predict", refuse)
+    pairs = rank_test_users(config, model, test_data)
+    assert torch.equal(pairs.targets, whole.targets)
+    # Sums in another order may swap near ties.
+    assert (pairs.items == whole.items).double().mean() > 0.999
+
+
 def test_a_difference_to_the_run_is_seen(crowded):
     other = {**crowded.result["test_result"], "recall@10": 0.5}
     changed = FinishedRun(crowded.files, {**crowded.result, "test_result": other}, [])

@@ -161,9 +161,10 @@ class SafeCheckpoints(Trainer):
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         start = time.perf_counter()
         score, result = super()._valid_epoch(valid_data, show_progress)
-        line = self.epoch_lines[-1]
-        line["valid"] = {name: float(value) for name, value in result.items()}
-        line["seconds"]["valid"] = time.perf_counter() - start
+        if self.epoch_lines:  # none where a caller validates without having trained
+            line = self.epoch_lines[-1]
+            line["valid"] = {name: float(value) for name, value in result.items()}
+            line["seconds"]["valid"] = time.perf_counter() - start
         return score, result
 
     def _best(self) -> str:

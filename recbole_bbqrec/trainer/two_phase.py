@@ -126,8 +126,9 @@ class TwoPhaseTrainer(SafeCheckpoints):
         )
 
     def _write_lines(self, files: Any) -> None:
-        loops = self.progress.loops.values()
-        write_epochs([line for loop in loops for line in loop.history], files.epochs)
+        lines = [line for loop in self.progress.loops.values() for line in loop.history]
+        # A state that an older version left has epochs in another form.
+        write_epochs([line for line in lines if "phase" in line], files.epochs)
 
     # phase one ------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_bbqrec.errors import UserError
@@ -88,6 +89,6 @@ def _by_pairs(model: Any, interaction: Any, n_items: int) -> Tensor:
     for first in range(0, len(interaction), step):
         rows = interaction[first : first + step]
         pairs = rows.repeat_interleave(n_items)
-        pairs.update({model.ITEM_ID: items.repeat(len(rows))})
+        pairs.update(Interaction({model.ITEM_ID: items.repeat(len(rows))}))
         scores.append(model.predict(pairs))
     return torch.cat(scores)

@@ -12,8 +12,8 @@ _STAGES = ("prepare", "tokenize", "generate", "train", "test")
 def stages(run: FinishedRun) -> list[dict[str, Any]]:
     """One entry a stage: ``seconds``, and ``peak_memory_mib`` reached by its end, where known.
 
-    ``train`` is the whole of training: of a generative model both phases. The peaks are of the
-    process that finished the run, so that they never fall from one stage to the next.
+    ``train`` is the whole of training: of a generative model both phases. A process's peak never
+    falls from one stage to the next; a resumed run has the peaks of more than one process.
     """
     seconds = run.result["seconds"]
     peaks = dict(run.result.get("peak_memory_mib_by_stage", {}))
