@@ -20,7 +20,7 @@ from recbole_bbqrec.experiment.report_card.codes import Codes, code_use, collisi
 from recbole_bbqrec.experiment.report_card.collect import collect
 from recbole_bbqrec.experiment.report_card.curves import learning_curves
 from recbole_bbqrec.experiment.report_card.examples import example_users, read_titles
-from recbole_bbqrec.experiment.report_card.finished_run import FinishedRun
+from recbole_bbqrec.experiment.report_card.finished_run import NEEDED, FinishedRun
 from recbole_bbqrec.experiment.report_card.lenient import strict_and_lenient
 from recbole_bbqrec.experiment.report_card.ranking import Ranking, rank_test_users
 from recbole_bbqrec.experiment.report_card.similarity import similarity_profile
@@ -407,7 +407,13 @@ def test_command_refuses(crowded, rundir, capsys, arguments, words):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(None, "not finished"), ("{", "not JSON"), ("{}", "lacks model")]
+    ("content", "says"),
+    [
+        (None, "not finished"),
+        ("{", "not JSON"),
+        ("{}", "lacks model"),
+        (json.dumps(dict.fromkeys(NEEDED, {})), "no test metrics"),
+    ],
 )
 def test_unfinished_or_damaged_runs_are_refused(tmp_path, content, says):
     (tmp_path / "Run.pth").write_bytes(b"")

@@ -11,7 +11,8 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.trainer.epochs import Line, read_epochs
 from recbole_bbqrec.trainer.run_files import RunFiles
 
-_NEEDED = ("model", "dataset", "seed", "test_result", "split_hash", "seconds", "peak_memory_mib")
+#: Keys of result.json without which there is no report.
+NEEDED = ("model", "dataset", "seed", "test_result", "split_hash", "seconds", "peak_memory_mib")
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,15 @@ def _read_result(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}). Restore it, or run again.") from error
-    missing = [key for key in _NEEDED if not isinstance(result, dict) or key not in result]
+    missing = [key for key in NEEDED if not isinstance(result, dict) or key not in result]
     if missing:
         raise UserError(
             f"{path} lacks {', '.join(missing)}; expected the result.json that a run writes. "
             "Restore it, or run again."
+        )
+    if not result["test_result"]:
+        raise UserError(
+            f"{path} has no test metrics: the run was trained without a test, as `tune` does. Run "
+            "the chosen options with `run`, and report that."
         )
     return result
