@@ -1,8 +1,9 @@
 """Command line: ``python -m recbole_bbqrec <verb>``.
 
-``run`` trains and tests a model (``run_recbole_bbqrec.py`` is the same); ``compare`` runs several
-with several seeds and tests who is better; ``tune`` searches a model's options; ``prepare`` makes
-a data set; ``inspect`` shows one; ``models`` lists what can be run.
+``run`` trains and tests a model (``run_recbole_bbqrec.py`` is the same); ``report`` writes the
+report card of a finished run; ``compare`` runs several models with several seeds and tests who is
+better; ``tune`` searches a model's options; ``prepare`` makes a data set; ``inspect`` shows one;
+``models`` lists what can be run.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     from recbole_bbqrec import models_cli
     from recbole_bbqrec.data import inspect_cli, prepare_cli
     from recbole_bbqrec.experiment import compare_cli, tune_cli
+    from recbole_bbqrec.experiment.report_card import cli as report_cli
 
     parser = argparse.ArgumentParser(prog="python -m recbole_bbqrec", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
@@ -99,6 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     models = verbs.add_parser("models", help="list the models with their signals and sources")
     models_cli.add_arguments(models)
     models.set_defaults(entry=models_cli.main)
+    report = verbs.add_parser(
+        "report", help="write the report card of a run", description=report_cli.DESCRIPTION
+    )
+    report_cli.add_arguments(report)
+    report.set_defaults(entry=report_cli.main)
     return parser
 
 

@@ -99,6 +99,7 @@ def run(
         elif not files.config.is_file():
             _write(files.config, config.to_text())
     ready = time.perf_counter()
+    peaks = {"prepare": peak_memory_mib(config["device"])}  # so far, at the end of each stage
 
     score, valid_result = trainer.fit(
         prepared.train_data,
@@ -107,8 +108,10 @@ def run(
         show_progress=config["show_progress"],
     )
     trained = time.perf_counter()
+    peaks["train"] = peak_memory_mib(config["device"])
     test_result = _test(trainer, prepared, files) if test else {}
     tested = time.perf_counter()
+    peaks["test"] = peak_memory_mib(config["device"])
 
     seconds = {"prepare": ready - start, "train": trained - ready, "test": tested - trained}
     seconds.update(getattr(trainer, "phase_seconds", {}))
@@ -128,7 +131,8 @@ def run(
         "features": _feature_sources(prepared.dataset),
         "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "peak_memory_mib": {k: round(v, 1) for k, v in peak_memory_mib(config["device"]).items()},
+        "peak_memory_mib": _rounded(peaks["test"]),
+        "peak_memory_mib_by_stage": {stage: _rounded(peak) for stage, peak in peaks.items()},
     }
     if files is not None:
         _write(files.result, json.dumps(result, indent=2) + "\n")
@@ -289,6 +293,10 @@ def _feature_sources(dataset: Any) -> dict[str, Any]:
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if isinstance(value, (str, int, float))}
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 1) for name, value in values.items()}
 
 
 def _floats(values: Mapping[str, Any] | None) -> dict[str, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recbole_bbqrec.runtime import tune_allocator
+from recbole_bbqrec.trainer.epochs import read_epochs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +40,12 @@ TINY = {
 }
 
 
+def measured(path: str) -> list[dict]:
+    """The lines of an ``epochs.jsonl`` without what no two runs share: time and memory."""
+    passing = ("seconds", "peak_memory_mib")
+    return [{k: v for k, v in line.items() if k not in passing} for line in read_epochs(Path(path))]
+
+
 @pytest.fixture
 def tiny() -> dict:
     return dict(TINY)
@@ -54,3 +61,33 @@ def rundir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         if isinstance(handler, logging.FileHandler):
             root.removeHandler(handler)
             handler.close()
+
+
+#: So few codes that items collide, even after re-assignment.
+CROWDED = {**TINY, "codebook_size": 4, "codebook_levels": 2, "generation_loss": "item"}
+EXACT_USERS = 40
+
+
+def finished_run(directory: Path, model: str, options: dict):
+    """Run a model on Mini in ``directory``; what a report card starts from."""
+    from recbole_bbqrec.experiment.report_card.finished_run import FinishedRun
+    from recbole_bbqrec.quick_start import run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        result = run(model, "Mini", overrides=options)
+    return FinishedRun.at(directory / result["files"]["model"])
+
+
+@pytest.fixture(scope="session")
+def crowded(tmp_path_factory):
+    """A finished run whose items collide."""
+    return finished_run(tmp_path_factory.mktemp("crowded"), "BBQRec", CROWDED)
+
+
+@pytest.fixture(scope="session")
+def card(crowded) -> dict:
+    """Its report card."""
+    from recbole_bbqrec.experiment.report_card.collect import collect
+
+    return collect(crowded, sample=EXACT_USERS)

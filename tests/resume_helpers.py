@@ -6,6 +6,7 @@ from typing import Any, Callable
 
 import pytest
 import torch
+from conftest import measured
 
 from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
 
@@ -17,7 +18,7 @@ class Killed(Exception):
 def check_resumed_equals_uninterrupted(
     train: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Metrics and weights of three epochs, whole or killed before the last, are the same.
+    """Three epochs leave the same metrics, weights and lines, whole or killed before the last.
 
     ``train(**options)`` runs three epochs in the working directory and returns their result.
     """
@@ -43,3 +44,8 @@ def check_resumed_equals_uninterrupted(
     )
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
+    lines = measured(resumed["files"]["epochs"])
+    assert lines == measured(whole["files"]["epochs"])
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    validated = [line["valid"]["ndcg@10"] for line in lines if "valid" in line]
+    assert max(validated) == resumed["best_valid_score"]

@@ -44,6 +44,9 @@ def test_wheel_has_every_module_and_yaml(installed):
     assert modules <= found
     root = installed / "recbole_bbqrec" / "properties"
     assert {str(p.relative_to(root)) for p in root.rglob("*.yaml")} == yaml_files()
+    page = Path("recbole_bbqrec") / "experiment" / "report_card" / "page"
+    parts = {path.name for path in (ROOT / page).iterdir()}
+    assert {path.name for path in (installed / page).iterdir()} == parts >= {"report.css"}
 
 
 def test_installed_package_finds_its_yaml(installed, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from recbole.config import Config
@@ -10,6 +12,7 @@ from recbole.utils import get_model, get_trainer, init_seed
 from resume_helpers import check_resumed_equals_uninterrupted
 
 from recbole_bbqrec.quick_start import load_data_and_model, run
+from recbole_bbqrec.trainer.epochs import read_epochs
 from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
 
 SMALL = {
@@ -71,6 +74,26 @@ def test_resumed_equals_uninterrupted(name, rundir, tiny, monkeypatch):
     check_resumed_equals_uninterrupted(
         lambda **resume: run(name, "Mini", overrides={**overrides, **resume}), monkeypatch
     )
+
+
+def test_epoch_losses_are_means_over_the_steps(rundir, tiny, monkeypatch):
+    """RecBole returns the sum over the batches; the file holds means, comparable across models."""
+    from recbole.trainer import Trainer
+
+    sums, original = [], Trainer._train_epoch
+
+    def spy(self, train_data, *args):
+        loss = original(self, train_data, *args)
+        sums.append(loss / len(train_data))
+        return loss
+
+    monkeypatch.setattr(Trainer, "_train_epoch", spy)
+    overrides = {**COMMON, **SMALL["SASRec"], "data_path": tiny["data_path"]}
+    result = run("SASRec", "Mini", overrides=overrides)
+    lines = read_epochs(Path(result["files"]["epochs"]))
+    assert [line["terms"]["loss"] for line in lines] == pytest.approx(sums)
+    assert all(line["learning_rate"] == 0.001 for line in lines)
+    assert all(line["seconds"]["train"] > 0 and line["peak_memory_mib"] for line in lines)
 
 
 def test_masked_history_never_ranks_a_history_item(rundir, tiny):

@@ -38,6 +38,9 @@ def assert_same(one: SemanticIds, two: SemanticIds) -> None:
     assert (one.codebooks is None) == (two.codebooks is None)
     if one.codebooks is not None and two.codebooks is not None:
         assert torch.equal(one.codebooks, two.codebooks)
+    assert (one.codes_before is None) == (two.codes_before is None)
+    if one.codes_before is not None and two.codes_before is not None:
+        assert torch.equal(one.codes_before, two.codes_before)
 
 
 @pytest.mark.parametrize("with_codebooks", [True, False])
@@ -52,6 +55,31 @@ def test_round_trip(tmp_path: Path, with_codebooks: bool) -> None:
     assert (loaded.levels, loaded.codebook_size) == (3, 8)
     assert type(loaded.metadata["collisions_before"]) is int
     assert [entry.name for entry in path.parent.iterdir()] == ["ids.safetensors"]
+
+
+def test_codes_before_make_the_round_trip_and_may_be_absent(tmp_path: Path) -> None:
+    fewer_levels = make(
+        codes_before=make().codes[:, :2].clone()
+    )  # a disambiguation level came after
+    fewer_levels.save(tmp_path / "with")
+    assert_same(SemanticIds.load(tmp_path / "with"), fewer_levels)
+    make().save(tmp_path / "without")  # as versions before wrote it
+    assert SemanticIds.load(tmp_path / "without").codes_before is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        torch.zeros(3, 3, 2, dtype=torch.int64),
+        torch.zeros(4, 4, 2, dtype=torch.int64),
+        torch.zeros(4, 3, 1, dtype=torch.int64),
+        torch.zeros(4, 3, 2),
+        torch.full((4, 3, 2), 8),
+    ],
+)
+def test_codes_before_must_fit(wrong: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="codes"):
+        make(codes_before=wrong)
 
 
 def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import measured
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import load_data_and_model, run
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer import two_phase
+from recbole_bbqrec.trainer.epochs import read_epochs, write_epochs
 from recbole_bbqrec.trainer.two_phase import TwoPhaseTrainer
 
 METRICS = {"recall@5", "recall@10", "ndcg@5", "ndcg@10"}
@@ -49,8 +51,38 @@ def test_result_names_everything(whole):
     assert set(whole["features"]) == {"text", "image"}
     for name in ("model", "semantic_ids", "tokenizer_network", "config", "result", "resume"):
         assert Path(whole["files"][name]).is_file(), name
+    peaks = [whole["peak_memory_mib_by_stage"][s]["process"] for s in ("prepare", "train", "test")]
+    assert 0 < peaks[0] <= peaks[1] <= peaks[2] == whole["peak_memory_mib"]["process"]
     stored = json.loads(Path(whole["files"]["result"]).read_text())
     assert stored["test_result"] == whole["test_result"]
+
+
+def test_epochs_file_holds_every_epoch_once(whole):
+    lines = measured(whole["files"]["epochs"])
+    assert [(line["phase"], line["epoch"]) for line in lines] == [
+        ("tokenize", 0), ("tokenize", 1), ("tokenize", 2), ("generate", 0), ("generate", 1),
+    ]  # fmt: skip
+    assert {"total", "contrastive", "mim/text", "codebook/id"} <= lines[1]["terms"].keys()
+    assert {"utilisation/level1/id", "perplexity/level3/image"} <= lines[1]["terms"].keys()
+    assert set(lines[3]["terms"]) == {"loss", "level_1", "level_2", "level_3"}
+    assert set(lines[3]["valid"]) == METRICS
+    best = max(line["valid"]["ndcg@10"] for line in lines[3:])
+    assert best == whole["best_valid_score"]
+    assert lines[0]["learning_rate"] > lines[2]["learning_rate"] > 0  # cosine
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"epoch": 1}'])
+def test_damaged_epochs_file_is_refused(tmp_path, text):
+    path = tmp_path / "epochs.jsonl"
+    path.write_text(json.dumps({"phase": "train", "epoch": 0}) + "\n" + text + "\n")
+    with pytest.raises(UserError, match="epochs.jsonl, line 2"):
+        read_epochs(path)
+
+
+def test_epochs_file_is_plain_json_also_for_infinite_values(tmp_path):
+    path = tmp_path / "epochs.jsonl"
+    write_epochs([{"phase": "train", "epoch": 0, "terms": {"loss": float("inf")}}], path)
+    assert read_epochs(path)[0]["terms"] == {"loss": None}
 
 
 def test_same_seed_same_bits(whole, rundir, tiny):
@@ -74,6 +106,9 @@ def test_semantic_ids_are_one_to_one(whole):
     ids = SemanticIds.load(whole["files"]["semantic_ids"])
     assert len(torch.unique(ids.codes.flatten(1), dim=0)) == len(ids.codes) == 405
     assert ids.metadata["collisions_after"] == 0
+    assert ids.codes_before is not None
+    assert ids.metadata["collisions_before"] == 0
+    assert torch.equal(ids.codes, ids.codes_before)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +170,7 @@ def test_resumed_equals_uninterrupted(whole, rundir, tiny, monkeypatch, stop_aft
     assert resumed["best_valid_result"] == whole["best_valid_result"]
     assert same_weights(resumed["files"]["model"], whole["files"]["model"])
     assert same_weights(resumed["files"]["tokenizer_network"], whole["files"]["tokenizer_network"])
+    assert measured(resumed["files"]["epochs"]) == measured(whole["files"]["epochs"])
 
 
 def test_resume_needs_the_same_options(whole, rundir, tiny):

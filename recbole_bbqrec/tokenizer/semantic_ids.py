@@ -28,7 +28,9 @@ class SemanticIds:
     """Codes and vectors of n items, in the order of ``item_tokens`` (raw tokens, no [PAD]).
 
     codes int64 [n, L, M]; vectors float32 [n, V]; codebooks float32 [S, L, N, D] (S = 1 when
-    shared by the signals) or None; signals: names of the M signals. ``metadata`` holds whatever
+    shared by the signals) or None; signals: names of the M signals. codes_before int64
+    [n, L', M], L' <= L, are the quantizer's codes before items that shared a semantic ID were
+    told apart; None in files of versions that did not keep them. ``metadata`` holds whatever
     describes the run; the keys "dataset" and "split_hash" are compared by :meth:`align`, and
     "codebook_size" is needed where there are no codebooks. Raises ValueError on parts that do
     not fit together.
@@ -40,6 +42,7 @@ class SemanticIds:
     codebooks: Tensor | None
     signals: tuple[str, ...]
     metadata: Metadata = field(default_factory=dict)
+    codes_before: Tensor | None = None
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -68,6 +71,8 @@ class SemanticIds:
         }
         if self.codebooks is not None:
             tensors["codebooks"] = self.codebooks.cpu().contiguous()
+        if self.codes_before is not None:
+            tensors["codes_before"] = self.codes_before.cpu().contiguous()
         header = {"format": FORMAT, "signals": self.signals, "metadata": dict(self.metadata)}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
@@ -84,7 +89,7 @@ class SemanticIds:
             return cls(
                 item_tokens=tuple(text.split("\n")), codes=codes, vectors=vectors,
                 codebooks=tensors.get("codebooks"), signals=tuple(header["signals"]),
-                metadata=header["metadata"],
+                metadata=header["metadata"], codes_before=tensors.get("codes_before"),
             )  # fmt: skip
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise UserError(
@@ -166,6 +171,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, An
 def _problem(ids: SemanticIds) -> str | None:
     """What does not fit, or None."""
     tokens, codes, vectors, books = ids.item_tokens, ids.codes, ids.vectors, ids.codebooks
+    before = ids.codes_before
     if codes.dim() != 3 or codes.dtype != torch.int64 or codes.shape[2] != len(ids.signals):
         return f"codes must be int64 [n, L, {len(ids.signals)}], not {_describe(codes)}"
     if vectors.dim() != 2 or vectors.dtype != torch.float32 or not vectors.isfinite().all():
@@ -180,8 +186,18 @@ def _problem(ids: SemanticIds) -> str | None:
         books.dim() != 4 or books.shape[1] != codes.shape[1] or books.dtype != torch.float32
     ):
         return f"codebooks must be float32 [S, {codes.shape[1]}, N, D], not {_describe(books)}"
-    if len(codes) and not 0 <= int(codes.min()) <= int(codes.max()) < ids.codebook_size:
-        return f"codes must lie in [0, {ids.codebook_size})"
+    if before is not None and (
+        before.dtype != torch.int64
+        or before.dim() != 3
+        or before.shape[::2] != codes.shape[::2]
+        or not 1 <= before.shape[1] <= codes.shape[1]
+    ):
+        return f"codes_before must be int64 and fit codes, not {_describe(before)}"
+    for part in (codes, before):
+        if part is not None and len(part) and not 0 <= int(part.min()) <= int(part.max()) < (
+            ids.codebook_size
+        ):
+            return f"codes must lie in [0, {ids.codebook_size})"
     return None
 
 

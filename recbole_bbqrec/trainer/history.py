@@ -94,3 +94,5 @@ class HistoryEpochs(Trainer):
 
 class HistoryTrainer(SafeCheckpoints, HistoryEpochs):
     """:class:`HistoryEpochs` with safe checkpoints and exact resumption."""
+
+    loss_is_mean = True

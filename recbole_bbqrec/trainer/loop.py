@@ -40,7 +40,7 @@ class LoopState:
     bad_evaluations: int = 0
     seconds: float = 0.0
     finished: bool = False
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)  # as in trainer/epochs.py
 
     def to_plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,6 +57,7 @@ class Phase(ABC):
     epochs: int
     eval_step: int
     stopping_step: int
+    optimizer: Any = None
 
     @abstractmethod
     def train_epoch(self, epoch: int) -> Steps:
@@ -85,6 +86,7 @@ class Phase(ABC):
 
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None: ...
+
 
 def run_phase(
     phase: Phase,
@@ -117,16 +119,16 @@ def run_phase(
 
 def _one_epoch(phase: Phase, state: LoopState, bar: tqdm[Any]) -> None:
     epoch, start = state.epoch, time.perf_counter()
-    record = {"epoch": float(epoch), **_train(phase, epoch, state, bar)}
-    record["train_seconds"] = time.perf_counter() - start
+    record: dict[str, Any] = {"phase": phase.name, "epoch": epoch}
+    record["terms"] = _train(phase, epoch, state, bar)
+    record["seconds"] = {"train": time.perf_counter() - start}
     due = phase.eval_step > 0 and (epoch + 1) % phase.eval_step == 0
     evaluates = due or (phase.eval_step > 0 and epoch + 1 == phase.epochs)
     if evaluates:
         validation = phase.validate(epoch)
-        record.update(validation.metrics)
-        record["valid_seconds"] = time.perf_counter() - start - record["train_seconds"]
-        if validation.score is not None:
-            record["score"] = validation.score
+        record["valid"] = dict(validation.metrics)
+        record["score"] = validation.score
+        record["seconds"]["valid"] = time.perf_counter() - start - record["seconds"]["train"]
         _judge(phase, state, epoch, validation)
     elif phase.eval_step <= 0:
         _judge(phase, state, epoch, Validation(None, {}))

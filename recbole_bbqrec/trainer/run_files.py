@@ -49,6 +49,11 @@ class RunFiles:
         return self.directory / "semantic_ids.safetensors"
 
     @property
+    def epochs(self) -> Path:
+        """One JSON object per epoch and phase; see :mod:`~recbole_bbqrec.trainer.epochs`."""
+        return self.directory / "epochs.jsonl"
+
+    @property
     def config(self) -> Path:
         return self.directory / "config.yaml"
 
@@ -64,7 +69,8 @@ class RunFiles:
     def written(self) -> dict[str, str]:
         """Name -> path of every file of the run that exists."""
         names = (
-            "model", "tokenizer_network", "semantic_ids", "config", "per_user", "result", "resume",
+            "model", "tokenizer_network", "semantic_ids", "config", "epochs", "per_user", "result",
+            "resume",
         )  # fmt: skip
         paths = {name: getattr(self, name) for name in names}
         return {name: str(path) for name, path in paths.items() if path.is_file()}

@@ -6,6 +6,7 @@ own run gives it, bit for bit on CPU.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from recbole.trainer import Trainer
 from tqdm import tqdm
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.runtime import peak_memory_mib
 from recbole_bbqrec.trainer.checkpoint import (
     load_checkpoint,
     random_state,
     save_checkpoint,
     set_random_state,
 )
+from recbole_bbqrec.trainer.epochs import Line, write_epochs
 from recbole_bbqrec.trainer.progress import progress_bar
 from recbole_bbqrec.trainer.run_files import RunFiles
 
@@ -31,6 +34,11 @@ class SafeCheckpoints(Trainer):
     split_hash: str = ""
     _bar: tqdm[Any] | None = None
     _pending: dict[str, Any] | None = None  # what to restore when the first epoch starts
+    loss_is_mean = False  # whether _train_epoch returns a mean over the steps; RecBole's: a sum
+
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__(config, model)
+        self.epoch_lines: list[Line] = []
 
     def use_files(self, files: RunFiles, split_hash: str) -> None:
         """Write to the paths of ``files`` from now on."""
@@ -79,6 +87,7 @@ class SafeCheckpoints(Trainer):
         self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
         self.best_valid_result = state["best_valid_result"]
+        self.epoch_lines = state.get("epochs", [])
         self._pending = state
         self.logger.info(f"Resuming {resume_file} at epoch {self.start_epoch}")
 
@@ -95,8 +104,14 @@ class SafeCheckpoints(Trainer):
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(),
             "shuffle": train_data.generator.get_state(),
+            "epochs": self.epoch_lines,
         }
         save_checkpoint(state, self.files.resume)
+        self._write_epochs()
+
+    def _write_epochs(self) -> None:
+        if self.files is not None:
+            write_epochs(self.epoch_lines, self.files.epochs)
 
     # RecBole's hooks ------------------------------------------------------------------------
 
@@ -112,7 +127,9 @@ class SafeCheckpoints(Trainer):
         with progress_bar(
             "train", total=self.epochs, done=self.start_epoch, unit="epoch", show=show_progress
         ) as self._bar:
-            return super().fit(train_data, valid_data, verbose, saved, False, callback_fn)
+            fitted = super().fit(train_data, valid_data, verbose, saved, False, callback_fn)
+        self._write_epochs()
+        return fitted
 
     def _train_epoch(
         self,
@@ -127,12 +144,28 @@ class SafeCheckpoints(Trainer):
             self._pending = None
         else:
             self._save_resume(epoch_idx, train_data)
+        start = time.perf_counter()
         loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        steps = 1 if self.loss_is_mean else max(1, len(train_data))
+        line = {"phase": "train", "epoch": epoch_idx, "terms": _terms(loss, steps)}
+        line["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        line["seconds"] = {"train": time.perf_counter() - start}
+        line["peak_memory_mib"] = peak_memory_mib(self.device)
+        self.epoch_lines.append(line)
         if self._bar is not None:
             total = sum(loss) if isinstance(loss, tuple) else loss
             self._bar.update()
             self._bar.set_postfix_str(f"loss {total:.4f} best {self._best()}")
         return loss
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
+        start = time.perf_counter()
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        if self.epoch_lines:  # none where a caller validates without having trained
+            line = self.epoch_lines[-1]
+            line["valid"] = {name: float(value) for name, value in result.items()}
+            line["seconds"]["valid"] = time.perf_counter() - start
+        return score, result
 
     def _best(self) -> str:
         known = np.isfinite(self.best_valid_score)
@@ -158,6 +191,14 @@ class SafeCheckpoints(Trainer):
             history = interaction[self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]]
             scores.scatter_(1, history.to(scores.device), -np.inf)
         return interaction, scores, positive_u, positive_i
+
+
+def _terms(loss: Any, steps: int) -> dict[str, float]:
+    """RecBole's epoch loss, a number or one for each part, as means over the steps."""
+    if not isinstance(loss, tuple):
+        return {"loss": float(loss) / steps}
+    parts = {f"loss_{number}": float(part) / steps for number, part in enumerate(loss, start=1)}
+    return {"loss": sum(parts.values()), **parts}
 
 
 def with_safe_checkpoints(trainer: type[Trainer]) -> type[SafeCheckpoints]:

@@ -12,6 +12,7 @@ from recbole.utils import init_seed
 
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.runtime import peak_memory_mib
 from recbole_bbqrec.tokenizer.collisions import count_collisions
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer.checkpoint import (
@@ -21,6 +22,7 @@ from recbole_bbqrec.trainer.checkpoint import (
     set_random_state,
 )
 from recbole_bbqrec.trainer.collector import RankedCollector
+from recbole_bbqrec.trainer.epochs import write_epochs
 from recbole_bbqrec.trainer.generate_phase import GeneratePhase
 from recbole_bbqrec.trainer.loop import LoopState, Phase, run_phase
 from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
@@ -105,17 +107,28 @@ class TwoPhaseTrainer(SafeCheckpoints):
         def checkpoint() -> None:
             if files is not None:
                 save_checkpoint(self._resume_state(phase), files.resume)
+                self._write_lines(files)
 
         def on_epoch(epoch: int, score: float | None) -> None:
-            self._log_epoch(phase.name, state.history[-1])
+            record = state.history[-1]
+            record["learning_rate"] = phase.optimizer.param_groups[0]["lr"]
+            record["peak_memory_mib"] = peak_memory_mib(self.device)
+            self._log_epoch(record)
             if callback_fn is not None and score is not None:
                 callback_fn(epoch, score)
 
         run_phase(phase, state, checkpoint, show_progress=show_progress, on_epoch=on_epoch)
+        if files is not None:  # also after a kill between the two files of the last checkpoint
+            self._write_lines(files)
         self.logger.info(
             f"{phase.name}: {state.epoch} epochs, {state.seconds:.1f} s, "
             f"best epoch {state.best_epoch} {_listed(state.best_metrics)}"
         )
+
+    def _write_lines(self, files: Any) -> None:
+        lines = [line for loop in self.progress.loops.values() for line in loop.history]
+        # A state that an older version left has epochs in another form.
+        write_epochs([line for line in lines if "phase" in line], files.epochs)
 
     # phase one ------------------------------------------------------------------------------
 
@@ -186,7 +199,8 @@ class TwoPhaseTrainer(SafeCheckpoints):
         """Tokenize all items and make the codes one-to-one; log both collision counts."""
         config = self.config
         result = network.tokenize()
-        before, groups = count_collisions(result.codes)
+        quantized = result.codes
+        before, groups = count_collisions(quantized)
         result = self.model.make_unique(config, result)
         codes = result.codes
         after, _ = count_collisions(codes)
@@ -217,6 +231,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
             codebooks=result.codebooks.cpu(),
             signals=tuple(network.signals),
             metadata=metadata,
+            codes_before=quantized[1:].cpu(),
         )
 
     # phase two ------------------------------------------------------------------------------
@@ -290,9 +305,12 @@ class TwoPhaseTrainer(SafeCheckpoints):
 
     # logging --------------------------------------------------------------------------------
 
-    def _log_epoch(self, phase: str, record: dict[str, float]) -> None:
-        epoch = int(record["epoch"])
-        values = {name: value for name, value in record.items() if name != "epoch"}
+    def _log_epoch(self, record: dict[str, Any]) -> None:
+        phase, epoch = record["phase"], record["epoch"]
+        values = {**record["terms"], **record.get("valid", {})}
+        values.update({f"{name}_seconds": value for name, value in record["seconds"].items()})
+        if record.get("score") is not None:
+            values["score"] = record["score"]
         self.logger.info(f"{phase} epoch {epoch}: {_listed(values)}")
         for name, value in values.items():
             self.tensorboard.add_scalar(f"{phase}/{name}", value, epoch)
@@ -300,5 +318,3 @@ class TwoPhaseTrainer(SafeCheckpoints):
 
 def _listed(values: dict[str, float]) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in values.items())
-
-

@@ -1,0 +1,69 @@
+"""Beam search against the exact scores of all items, on a sample of the test users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.experiment.report_card import metrics
+from recbole_bbqrec.experiment.report_card.ranking import Ranking
+from recbole_bbqrec.generator.beam import beam_search
+from recbole_bbqrec.generator.exact import exact_scores
+
+_USERS = 8  # scored exactly at once
+
+
+@torch.no_grad()
+def beam_against_exact(
+    model: Any, sample: Ranking, names: Iterable[str], topk: Iterable[int]
+) -> dict[str, Any]:
+    """The lists as evaluated, those of the same beam in float32, and the exact ones.
+
+    The exact lists are computed in float32, so that what separates the second from them is
+    pruning alone, and the first from the second rounding alone. ``sample`` holds at least a user.
+    """
+    names, topk = list(names), list(topk)
+    k = sample.items.shape[1]
+    exact = torch.zeros_like(sample.items)
+    beam = torch.zeros_like(sample.items)
+    order = torch.argsort(sample.lengths, stable=True)
+    for rows in order.split(_USERS):
+        history = sample.histories[rows][:, : int(sample.lengths[rows].max())]
+        history = history.to(model.codes.device)
+        memory = model.generator.encode(model.catalogue, history)
+        scores = exact_scores(model.generator, model.catalogue, memory)  # [b, n_items]
+        found, found_scores = beam_search(model.generator, model.catalogue, memory, model.num_beams)
+        if model.mask_history:
+            scores = scores.scatter(1, history, -torch.inf)
+            seen = (found.unsqueeze(2) == history.unsqueeze(1)).any(2)
+            kept = found_scores.masked_fill(seen, -torch.inf)
+            found = found.gather(1, kept.argsort(dim=1, descending=True, stable=True))
+        # Stable: ties go to the lower item id, as in the beam.
+        exact[rows] = scores.sort(dim=1, descending=True, stable=True).indices[:, :k].cpu()
+        beam[rows] = found[:, :k].cpu()
+    lists = {"as evaluated": sample.items, "float32": beam, "exact": exact}
+    values = {
+        name: metrics.means(metrics.per_user(metrics.ranks(items, sample.targets), names, topk))
+        for name, items in lists.items()
+    }
+    return {
+        "users": len(sample.targets),
+        "k": k,
+        "num_beams": model.num_beams,
+        "precision": str(model.dtype).removeprefix("torch."),
+        "overlap": {n: overlap(lists[n], exact) for n in ("as evaluated", "float32")},
+        "same_list": {
+            n: float((lists[n] == exact).all(1).double().mean())
+            for n in ("as evaluated", "float32")
+        },
+        "metrics": values,
+    }
+
+
+def overlap(first: Tensor, second: Tensor) -> float:
+    """Mean share of the K items of each row that both lists hold: two int64 [n, K]."""
+    common = (first.unsqueeze(2) == second.unsqueeze(1)).any(2)  # [n, K]
+    return float(common.double().mean())

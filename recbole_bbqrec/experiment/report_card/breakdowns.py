@@ -1,0 +1,104 @@
+"""Test metrics by history length and by item popularity; items without training events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from recbole_bbqrec.data.histories import Histories
+from recbole_bbqrec.experiment.report_card.metrics import summary
+from recbole_bbqrec.experiment.report_card.ranking import Ranking
+
+_LENGTHS = (4, 6, 9, 14, 19, 29, 49, 99)  # upper ends of the buckets of history length
+_QUANTILES = (0.25, 0.5, 0.75)  # of the training counts of the items that have any
+
+
+def training_counts(train_data: Any, n_items: int) -> np.ndarray:
+    """How often each item occurs in the training histories, as history or target: [n_items]."""
+    histories = Histories.from_training_data(train_data._dataset)
+    return np.bincount(histories.items.numpy(), minlength=n_items)
+
+
+def by_history_length(
+    ranking: Ranking, values: Mapping[str, np.ndarray], longest: int
+) -> list[dict[str, Any]]:
+    """One entry a bucket that has users, shortest histories first.
+
+    ``longest`` is MAX_ITEM_LIST_LENGTH: the last bucket holds the histories cut to it.
+    """
+    lengths = ranking.lengths.numpy()
+    ends = [end for end in _LENGTHS if end < longest - 1] + [longest - 1, longest]
+    entries, low = [], 1
+    for high in ends:
+        rows = (lengths >= low) & (lengths <= high)
+        if rows.any():
+            entries.append({"from": low, "to": high, **summary(values, rows)})
+        low = high + 1
+    return entries
+
+
+def popularity_buckets(counts: np.ndarray) -> list[tuple[int, int]]:
+    """Ranges (from, to) of training counts: quarters of the trained items, and 0 if it occurs.
+
+    ``counts`` int64 [n_items], [PAD] first. Items with the same count fall into the same bucket,
+    so that with many ties there are fewer buckets than four.
+    """
+    known = counts[1:]
+    warm = known[known > 0]
+    buckets = [(0, 0)] if (known == 0).any() else []
+    if len(warm):
+        ends = np.quantile(warm, _QUANTILES, method="lower").tolist()
+        low = 1
+        for high in sorted({*ends, int(warm.max())}):
+            buckets.append((low, int(high)))
+            low = int(high) + 1
+    return buckets
+
+
+def by_popularity(
+    ranking: Ranking, values: Mapping[str, np.ndarray], counts: np.ndarray
+) -> list[dict[str, Any]]:
+    """One entry a bucket of the next item's training count, rarest first.
+
+    Beside the metrics: the bucket's share of the catalogue, of the next items, and of the places
+    in the recommended lists.
+    """
+    target, listed = counts[ranking.targets.numpy()], counts[ranking.items.numpy()]
+    entries = []
+    for low, high in popularity_buckets(counts):
+        rows = (target >= low) & (target <= high)
+        entries.append(
+            {
+                "from": low,
+                "to": high,
+                "items": int(((counts[1:] >= low) & (counts[1:] <= high)).sum()),
+                "share_of_items": _share((counts[1:] >= low) & (counts[1:] <= high)),
+                "share_of_targets": _share(rows),
+                "share_of_recommendations": _share((listed >= low) & (listed <= high)),
+                **summary(values, rows),
+            }
+        )
+    return entries
+
+
+def cold_items(ranking: Ranking, counts: np.ndarray) -> dict[str, Any]:
+    """Items that occur in no training history, and how much of the catalogue is recommended."""
+    cold = counts == 0
+    cold[0] = False
+    recommended = np.unique(ranking.items.numpy())
+    recommended = recommended[recommended > 0]
+    return {
+        "items": len(counts) - 1,
+        "cold_items": int(cold.sum()),
+        "share_of_items": float(cold[1:].mean()),
+        "share_of_targets": _share(cold[ranking.targets.numpy()]),
+        "share_of_recommendations": _share(cold[ranking.items.numpy()]),
+        "recommended_items": len(recommended),
+        "coverage": len(recommended) / (len(counts) - 1),
+    }
+
+
+def _share(mask: np.ndarray) -> float:
+    return float(mask.mean()) if mask.size else 0.0

@@ -1,0 +1,137 @@
+"""The semantic IDs of a run: use of the codes, and items that share a whole ID."""
+
+from __future__ import annotations
+
+from logging import getLogger
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.report_card.finished_run import FinishedRun
+from recbole_bbqrec.tokenizer.collisions import count_collisions
+from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
+
+
+class Codes(NamedTuple):
+    """Codes of all items in the model's order, row 0 ([PAD]) unused.
+
+    final int64 [n_items, L, M], what the model works with; before int64 [n_items, L', M], the
+    quantizer's, before items that shared an ID were told apart, or None where the run did not
+    keep them; size N of a codebook; signals M names; places L names of the levels.
+    """
+
+    final: Tensor
+    before: Tensor | None
+    size: int
+    signals: tuple[str, ...]
+    places: tuple[str, ...]
+
+    @property
+    def quantized(self) -> Tensor:
+        """The quantizer's own codes as far as they are known."""
+        return self.final if self.before is None else self.before
+
+
+def codes_of(config: Any, model: Any, dataset: Any, run: FinishedRun) -> Codes | None:
+    """The codes of a generative model, or of one that is built on product quantization."""
+    if getattr(model, "two_phase", False):
+        final = model.codes.cpu()
+        before = _codes_before(config, dataset, run, final)
+        places = tuple(f"level {level + 1}" for level in range(final.shape[1]))
+        return Codes(final, before, model.codebook_size, model.signals_of(config), places)
+    item_codes = getattr(model, "item_codes", None)
+    if item_codes is None:
+        return None
+    final = item_codes.codes.cpu().unsqueeze(-1)  # [n_items, digits, 1]
+    places = tuple(f"digit {digit + 1}" for digit in range(final.shape[1]))
+    return Codes(final, final, item_codes.codebook_size, (item_codes.features.name,), places)
+
+
+def _codes_before(config: Any, dataset: Any, run: FinishedRun, final: Tensor) -> Tensor | None:
+    """From the semantic IDs that the run made or was given, if they are still those it used."""
+    path = run.files.semantic_ids
+    if not path.is_file() and config["tokenizer_path"] is not None:
+        path = Path(config["tokenizer_path"])
+    try:
+        ids = SemanticIds.load(path)
+        codes, _ = ids.align(dataset.item_tokens, config["dataset"])
+    except UserError as error:
+        getLogger().warning(f"codes before re-assignment: {error}")
+        return None
+    if ids.codes_before is None or not torch.equal(codes, final):
+        return None
+    row_of = {token: row for row, token in enumerate(ids.item_tokens)}
+    rows = torch.tensor([row_of[token] for token in dataset.item_tokens[1:]])
+    before = ids.codes_before[rows]
+    return torch.cat([before.new_zeros(1, *before.shape[1:]), before])
+
+
+def code_use(codes: Codes) -> dict[str, Any]:
+    """How many of the N codes each signal uses at each level, and how evenly.
+
+    Utilisation is the share of codes that some item has; perplexity exp(entropy) of the items'
+    codes: N when all are used alike, 1 when all items have the same.
+    """
+    quantized = codes.quantized[1:]  # [n, L', M]
+    entries = []
+    for level, place in zip(range(quantized.shape[1]), codes.places):
+        for index, signal in enumerate(codes.signals):
+            counts = torch.bincount(quantized[:, level, index], minlength=codes.size)
+            entries.append(
+                {
+                    "level": place,
+                    "signal": signal,
+                    "used": int((counts > 0).sum()),
+                    "utilisation": float((counts > 0).double().mean()),
+                    "perplexity": perplexity(counts),
+                }
+            )
+    return {
+        "codebook_size": codes.size,
+        "levels": list(codes.places[: quantized.shape[1]]),
+        "signals": list(codes.signals),
+        "before_reassignment": codes.before is not None,
+        "use": entries,
+    }
+
+
+def perplexity(counts: Tensor) -> float:
+    """exp of the entropy of counts int64 [N]; 0 where there are none."""
+    total = int(counts.sum())
+    if total == 0:
+        return 0.0
+    share = counts.double() / total
+    return float(torch.exp(-torch.xlogy(share, share).sum()))
+
+
+def collisions(codes: Codes) -> dict[str, Any]:
+    """Items that share their whole semantic ID with another, before and after re-assignment."""
+    after = count_collisions(codes.final)
+    described: dict[str, Any] = {
+        "items": len(codes.final) - 1,
+        "after": {"items": after.items, "groups": after.groups},
+        "before": None,
+        "group_sizes": {},
+    }
+    if codes.before is not None:
+        before = count_collisions(codes.before)
+        described["before"] = {"items": before.items, "groups": before.groups}
+        sizes, groups = torch.unique(group_sizes(codes.before), return_counts=True)
+        described["group_sizes"] = {
+            str(size): count for size, count in zip(sizes.tolist(), groups.tolist()) if size > 1
+        }
+    return described
+
+
+def group_sizes(codes: Tensor) -> Tensor:
+    """Items of each distinct ID: codes int64 [n_items, L, M], row 0 left out -> int64 [groups]."""
+    return torch.unique(codes[1:].flatten(1), dim=0, return_counts=True)[1]
+
+
+def id_groups(codes: Tensor) -> Tensor:
+    """A number for each item, the same for items of one ID: int64 [n_items], -1 for [PAD]."""
+    groups = torch.unique(codes[1:].flatten(1), dim=0, return_inverse=True)[1]
+    return torch.cat([groups.new_full((1,), -1), groups])

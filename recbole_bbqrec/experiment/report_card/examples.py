@@ -1,0 +1,72 @@
+"""Ten test users as a reader sees them: history, recommendations and what came next, as titles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.report_card import metrics
+from recbole_bbqrec.experiment.report_card.ranking import Ranking
+
+_USERS = 10
+
+
+def read_titles(path: Path) -> dict[str, str]:
+    """Raw item token -> title, from ``<Dataset>.titles.tsv``; empty where there is no such file.
+
+    Raises:
+        UserError: a line is not a token, a tab and a title.
+    """
+    if not path.is_file():
+        return {}
+    titles = {}
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines[1:], start=2):  # after the header
+        if not line.strip():
+            continue
+        token, tab, title = line.rstrip("\r").partition("\t")
+        if not tab or not token:
+            raise UserError(
+                f"{path}, line {number} is {line[:60]!r}; expected an item token, a tab and a "
+                "title. Correct the line, or remove the file: titles are optional."
+            )
+        titles[token] = title.strip()
+    return titles
+
+
+def example_users(
+    ranking: Ranking, dataset: Any, titles: dict[str, str], seed: int
+) -> list[dict[str, Any]]:
+    """Up to ten users drawn by ``seed``: half with the next item in their list, half without.
+
+    Where one kind is too rare the other fills up. Items are {"token", "title"}; histories run
+    from the oldest to the newest.
+    """
+    rank = metrics.ranks(ranking.items, ranking.targets)
+    drawn = np.random.default_rng(seed).permutation(len(rank))
+    hits, misses = drawn[rank[drawn] > 0], drawn[rank[drawn] == 0]
+    half = _USERS // 2
+    n_hits = max(min(half, len(hits)), min(len(hits), _USERS - len(misses)))
+    rows = [*hits[:n_hits], *misses[: _USERS - n_hits]]
+    user_token = dataset.field2id_token[dataset.uid_field]
+    item_token = dataset.field2id_token[dataset.iid_field]
+
+    def described(item: int) -> dict[str, str]:
+        token = str(item_token[item])
+        return {"token": token, "title": titles.get(token, "") or token}
+
+    return [
+        {
+            "user": str(user_token[int(ranking.users[row])]),
+            "history": [
+                described(i) for i in ranking.histories[row, : int(ranking.lengths[row])].tolist()
+            ],
+            "recommended": [described(item) for item in ranking.items[row].tolist()],
+            "next": described(int(ranking.targets[row])),
+            "rank": int(rank[row]) or None,
+        }
+        for row in map(int, rows)
+    ]

@@ -1,0 +1,156 @@
+"""The report as one HTML page that needs nothing from outside.
+
+Values come from the report's dictionary alone. Jinja escapes all of them: titles and tokens are
+data from outside. The page has no script, and its content policy would not run one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recbole_bbqrec.experiment.report_card import charts
+
+#: What a reader calls the terms whose names say too little.
+_TITLES = {
+    "estimator": "MIM estimator (its own loss)",
+    "mim": "mutual information (MIM)",
+    "restarted": "dead codes restarted",
+    "total": "total loss",
+    "utilisation": "utilisation, mean of the signals",
+    "perplexity": "perplexity, mean of the signals",
+}
+
+#: Metrics shown in charts where there are several: the last of each kind, the widest list.
+_CHARTED = ("recall", "ndcg", "hit", "mrr")
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The page for what ``collect`` returned, or for the same read back from ``report.json``."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(__package__, "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        share=share, number=number, seconds=seconds, mib=mib, span=span, count=count
+    )
+    page = environment.get_template("report.html.jinja")
+    return page.render(report=report, charts=_charts(report), charted=_charted(report))
+
+
+# numbers as text ------------------------------------------------------------------------------
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """0.1234 -> 12.3 %."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A metric."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def count(value: int) -> str:
+    """1234 -> 1,234."""
+    return f"{value:,}"
+
+
+def seconds(value: float) -> str:
+    """In the units that a reader wants: 71.6 s, 3 min 49 s, 2 h 2 min."""
+    if value < 120:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def mib(value: float | None) -> str:
+    """Mebibytes."""
+    return "–" if value is None else f"{value:,.0f} MiB"
+
+
+def span(entry: Mapping[str, Any]) -> str:
+    """The range of a bucket: 5, or 5–9."""
+    low, high = entry["from"], entry["to"]
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+# charts ---------------------------------------------------------------------------------------
+
+
+def _charted(report: Mapping[str, Any]) -> list[str]:
+    """The metrics that breakdowns show: of each kind that at the longest cut-off."""
+    k = report["run"]["k"]
+    names = report["test"]["recomputed"]
+    return [f"{kind}@{k}" for kind in _CHARTED if f"{kind}@{k}" in names][:2]
+
+
+def _charts(report: Mapping[str, Any]) -> dict[str, Any]:
+    """SVG by section; only those that the report has."""
+    drawn: dict[str, Any] = {
+        "curves": [_curves(phase) for phase in report["curves"] or ()],
+        "history_length": _breakdown(report, "history_length", "history length, items"),
+        "popularity": _breakdown(report, "popularity", "training events of the next item"),
+        "shares": _shares(report),
+    }
+    if report["codes"] is not None:
+        drawn["codes"] = _code_charts(report["codes"])
+    if report["similarity"] is not None:
+        found = report["similarity"]
+        drawn["similarity"] = [
+            charts.histogram(found["counts"], title="item pairs by bucket", x="similarity bucket"),
+            charts.band_chart(found["gates"], title="gate by bucket", x="similarity bucket"),
+        ]
+    return drawn
+
+
+def _curves(phase: Mapping[str, Any]) -> list[str]:
+    return [
+        charts.line_chart(
+            panel["series"], title=_TITLES.get(panel["name"], panel["name"]), x="epoch"
+        )
+        for panel in phase["panels"]
+    ]
+
+
+def _breakdown(report: Mapping[str, Any], section: str, x: str) -> list[str]:
+    entries = report[section]
+    labels = [span(entry) for entry in entries]
+    drawn = []
+    for name in _charted(report):
+        values = [entry["metrics"].get(name, 0.0) for entry in entries]
+        half = [entry["half_width_95"].get(name, 0.0) for entry in entries]
+        drawn.append(charts.bar_chart(labels, {name: values}, errors={name: half}, title=name, x=x))
+    return drawn
+
+
+def _shares(report: Mapping[str, Any]) -> str:
+    entries = report["popularity"]
+    series = {
+        "catalogue": [entry["share_of_items"] for entry in entries],
+        "next items": [entry["share_of_targets"] for entry in entries],
+        "recommended": [entry["share_of_recommendations"] for entry in entries],
+    }
+    labels = [span(entry) for entry in entries]
+    return charts.bar_chart(labels, series, title="shares", x="training events", percent=True)
+
+
+def _code_charts(codes: Mapping[str, Any]) -> list[str]:
+    def of(signal: str, key: str) -> list[float]:
+        return [entry[key] for entry in codes["use"] if entry["signal"] == signal]
+
+    labels = [str(place).split()[-1] for place in codes["levels"]]
+    x = str(codes["levels"][0]).split()[0]
+    use, even = (
+        {signal: of(signal, key) for signal in codes["signals"]}
+        for key in ("utilisation", "perplexity")
+    )
+    return [
+        charts.bar_chart(labels, use, title="utilisation", x=x, percent=True, top=1.02),
+        charts.bar_chart(labels, even, title="perplexity", x=x),
+    ]

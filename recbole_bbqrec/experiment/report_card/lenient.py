@@ -1,0 +1,30 @@
+"""Strict against collision-lenient metrics.
+
+Strict, the metric of every table here: a recommendation counts where it is the very item the user
+took next. Lenient: it counts too where it only shares that item's semantic ID as the quantizer
+gave it, before re-assignment. Evaluations that compare generated IDs instead of items are lenient
+without saying so: each collision is a chance of being right for the wrong item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from recbole_bbqrec.experiment.report_card import metrics
+from recbole_bbqrec.experiment.report_card.codes import Codes, id_groups
+from recbole_bbqrec.experiment.report_card.ranking import Ranking
+
+
+def strict_and_lenient(
+    ranking: Ranking, codes: Codes, names: Iterable[str], topk: Iterable[int]
+) -> dict[str, Any] | None:
+    """Both over all test users; None where the codes before re-assignment are not known."""
+    if codes.before is None:
+        return None
+    names, topk = list(names), list(topk)
+    groups = id_groups(codes.before)
+    same_id = groups[ranking.items] == groups[ranking.targets].unsqueeze(1)  # [n, K]
+    strict = metrics.per_user(metrics.ranks(ranking.items, ranking.targets), names, topk)
+    lenient = metrics.per_user(metrics.first_match(same_id), names, topk)
+    return {"strict": metrics.means(strict), "lenient": metrics.means(lenient)}

@@ -1,0 +1,94 @@
+"""What a loaded model recommends to every user of the test split."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_bbqrec.errors import UserError
+
+_PREDICT_ROWS = 1 << 16  # (user, item) pairs scored at once by models that score pairs only
+
+
+class Ranking(NamedTuple):
+    """n test rows, one a user under leave-one-out; on the CPU, in the order of the test split.
+
+    users int64 [n], internal ids; histories int64 [n, T], right padded with 0, cut to the length
+    the model sees; lengths int64 [n]; targets int64 [n]; items int64 [n, K], best first.
+    """
+
+    users: Tensor
+    histories: Tensor
+    lengths: Tensor
+    targets: Tensor
+    items: Tensor
+
+    def take(self, rows: Tensor) -> Ranking:
+        """The rows int64 [m] alone."""
+        return Ranking(*(part[rows] for part in self))
+
+
+@torch.no_grad()
+def rank_test_users(config: Any, model: Any, test_data: Any) -> Ranking:
+    """Rank the catalogue for every row of ``test_data`` as the evaluation of the run did.
+
+    K is max(topk). A user's history is kept out where ``mask_history`` says so.
+
+    Raises:
+        UserError: the run was evaluated on sampled items.
+    """
+    mode = config["eval_args"]["mode"]
+    if any(value != "full" for value in (mode.values() if isinstance(mode, dict) else [mode])):
+        raise UserError(
+            f"Option `eval_args` of the run has mode {mode}; a report card needs `mode: full`, "
+            "the ranking of the whole catalogue."
+        )
+    model.eval()
+    device, k = torch.device(config["device"]), max(config["topk"])
+    parts = []
+    for interaction, *_ in test_data:
+        interaction = interaction.to(device)
+        if getattr(model, "two_phase", False):
+            items = model.rank_interaction(interaction)
+        else:
+            items = _scores(config, model, interaction).topk(k, dim=1).indices
+        parts.append(
+            Ranking(
+                users=interaction[model.USER_ID].cpu(),
+                histories=interaction[model.ITEM_SEQ].cpu(),
+                lengths=interaction[model.ITEM_SEQ_LEN].cpu(),
+                targets=interaction[model.ITEM_ID].cpu(),
+                items=items.cpu(),
+            )
+        )
+    return Ranking(*(torch.cat(column) for column in zip(*parts)))
+
+
+def _scores(config: Any, model: Any, interaction: Any) -> Tensor:
+    """Scores [B, n_items] of a model that scores, -inf for [PAD], as RecBole's trainer has them."""
+    n_items = model.n_items
+    try:
+        scores = model.full_sort_predict(interaction)
+    except NotImplementedError:
+        scores = _by_pairs(model, interaction, n_items)
+    scores = scores.view(-1, n_items)
+    scores[:, 0] = -torch.inf
+    if config["mask_history"]:
+        scores.scatter_(1, interaction[model.ITEM_SEQ], -torch.inf)
+    return scores
+
+
+def _by_pairs(model: Any, interaction: Any, n_items: int) -> Tensor:
+    """Scores [B, n_items] of a model that only scores (user, item) pairs."""
+    items = torch.arange(n_items, device=interaction[model.ITEM_ID].device)
+    scores = []
+    step = max(1, _PREDICT_ROWS // n_items)
+    for first in range(0, len(interaction), step):
+        rows = interaction[first : first + step]
+        pairs = rows.repeat_interleave(n_items)
+        pairs.update(Interaction({model.ITEM_ID: items.repeat(len(rows))}))
+        scores.append(model.predict(pairs))
+    return torch.cat(scores)

@@ -1,0 +1,59 @@
+"""``epochs.jsonl``: what a run measured, one JSON object per finished epoch and phase.
+
+The lines travel in ``resume.pth`` and the file is written anew from them after every epoch, so
+that a resumed run leaves what an uninterrupted one would: no line twice, none missing.
+
+Keys of a line: ``phase`` (``tokenize``, ``generate``, or ``train`` for single-phase models);
+``epoch`` from 0; ``terms``, the mean over the epoch's steps of each loss term and, in phase one,
+statistics of the codes (``utilisation/...``, ``perplexity/...``, ``restarted/...``);
+``learning_rate`` of the last step; ``seconds`` (``train``, ``valid``); ``peak_memory_mib`` so far;
+and, where the epoch was validated, ``valid`` with its metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.errors import UserError
+
+Line = dict[str, Any]
+
+
+def write_epochs(lines: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Replace the file at ``path`` by ``lines``; a value that is not finite becomes null."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(_finite(line), allow_nan=False) + "\n" for line in lines)
+
+
+def read_epochs(path: Path) -> list[Line]:
+    """The lines of a run, none where the file does not exist (runs of older versions).
+
+    Raises:
+        UserError: a line is not a JSON object with a phase and an epoch.
+    """
+    if not path.is_file():
+        return []
+    lines = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict) or not {"phase", "epoch"} <= line.keys():
+            raise UserError(
+                f"{path}, line {number} is {text[:60]!r}; expected a JSON object with `phase` and "
+                "`epoch`, as a run writes it. Remove the file, or train again."
+            )
+        lines.append(line)
+    return lines
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
