@@ -21,6 +21,7 @@ from torch import Tensor
 
 from recbole_bbqrec.generator.beam import beam_search
 from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.encoding import encode
 from recbole_bbqrec.generator.seq2seq import Generator
 
 BEAMS, TOP = (10, 20, 50, 100), 10
@@ -44,7 +45,7 @@ def recommend(
     with torch.no_grad(), common.precision_of(options, precision):
         for chunk in torch.argsort(lengths, stable=True).split(rows):
             history = items[chunk][:, : int(lengths[chunk].max())]
-            memory = generator.encode(catalogue, history)
+            memory = encode(generator, catalogue, history)
             found[chunk] = beam_search(generator, catalogue, memory, beams)[0][:, :TOP]
     return found
 

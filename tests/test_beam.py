@@ -203,7 +203,7 @@ def test_flat_trie_skips_the_decoder_without_changing_the_scores(monkeypatch: An
     generator = small_generator(catalogue, generation_loss="item")
     items = histories(catalogue, LENGTHS, 5)
     exact = exact_scores(generator, catalogue, generator.encode(catalogue, items))
-    monkeypatch.setattr(beam._Decoder, "advance", None)
+    monkeypatch.setattr(beam.Decoder, "advance", None)
     found, scores = search(generator, catalogue, items, 5)
     torch.testing.assert_close(scores, exact.topk(5).values)
     torch.testing.assert_close(exact.gather(1, found), scores)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.generator import ragged, scoring
-from recbole_bbqrec.generator.attention import blocking_bias
 from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.layers import DecoderCache
+from recbole_bbqrec.generator.decoding import Decoder
+from recbole_bbqrec.generator.plan import plan_of
 from recbole_bbqrec.generator.seq2seq import Generator, Memory
 from recbole_bbqrec.generator.trie import Trie
 
@@ -59,8 +59,15 @@ def beam_search(
         raise ValueError(f"top_k is {top_k}: it must lie in 1 .. num_beams ({num_beams})")
     if generator.training:
         raise ValueError("beam search needs the generator in evaluation mode: call eval() first")
-    trie, loss = catalogue.trie, generator.config.generation_loss
-    decoder = _Decoder(generator, memory)
+    plan = plan_of(generator)
+    with torch.autocast(memory.lengths.device.type, enabled=False):  # the plan is cast already
+        decoder = Decoder(plan, memory)
+        return _search(decoder, catalogue.trie, plan.config.generation_loss, num_beams, top_k)
+
+
+def _search(
+    decoder: Decoder, trie: Trie, loss: str, num_beams: int, top_k: int | None
+) -> tuple[Tensor, Tensor]:
     beams = _first_level(decoder, trie, loss, num_beams)
     for level in range(1, trie.levels):
         beams, n_open = _open_first(beams, trie, level, loss)
@@ -72,51 +79,7 @@ def beam_search(
     return _items(trie, beams, min(top_k or num_beams, trie.leaf_items.numel()))
 
 
-class _Decoder:
-    """Runs the decoder one level at a time, keeping its self-attention cache."""
-
-    def __init__(self, generator: Generator, memory: Memory) -> None:
-        self.generator, self.memory = generator, memory
-        self.keys_values = generator.memory_keys_values(memory)
-        n_items, levels = memory.cells.shape[1], generator.config.levels
-        item = torch.arange(n_items, device=memory.lengths.device)
-        visible = (item < memory.lengths[:, None]).repeat_interleave(levels, 1)  # [B, T * L]
-        self.bias = blocking_bias(visible, memory.states.dtype)[:, None, None]
-        self.history = generator.history_start(memory, memory.lengths[:, None] - 1)  # [B, 1, d]
-        self.caches: list[DecoderCache] = []
-
-    def start(self) -> Tensor:
-        """Hidden states that predict the first level: [B, 1, d]."""
-        start = self.generator.decoder_level[0]  # [d]
-        return self._run(start.expand(len(self.memory.lengths), 1, -1))
-
-    def advance(self, level: int, codes: Tensor, rows: Tensor) -> Tensor:
-        """Hidden states that predict ``level`` >= 1: [B, S, d].
-
-        ``codes`` int64 [B, S, M] are the tokens of ``level - 1``; ``rows`` int64 [B, S] are the
-        rows of the previous call that these beams descend from.
-        """
-        tokens = self.generator.tokens(
-            self.memory.table, codes.flatten(0, 1).unsqueeze(1), first_level=level - 1
-        )  # [B * S, 1, d]
-        self.caches = [cache.select(rows) for cache in self.caches]
-        return self._run(tokens.view(*rows.shape, -1) + self.generator.decoder_level[level])
-
-    def logits(self, hidden: Tensor, level: int) -> Tensor:
-        return self.generator.logits(self.memory, hidden, level)
-
-    def _run(self, x: Tensor) -> Tensor:
-        x = self.generator.decoder_input_norm(x if self.history is None else x + self.history)
-        caches: list[DecoderCache | None] = [*self.caches] or [None] * len(self.keys_values)
-        self.caches = []
-        for layer, cache, pair in zip(self.generator.decoder_layers, caches, self.keys_values):
-            x, grown = layer.step(x, cache, pair, self.bias)
-            self.caches.append(grown)
-        normed: Tensor = self.generator.decoder_norm(x)
-        return normed
-
-
-def _first_level(decoder: _Decoder, trie: Trie, loss: str, width: int) -> _Beams:
+def _first_level(decoder: Decoder, trie: Trie, loss: str, width: int) -> _Beams:
     """The best ``width`` children of the root for each user."""
     logits = decoder.logits(decoder.start().squeeze(1), 0)  # [B, M * N]
     scores, nodes = scoring.root_top(logits, trie, loss, width, _BLOCK)
@@ -137,7 +100,7 @@ def _open_first(beams: _Beams, trie: Trie, level: int, loss: str) -> tuple[_Beam
 
 
 def _next_level(
-    decoder: _Decoder,
+    decoder: Decoder,
     trie: Trie,
     level: int,
     loss: str,

@@ -20,6 +20,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.beam import beam_search
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.config import GeneratorConfig
+from recbole_bbqrec.generator.encoding import encode
 from recbole_bbqrec.generator.exact import exact_scores
 from recbole_bbqrec.generator.seq2seq import Generator
 from recbole_bbqrec.runtime import autocast, resolve_precision
@@ -242,7 +243,7 @@ class GenerativeRecommender(SequentialRecommender):
     def _rank(self, history: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """:meth:`recommend` for one chunk, trimmed to its longest row."""
         with autocast(self.dtype, history.device):
-            memory = self.generator.encode(self.catalogue, history)
+            memory = encode(self.generator, self.catalogue, history)
             ids, scores = beam_search(self.generator, self.catalogue, memory, self.num_beams)
         if self.mask_history:
             seen = (ids.unsqueeze(2) == history.unsqueeze(1)).any(2)  # [b, K]
