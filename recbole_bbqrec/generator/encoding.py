@@ -86,10 +86,9 @@ def _bias(plan: Plan, cells: Packing, valid: Tensor) -> Tensor | None:
     levels, n_items = plan.config.levels, valid.shape[1]
     if plan.config.history_encoding == "causal":
         # Padding lies to the right of every item, so causality alone hides it.
-        visible = torch.ones(n_items, n_items, dtype=torch.bool, device=valid.device).tril()
-        visible = visible.repeat_interleave(levels, 0).repeat(1, levels)
-    elif cells.index is None:
+        bias = plan.causal[:n_items, :, :, :n_items].expand(-1, levels, levels, -1)
+        return bias.reshape(n_items * levels, levels * n_items)
+    if cells.index is None:
         return None
-    else:
-        visible = valid.repeat(1, levels)[:, None, None]  # [B, 1, 1, L * T]
+    visible = valid.repeat(1, levels)[:, None, None]  # [B, 1, 1, L * T]
     return blocking_bias(visible, plan.wide)

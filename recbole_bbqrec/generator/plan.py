@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_bbqrec.generator.attention import blocking_bias
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer
 from recbole_bbqrec.generator.seq2seq import Generator
 
@@ -60,6 +61,7 @@ class Plan:
     * ``wide``: the dtype of softmax and logits, at least float32.
     * ``places``: [max_history, L, d], position and level embeddings added up.
     * ``heads``: for each level, weight [M * N, d] and bias.
+    * ``causal``: [T, 1, 1, T] for max_history items, hides items after the query's.
     * ``head_sums``: [d, H], 1 where a channel belongs to a head.
     """
 
@@ -68,7 +70,7 @@ class Plan:
         self.config, self.dtype = config, dtype
         self.wide = torch.promote_types(dtype, torch.float32)
         self.parameters = list(generator.parameters())
-        self.stamps = _stamps(self.parameters)
+        self.versions = _versions(self.parameters)
         self.table = generator.tokens.project().detach()
         device = self.table.device
         signals = torch.arange(config.n_signals, device=device)
@@ -90,6 +92,8 @@ class Plan:
             self._cast(torch.cat([pair.bias for pair in pairs])),
         )
         self.heads = [self._head(generator, level) for level in range(config.levels)]
+        seen = torch.ones(config.max_history, config.max_history, dtype=torch.bool, device=device)
+        self.causal = blocking_bias(seen.tril(), self.wide)[:, None, None]
         width = config.hidden_size // config.n_heads
         self.head_sums = torch.eye(config.n_heads, dtype=dtype, device=device)
         self.head_sums = self.head_sums.repeat_interleave(width, 0)
@@ -147,24 +151,24 @@ def _own(norm: nn.LayerNorm) -> Affine:
 def plan_of(generator: Generator) -> Plan:
     """The plan of ``generator`` as it is now, in autocast's dtype or that of its parameters.
 
-    Kept on the generator, and built anew when a parameter, the device or the dtype has changed.
-    Writes through ``parameter.data`` cannot be seen; ``generator.train()`` forgets the plan.
+    Kept on the generator, and built anew when a parameter or the dtype has changed; training and
+    moves to another device or dtype forget it. Writes through ``parameter.data`` go unseen.
     """
     parameter = generator.decoder_level
     device, dtype = parameter.device, parameter.dtype
     if dtype == torch.float32 and torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
     kept = generator.plan
-    if kept is None or kept.dtype != dtype or kept.stamps != _stamps(kept.parameters):
+    if kept is None or kept.dtype != dtype or kept.versions != _versions(kept.parameters):
         with torch.autocast(device.type, enabled=False):
             kept = Plan(generator, dtype)
         generator.plan = kept
     return kept
 
 
-def _stamps(parameters: list[nn.Parameter]) -> list[tuple[int, int]]:
-    """Change with every write and every move of the parameters."""
-    return [(parameter.data_ptr(), parameter._version) for parameter in parameters]
+def _versions(parameters: list[nn.Parameter]) -> list[int]:
+    """Rise with every write to the parameters."""
+    return [parameter._version for parameter in parameters]
 
 
 def normed(x: Tensor, norm: Affine) -> Tensor:

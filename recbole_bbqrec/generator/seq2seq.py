@@ -7,7 +7,7 @@ learns to weigh items by position (telling it made no difference on a copying ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -86,10 +86,15 @@ class Generator(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def train(self, mode: bool = True) -> Generator:
-        """Set training or evaluation mode; training ends the weights that inference keeps."""
+        """Set training or evaluation mode; training forgets the weights kept for inference."""
         if mode:
             self.plan = None
         return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Generator:
+        """What every move to a device or dtype goes through."""
+        self.plan = None
+        return super()._apply(*args, **kwargs)
 
     def encode(self, catalogue: Catalogue, items: Tensor) -> Memory:
         """Encode histories ``items`` int64 [B, T], right padded with 0.
