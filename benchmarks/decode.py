@@ -10,7 +10,6 @@ form (M = 3, similarity) decodes the wider trie and is shown beside.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from typing import Any
 
@@ -19,18 +18,17 @@ import t5
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.generator.beam import beam_search
 from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.ranking import rank
 from recbole_bbqrec.generator.seq2seq import Generator
 
 BEAMS, TOP = (10, 20, 50, 100), 10
 THEIR_BATCH = 32
-ROWS = 64  # users at once
+ROWS = 128  # users at once
 REFERENCE = "2+2, 4x32, ff 512"
 
 
 def recommend(
-    options: argparse.Namespace,
     generator: Generator,
     catalogue: Catalogue,
     items: Tensor,
@@ -38,15 +36,8 @@ def recommend(
     precision: str,
     rows: int = ROWS,
 ) -> Tensor:
-    """What evaluation does: chunks of users of like length, each trimmed to its longest."""
-    lengths = (items > 0).sum(1)
-    found = items.new_zeros(len(items), TOP)
-    with torch.no_grad(), common.precision_of(options, precision):
-        for chunk in torch.argsort(lengths, stable=True).split(rows):
-            history = items[chunk][:, : int(lengths[chunk].max())]
-            memory = generator.encode(catalogue, history)
-            found[chunk] = beam_search(generator, catalogue, memory, beams)[0][:, :TOP]
-    return found
+    """What evaluation does."""
+    return rank(generator, catalogue, items, beams, common.PRECISIONS[precision], rows)[0][:, :TOP]
 
 
 def reference(codes: Tensor, items: Tensor) -> dict[Any, float]:
@@ -60,9 +51,7 @@ def reference(codes: Tensor, items: Tensor) -> dict[Any, float]:
         found[beams] = common.seconds(batch, 1 if beams > 20 else 3, 0) / THEIR_BATCH
         used = int(mask[0].sum())  # one user needs no padding
         alone = rows[:1, :used], mask[:1, :used]
-        found["one", beams] = common.seconds(
-            partial(t5.decode, model, trie, *alone, beams, TOP), 7
-        )
+        found["one", beams] = common.seconds(partial(t5.decode, model, trie, *alone, beams, TOP), 7)
     return found
 
 
@@ -86,7 +75,7 @@ def main() -> None:
         many.append((f"HF T5 {REFERENCE}", "float32", beams, 1 / theirs[beams], 1.0))
         alone.append((f"HF T5 {REFERENCE}", "float32", beams, 1000 * theirs["one", beams], 1.0))
         for (name, precision), (generator, catalogue) in networks.items():
-            args = options, generator, catalogue
+            args = generator, catalogue
             total = common.seconds(partial(recommend, *args, items, beams, precision), 2, 1)
             each = total / len(items)
             many.append((name, precision, beams, 1 / each, theirs[beams] / each))
@@ -97,14 +86,14 @@ def main() -> None:
     common.table(("network", "precision", "beams", "ms", "x reference"), alone)
     generator, catalogue = networks["BBQRec, M=3", options.precision]
     for rows in (32, 64, 128, 256, 512):
-        run = partial(recommend, options, generator, catalogue, items, 50, options.precision, rows)
+        run = partial(recommend, generator, catalogue, items, 50, options.precision, rows)
         took = common.seconds(run, 1, 0)
         print(f"BBQRec, beam 50, {rows} users at once: {len(items) / took:.0f} users/s")
     print()
     for label, some in ((f"{len(items)} users", items), ("one user", items[:1])):
         common.top_operators(
             f"BBQRec, beam 50, {label}",
-            partial(recommend, options, generator, catalogue, some, 50, options.precision),
+            partial(recommend, generator, catalogue, some, 50, options.precision),
             14,
         )
 

@@ -21,6 +21,7 @@ import torch
 
 from recbole_bbqrec.generator.beam import beam_search
 from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.encoding import encode
 from recbole_bbqrec.generator.exact import exact_scores
 from recbole_bbqrec.generator.seq2seq import Generator
 from recbole_bbqrec.generator.trie import Trie
@@ -62,7 +63,7 @@ def decoding(options: argparse.Namespace, n_items: int) -> dict[str, Any]:
     items = torch.randint(1, n_items + 1, (ROWS, 8))
 
     def decode(rows: int = ROWS) -> Any:
-        memory = generator.encode(catalogue, items[:rows])
+        memory = encode(generator, catalogue, items[:rows])
         return beam_search(generator, catalogue, memory, BEAMS)
 
     with torch.no_grad(), common.precision_of(options):
@@ -83,7 +84,7 @@ def agreement(catalogue: Catalogue, loss: str, items: torch.Tensor) -> str:
     generator = network(catalogue, loss)
     same = 0
     for user in items.split(1):
-        memory = generator.encode(catalogue, user)
+        memory = encode(generator, catalogue, user)
         found = beam_search(generator, catalogue, memory, BEAMS)[0][0, :TOP]
         best = exact_scores(generator, catalogue, memory, chunk=4096)[0].topk(TOP).indices
         same += int(torch.isin(best, found).sum())

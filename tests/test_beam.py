@@ -29,12 +29,14 @@ def search(generator: Any, catalogue: Any, items: Any, width: int, top_k: Any = 
         )
 
 
+@pytest.mark.parametrize("padded", [-1 << 40, 1 << 16])
 @pytest.mark.parametrize("encoding", ["causal", "bidirectional"])
 @pytest.mark.parametrize("loss", ["code", "item"])
 @pytest.mark.parametrize("levels, signals, codes", [(3, 2, 3), (3, 1, 3), (1, 2, 6), (4, 1, 2)])
 def test_full_width_equals_brute_force(
-    encoding: str, loss: str, levels: int, signals: int, codes: int
+    encoding: str, loss: str, levels: int, signals: int, codes: int, padded: int, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr(beam, "_PADDED", padded)
     torch.manual_seed(0)
     catalogue = small_catalogue(20, levels, signals, codes)
     generator = small_generator(catalogue, generation_loss=loss, history_encoding=encoding)
@@ -121,11 +123,14 @@ def partial_score(
 
 @pytest.mark.parametrize("loss", ["code", "item"])
 @pytest.mark.parametrize("block", [1, 1 << 21])
+@pytest.mark.parametrize("padded", [-1 << 40, 1 << 16])
 @pytest.mark.parametrize("width", [1, 4])
 def test_narrow_beam_equals_its_definition(
-    loss: str, width: int, block: int, monkeypatch: Any
+    loss: str, width: int, padded: int, block: int, monkeypatch: Any
 ) -> None:
+    """Children listed without padding, in blocks or at once, and padded to the widest node."""
     monkeypatch.setattr(beam, "_BLOCK", block)
+    monkeypatch.setattr(beam, "_PADDED", padded)
     torch.manual_seed(3)
     catalogue = small_catalogue(20)
     generator = small_generator(catalogue, generation_loss=loss)
@@ -203,7 +208,7 @@ def test_flat_trie_skips_the_decoder_without_changing_the_scores(monkeypatch: An
     generator = small_generator(catalogue, generation_loss="item")
     items = histories(catalogue, LENGTHS, 5)
     exact = exact_scores(generator, catalogue, generator.encode(catalogue, items))
-    monkeypatch.setattr(beam._Decoder, "advance", None)
+    monkeypatch.setattr(beam.Decoder, "advance", None)
     found, scores = search(generator, catalogue, items, 5)
     torch.testing.assert_close(scores, exact.topk(5).values)
     torch.testing.assert_close(exact.gather(1, found), scores)

@@ -57,15 +57,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     if q.device.type == "cpu":
         # Short sequences: plain matrix products match the fused CPU kernel in float32, and in
         # bfloat16 their backward pass is four times as fast.
-        return _weights(q, k, bias).to(v.dtype) @ v
+        return _weights(q * q.shape[-1] ** -0.5, k, bias).to(v.dtype) @ v
     if bias is not None:
         bias = bias.to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 def _weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention probabilities [B, H, S, K]."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    """Attention probabilities [B, H, S, K] of scaled queries."""
+    scores = q @ k.transpose(-1, -2)
     if bias is not None:
         scores = scores.add_(bias.to(scores.dtype))
     return scores.softmax(-1)
@@ -96,8 +96,26 @@ def similarity_attend(
     k, v = (y.unflatten(2, (n_items, -1)).transpose(2, 3) for y in (k, v))  # [B, H, L, T, C]
     if bias is not None:
         bias = bias.unflatten(-1, (n_items, -1)).transpose(-1, -2).flatten(-2)
+    scaled = q * q.shape[-1] ** -0.5
+    return gated_attention(scaled, k, v.contiguous(), bias, table, buckets, causal)
+
+
+def gated_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    table: Tensor,
+    buckets: Tensor,
+    causal: bool,
+) -> Tensor:
+    """:func:`similarity_attend` on keys and values that lie by level and then item.
+
+    ``q`` [B, H, T * L, C], scaled already; ``k``, ``v`` [B, H, L, T, C]; ``bias`` broadcasts to
+    [B, H, T * L, L * T].
+    """
     weights = _weights(q, k.flatten(2, 3), bias).to(v.dtype)  # [B, H, T * L, L * T]
-    mixed: Tensor = _GatedSum.apply(weights, v.contiguous(), table.to(v.dtype), buckets, causal)
+    mixed: Tensor = _GatedSum.apply(weights, v, table.to(v.dtype), buckets, causal)
     return mixed
 
 

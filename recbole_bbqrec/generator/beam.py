@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.generator import ragged, scoring
-from recbole_bbqrec.generator.attention import blocking_bias
 from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.layers import DecoderCache
+from recbole_bbqrec.generator.decoding import Decoder
+from recbole_bbqrec.generator.plan import plan_of
 from recbole_bbqrec.generator.seq2seq import Generator, Memory
 from recbole_bbqrec.generator.trie import Trie
 
 _BLOCK = 1 << 21  # logits and candidate scores held at a time
+_PADDED = 1 << 16  # more places for children than twice the children themselves
 
 
 class _Beams(NamedTuple):
@@ -59,8 +60,15 @@ def beam_search(
         raise ValueError(f"top_k is {top_k}: it must lie in 1 .. num_beams ({num_beams})")
     if generator.training:
         raise ValueError("beam search needs the generator in evaluation mode: call eval() first")
-    trie, loss = catalogue.trie, generator.config.generation_loss
-    decoder = _Decoder(generator, memory)
+    plan = plan_of(generator)
+    with torch.autocast(memory.lengths.device.type, enabled=False):  # the plan is cast already
+        decoder = Decoder(plan, memory)
+        return _search(decoder, catalogue.trie, plan.config.generation_loss, num_beams, top_k)
+
+
+def _search(
+    decoder: Decoder, trie: Trie, loss: str, num_beams: int, top_k: int | None
+) -> tuple[Tensor, Tensor]:
     beams = _first_level(decoder, trie, loss, num_beams)
     for level in range(1, trie.levels):
         beams, n_open = _open_first(beams, trie, level, loss)
@@ -72,51 +80,7 @@ def beam_search(
     return _items(trie, beams, min(top_k or num_beams, trie.leaf_items.numel()))
 
 
-class _Decoder:
-    """Runs the decoder one level at a time, keeping its self-attention cache."""
-
-    def __init__(self, generator: Generator, memory: Memory) -> None:
-        self.generator, self.memory = generator, memory
-        self.keys_values = generator.memory_keys_values(memory)
-        n_items, levels = memory.cells.shape[1], generator.config.levels
-        item = torch.arange(n_items, device=memory.lengths.device)
-        visible = (item < memory.lengths[:, None]).repeat_interleave(levels, 1)  # [B, T * L]
-        self.bias = blocking_bias(visible, memory.states.dtype)[:, None, None]
-        self.history = generator.history_start(memory, memory.lengths[:, None] - 1)  # [B, 1, d]
-        self.caches: list[DecoderCache] = []
-
-    def start(self) -> Tensor:
-        """Hidden states that predict the first level: [B, 1, d]."""
-        start = self.generator.decoder_level[0]  # [d]
-        return self._run(start.expand(len(self.memory.lengths), 1, -1))
-
-    def advance(self, level: int, codes: Tensor, rows: Tensor) -> Tensor:
-        """Hidden states that predict ``level`` >= 1: [B, S, d].
-
-        ``codes`` int64 [B, S, M] are the tokens of ``level - 1``; ``rows`` int64 [B, S] are the
-        rows of the previous call that these beams descend from.
-        """
-        tokens = self.generator.tokens(
-            self.memory.table, codes.flatten(0, 1).unsqueeze(1), first_level=level - 1
-        )  # [B * S, 1, d]
-        self.caches = [cache.select(rows) for cache in self.caches]
-        return self._run(tokens.view(*rows.shape, -1) + self.generator.decoder_level[level])
-
-    def logits(self, hidden: Tensor, level: int) -> Tensor:
-        return self.generator.logits(self.memory, hidden, level)
-
-    def _run(self, x: Tensor) -> Tensor:
-        x = self.generator.decoder_input_norm(x if self.history is None else x + self.history)
-        caches: list[DecoderCache | None] = [*self.caches] or [None] * len(self.keys_values)
-        self.caches = []
-        for layer, cache, pair in zip(self.generator.decoder_layers, caches, self.keys_values):
-            x, grown = layer.step(x, cache, pair, self.bias)
-            self.caches.append(grown)
-        normed: Tensor = self.generator.decoder_norm(x)
-        return normed
-
-
-def _first_level(decoder: _Decoder, trie: Trie, loss: str, width: int) -> _Beams:
+def _first_level(decoder: Decoder, trie: Trie, loss: str, width: int) -> _Beams:
     """The best ``width`` children of the root for each user."""
     logits = decoder.logits(decoder.start().squeeze(1), 0)  # [B, M * N]
     scores, nodes = scoring.root_top(logits, trie, loss, width, _BLOCK)
@@ -137,7 +101,7 @@ def _open_first(beams: _Beams, trie: Trie, level: int, loss: str) -> tuple[_Beam
 
 
 def _next_level(
-    decoder: _Decoder,
+    decoder: Decoder,
     trie: Trie,
     level: int,
     loss: str,
@@ -152,6 +116,10 @@ def _next_level(
     first, counts = trie.children(level, beams.nodes)  # [B, W]
     n_open = 0 if hidden is None else hidden.shape[1]
     n_columns = trie.n_signals * trie.codebook_size
+    padded = counts.numel() * int(counts.max())
+    logits_fit = len(counts) * n_open * n_columns <= 4 * _BLOCK
+    if logits_fit and padded <= _PADDED + 2 * int(counts.sum()):
+        return _next_of_padded(decoder, trie, level, loss, beams, hidden, width)
     parts = []
     for users in ragged.chunks(counts.sum(1) + n_open * n_columns, _BLOCK):
         held = beams.take(users)
@@ -171,6 +139,52 @@ def _next_level(
         # A beam without decoder row has no choice ahead and will not ask for one: any will do.
         parts.append(_Beams(child[chosen], top.values, row.clamp_(max=max(n_open - 1, 0))))
     return _Beams(*(torch.cat(part) for part in zip(*parts)))
+
+
+def _next_of_padded(
+    decoder: Decoder,
+    trie: Trie,
+    level: int,
+    loss: str,
+    beams: _Beams,
+    hidden: Tensor | None,
+    width: int,
+) -> _Beams:
+    """:func:`_next_level` with children padded to the widest node: far fewer operators."""
+    first, counts = trie.children(level, beams.nodes)  # [B, W]
+    n_open, widest = 0 if hidden is None else hidden.shape[1], int(counts.max())
+    place = torch.arange(widest, device=first.device)
+    exists = place < counts.unsqueeze(-1)  # [B, W, C]
+    child = torch.where(exists, first.unsqueeze(-1) + place, first.unsqueeze(-1))
+    scores = beams.scores.unsqueeze(-1).expand(child.shape)  # [B, W, C]
+    if hidden is not None:
+        gain = _padded_gain(
+            decoder.logits(hidden, level), trie, level, loss, child[:, :n_open], exists[:, :n_open]
+        )
+        scores = torch.cat([scores[:, :n_open] + gain, scores[:, n_open:]], dim=1)
+    share = _share_at(trie, level, child, loss, scores.dtype)
+    scores = scores if share is None else scores + share
+    scores = scores.masked_fill(~exists, -torch.inf).flatten(1)
+    best, chosen = scores.topk(min(width, len(trie.codes[level])), dim=1, sorted=False)
+    rows = chosen.div(widest, rounding_mode="floor").clamp_(max=max(n_open - 1, 0))
+    return _Beams(child.flatten(1).gather(1, chosen), best, rows)
+
+
+def _padded_gain(
+    logits: Tensor, trie: Trie, level: int, loss: str, child: Tensor, exists: Tensor
+) -> Tensor:
+    """Log-probabilities [B, S, C] of children, some of which do not exist, given parents.
+
+    ``logits`` [B, S, M * N].
+    """
+    if loss == "code":
+        logits = scoring.code_log_probs(logits, trie.n_signals)
+    columns = trie.columns(level, child).flatten(2)  # [B, S, C * M]
+    scores = logits.gather(2, columns).view(*child.shape, -1).sum(-1)
+    if loss == "item":
+        total = scores.masked_fill(~exists, -torch.inf).logsumexp(2, keepdim=True)
+        scores = scores - total
+    return scores
 
 
 def _gain(
@@ -214,6 +228,8 @@ def _rows(values: Tensor, counts: Tensor, fill: float) -> tuple[Tensor, Tensor]:
 
 def _items(trie: Trie, beams: _Beams, k: int) -> tuple[Tensor, Tensor]:
     """The items of the beams' leaves, best first and ties by id: two [B, k]."""
+    if len(trie.leaf_items) == len(trie.codes[-1]):  # one item a leaf
+        return _by_score(trie.leaf_items[beams.nodes], beams.scores, k)
     first = trie.leaf_ptr[beams.nodes]
     counts = trie.leaf_ptr[beams.nodes + 1] - first  # [B, W]
     results = []
@@ -222,7 +238,12 @@ def _items(trie: Trie, beams: _Beams, k: int) -> tuple[Tensor, Tensor]:
         per_user = counts[users].sum(1)
         items, _ = _rows(trie.leaf_items[place], per_user, torch.iinfo(torch.int64).max)
         scores, _ = _rows(beams.scores[users].flatten()[owner], per_user, -torch.inf)
-        items, by_id = items.sort(dim=1)
-        scores, by_score = scores.gather(1, by_id).sort(dim=1, descending=True, stable=True)
-        results.append((items.gather(1, by_score)[:, :k], scores[:, :k]))
+        results.append(_by_score(items, scores, k))
     return torch.cat([r[0] for r in results]), torch.cat([r[1] for r in results])
+
+
+def _by_score(items: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best ``k`` of each row, ties by id."""
+    items, by_id = items.sort(dim=1)
+    scores, by_score = scores.gather(1, by_id).sort(dim=1, descending=True, stable=True)
+    return items.gather(1, by_score)[:, :k], scores[:, :k]

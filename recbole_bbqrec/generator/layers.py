@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -72,19 +70,6 @@ class EncoderLayer(nn.Module):
         return x + self.dropout(self.feed(self.feed_norm(x)))
 
 
-@dataclass
-class DecoderCache:
-    """Self-attention keys and values of the tokens decoded so far: each [B, W, l, d]."""
-
-    keys: Tensor
-    values: Tensor
-
-    def select(self, beams: Tensor) -> DecoderCache:
-        """Follow the parents: ``beams`` int64 [B, W'] -> a cache of W' beams."""
-        rows = torch.arange(len(beams), device=beams.device)[:, None]
-        return DecoderCache(self.keys[rows, beams], self.values[rows, beams])
-
-
 class DecoderLayer(nn.Module):
     """Causal self-attention over the L tokens, cross-attention, feed-forward network."""
 
@@ -126,36 +111,6 @@ class DecoderLayer(nn.Module):
         x = x + self.dropout(self.cross_out(slots.pack(mixed.unflatten(1, (-1, n)))))
         return x + self.dropout(self.feed(self.feed_norm(x)))
 
-    def step(
-        self,
-        x: Tensor,
-        cache: DecoderCache | None,
-        memory: KeysValues,
-        bias: Tensor | None,
-    ) -> tuple[Tensor, DecoderCache]:
-        """One more token for every beam, without dropout: ``x`` [B, W, d] -> [B, W, d].
-
-        The beams are the query length of cross-attention, so ``memory`` is never replicated.
-        """
-        q, k, v = self.qkv(self.self_norm(x)).unsqueeze(2).chunk(3, dim=-1)  # [B, W, 1, d]
-        if cache is not None:
-            k = torch.cat([cache.keys, k], dim=2)  # [B, W, l, d]
-            v = torch.cat([cache.values, v], dim=2)
-        x = x + self.self_out(_attend_few(q, k, v, self.n_heads))
-        x = x + self.cross_out(self._cross(self.cross_query(self.cross_norm(x)), memory, bias))
-        return x + self.feed(self.feed_norm(x)), DecoderCache(k, v)
-
     def _cross(self, query: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
         """[B, S, d] -> [B, S, d]."""
         return merge_heads(attend(split_heads(query, self.n_heads), *memory, bias))
-
-
-def _attend_few(q: Tensor, k: Tensor, v: Tensor, n_heads: int) -> Tensor:
-    """One query per beam against its l keys: [B, W, 1, d], [B, W, l, d] -> [B, W, d].
-
-    Elementwise: B * W * H products of 1 x l matrices would drown in per-matrix overhead.
-    """
-    q, k, v = (y.unflatten(-1, (n_heads, -1)) for y in (q, k, v))  # [B, W, l, H, C]
-    scores = (q * k).sum(-1).mul_(q.shape[-1] ** -0.5)  # [B, W, l, H]
-    weights = scores.softmax(2).unsqueeze(-1).to(v.dtype)
-    return (weights * v).sum(2).flatten(2)

@@ -23,6 +23,16 @@ class Packing:
     def __len__(self) -> int:
         return self.shape.numel() if self.index is None else self.index.numel()
 
+    def last(self, lengths: Tensor) -> Tensor:
+        """Which packed cell ends each row, int64 [B], rows being filled from the left.
+
+        ``lengths`` int64 [B], each at least 1.
+        """
+        if self.index is None:
+            step = self.shape[1]
+            return torch.arange(step - 1, len(self), step, device=lengths.device)
+        return lengths.cumsum(0) - 1
+
     def pack(self, grid: Tensor) -> Tensor:
         """[B, S, ...] -> [n, ...]."""
         cells = grid.flatten(0, 1)

@@ -7,7 +7,7 @@ learns to weigh items by position (telling it made no difference on a copying ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from recbole_bbqrec.generator.embedding import TokenEmbedding
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer, KeysValues
 from recbole_bbqrec.generator.losses import code_loss, item_loss
 from recbole_bbqrec.generator.packing import Packing, slots_of
+
+if TYPE_CHECKING:
+    from recbole_bbqrec.generator.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Generator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
+        self.plan: Plan | None = None  # kept by plan_of()
         d, std = config.hidden_size, config.initializer_range
         self.tokens = TokenEmbedding(config)
         self.position = nn.Embedding(config.max_history, d)
@@ -81,13 +85,24 @@ class Generator(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
+    def train(self, mode: bool = True) -> Generator:
+        """Set training or evaluation mode; training forgets the weights kept for inference."""
+        if mode:
+            self.plan = None
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Generator:
+        """What every move to a device or dtype goes through."""
+        self.plan = None
+        return super()._apply(*args, **kwargs)
+
     def encode(self, catalogue: Catalogue, items: Tensor) -> Memory:
         """Encode histories ``items`` int64 [B, T], right padded with 0.
 
         Raises ValueError for T above ``max_history``, an empty history, and padding that is not
         on the right.
         """
-        valid = _check_histories(items, self.config.max_history)
+        valid = check_histories(items, self.config.max_history)
         cells = Packing(valid)
         packed = cells.pack(items)  # [n]
         table = self.tokens.project()
@@ -226,7 +241,8 @@ class Generator(nn.Module):
                 )
 
 
-def _check_histories(items: Tensor, max_history: int) -> Tensor:
+def check_histories(items: Tensor, max_history: int) -> Tensor:
+    """Which places of ``items`` int64 [B, T] hold an item: bool [B, T]. Raises ValueError."""
     valid = items != 0  # [B, T]
     if items.shape[1] > max_history:
         raise ValueError(f"histories of {items.shape[1]} items: max_history is {max_history}")

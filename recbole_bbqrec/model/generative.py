@@ -17,16 +17,14 @@ from recbole.utils import InputType
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import HistoryBatch
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.generator.beam import beam_search
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.exact import exact_scores
+from recbole_bbqrec.generator.ranking import rank
 from recbole_bbqrec.generator.seq2seq import Generator
 from recbole_bbqrec.runtime import autocast, resolve_precision
 from recbole_bbqrec.tokenizer.base import PhaseOneNetwork, Tokenization
 from recbole_bbqrec.tokenizer.collisions import resolve_collisions
-
-_DECODE_ROWS = 64  # users decoded at once, sorted by length first: fastest on CPU at beam 50
 
 
 class GenerativeRecommender(SequentialRecommender):
@@ -231,19 +229,8 @@ class GenerativeRecommender(SequentialRecommender):
         Raises:
             RuntimeError: fewer than k items came out finite for some history.
         """
-        order = torch.argsort(lengths, stable=True)
-        ids = items.new_zeros(len(items), k)
-        scores = torch.zeros(len(items), k, device=items.device)
-        for rows in order.split(_DECODE_ROWS):
-            history = items[rows][:, : int(lengths[rows].max())]
-            ids[rows], scores[rows] = self._rank(history, k)
-        return ids, scores
-
-    def _rank(self, history: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """:meth:`recommend` for one chunk, trimmed to its longest row."""
-        with autocast(self.dtype, history.device):
-            memory = self.generator.encode(self.catalogue, history)
-            ids, scores = beam_search(self.generator, self.catalogue, memory, self.num_beams)
+        history = items[:, : int(lengths.max())]
+        ids, scores = rank(self.generator, self.catalogue, history, self.num_beams, self.dtype)
         if self.mask_history:
             seen = (ids.unsqueeze(2) == history.unsqueeze(1)).any(2)  # [b, K]
             scores = scores.masked_fill(seen, -torch.inf)
