@@ -151,6 +151,11 @@ class BBQRecConfig(Config):
             if isinstance(error, KeyError):
                 raise UserError(f"Configuration: {error.args[0]}") from error
             raise UserError(f"Configuration: {error}") from error
+        if self["tokenize_only"] and not getattr(model_class, "two_phase", False):
+            raise UserError(
+                f"Option `tokenize_only` is set; {model} makes no semantic IDs and has no phase "
+                "one. Remove it, or choose a generative model such as BBQRec."
+            )
         check = getattr(model_class, "check_options", None)
         if check is not None:
             check(self)

@@ -109,6 +109,7 @@ MODEL_OPTIONS: dict[str, Option] = {
     "precision": choice("auto", "float32", "bfloat16"),
     # phase one
     "tokenizer_path": optional(text()),
+    "tokenize_only": boolean(),
     "tokenizer_epochs": integer(1),
     "tokenizer_learning_rate": number(0, above=True),
     "tokenizer_batch_size": integer(1),

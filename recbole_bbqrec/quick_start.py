@@ -63,7 +63,8 @@ def run(
         overrides: option values that win over the files.
         saved: write checkpoints; False tests the best weights from memory (RecBole's own models:
             the last weights, as RecBole does).
-        test: False leaves the test split alone (hyper-parameter search): no ``test_result``.
+        test: False leaves the test split alone (hyper-parameter search): no ``test_result``;
+            with ``tokenize_only`` there is none either.
 
     Returns:
         ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result`` as
@@ -109,6 +110,7 @@ def run(
     )
     trained = time.perf_counter()
     peaks["train"] = peak_memory_mib(config["device"])
+    test = test and not config["tokenize_only"]  # without a generator there is nothing to test
     test_result = _test(trainer, prepared, files) if test else {}
     tested = time.perf_counter()
     peaks["test"] = peak_memory_mib(config["device"])
@@ -121,7 +123,7 @@ def run(
         "seed": config["seed"],
         "device": str(config["device"]),
         "version": __version__,
-        "best_valid_score": float(score),
+        "best_valid_score": None if score is None else float(score),
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": _floats(valid_result),
         "test_result": _floats(test_result),

@@ -8,7 +8,13 @@ from typing import Any
 def final_block(result: dict[str, Any]) -> str:
     """Metrics, split, time, memory and files of a run as an aligned text block."""
     rows = [("model", f"{result['model']} on {result['dataset']}, seed {result['seed']}")]
-    rows += [(f"test {name}", f"{value:.4f}") for name, value in result["test_result"].items()]
+    split = "test" if result["test_result"] else "valid"  # a run may leave the test split alone
+    metrics = result["test_result"] or result["best_valid_result"]
+    rows += [
+        (f"{split} {name}", f"{value:.4f}")
+        for name, value in metrics.items()
+        if not name.startswith("collisions/")  # phase one's; they have a row of their own
+    ]
     rows += [("split", result["split_hash"])]
     if result["mask_history"]:
         rows.append(("ranking", "history masked"))

@@ -19,6 +19,7 @@ from recbole_bbqrec.trainer import two_phase
 from recbole_bbqrec.trainer.epochs import read_epochs, write_epochs
 from recbole_bbqrec.trainer.two_phase import TwoPhaseTrainer
 
+ROOT = Path(__file__).resolve().parents[1]
 METRICS = {"recall@5", "recall@10", "ndcg@5", "ndcg@10"}
 
 
@@ -100,6 +101,29 @@ def test_semantic_ids_can_be_reused(whole, rundir, tiny):
     assert reused["seconds"]["tokenize"] == 0
     assert reused["test_result"] == whole["test_result"]
     assert same_weights(reused["files"]["model"], whole["files"]["model"])
+
+
+def test_phase_one_alone(whole, rundir, tiny):
+    alone = run("BBQRec", "Mini", overrides={**tiny, "tokenize_only": True})
+    assert alone["test_result"] == {} and set(alone["best_valid_result"]) >= {"recall@10"}
+    assert alone["best_valid_score"] is not None and "generate" not in alone["seconds"]
+    assert "model" not in alone["files"] and "per_user" not in alone["files"]
+    made, wanted = (SemanticIds.load(r["files"]["semantic_ids"]) for r in (alone, whole))
+    assert torch.equal(made.codes, wanted.codes) and alone["tokenizer"] == whole["tokenizer"]
+    # TIGER's phase one has no validation signal
+    tiger = run("TIGER", "Mini", overrides={**tiny, "tokenize_only": True, "encoder_hidden": [32]})
+    assert tiger["best_valid_score"] is None and tiger["tokenizer"]["collisions_before"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [("SASRec", {}, ["tokenize_only", "SASRec"]), ("BBQRec", {"tokenizer_path": "x"}, ["both"])],
+)
+def test_phase_one_alone_is_refused_where_there_is_none(rundir, model, options, words):
+    options = {"data_path": str(ROOT / "dataset"), "tokenize_only": True, **options}
+    with pytest.raises(UserError) as error:
+        run(model, "Mini", overrides=options)
+    assert all(word in str(error.value) for word in words)
 
 
 def test_semantic_ids_are_one_to_one(whole):

@@ -130,7 +130,7 @@ class GenerativeRecommender(SequentialRecommender):
 
         Raises:
             UserError: a beam too narrow for the metrics, sampled negatives or evaluation on
-                sampled items asked for, or widths or epochs that do not fit together.
+                sampled items asked for, or widths, epochs or phases that do not fit together.
         """
         need, why = max(config["topk"]), f"max(topk) = {max(config['topk'])}"
         if config["mask_history"]:
@@ -151,6 +151,11 @@ class GenerativeRecommender(SequentialRecommender):
                 f"Option `tokenizer_warmup_epochs` is {config['tokenizer_warmup_epochs']}; "
                 f"expected less than `tokenizer_epochs`, which is {config['tokenizer_epochs']}: "
                 "the epochs after the warm-up are those that quantize."
+            )
+        if config["tokenize_only"] and config["tokenizer_path"] is not None:
+            raise UserError(
+                "Options `tokenize_only` and `tokenizer_path` are both set; the semantic IDs in "
+                f"{config['tokenizer_path']} leave nothing to do. Remove one."
             )
         if config["train_neg_sample_args"]["distribution"] != "none":
             raise UserError(

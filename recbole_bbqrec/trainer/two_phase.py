@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,9 +45,9 @@ class Progress:
 class TwoPhaseTrainer(SafeCheckpoints):
     """Trains a :class:`~recbole_bbqrec.model.generative.GenerativeRecommender`.
 
-    Phase one is skipped when ``tokenizer_path`` names the semantic IDs of an earlier run. Each
-    phase starts from the run's seed, so that phase two is the same whether the IDs were made in
-    this run or read from a file.
+    Phase one is skipped when ``tokenizer_path`` names the semantic IDs of an earlier run, phase
+    two with ``tokenize_only``. Each phase starts from the run's seed, so that phase two is the
+    same whether the IDs were made in this run or read from a file.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
@@ -69,16 +70,20 @@ class TwoPhaseTrainer(SafeCheckpoints):
         saved: bool = True,
         show_progress: bool = False,
         callback_fn: Callable[[int, float], None] | None = None,
-    ) -> tuple[float, dict[str, float]]:
-        """Run both phases.
+    ) -> tuple[float | None, dict[str, float]]:
+        """Run both phases, or phase one alone.
 
         Returns:
-            Best validation score and the metrics it comes with, of phase two.
+            Best validation score and the metrics it comes with, of the last phase that ran; the
+            score is None where that is a phase one without a validation signal.
         """
         files = self.files if saved else None
         dataset = train_data._dataset
         histories = Histories.from_training_data(dataset)
         self._tokenize(dataset, histories, valid_data, files, show_progress)
+        if self.config["tokenize_only"]:
+            first = self.progress.loops[TOKENIZE]
+            return first.best_score if math.isfinite(first.best_score) else None, first.best_metrics
         phase = self._generate_phase(histories, valid_data, files)
         state = self.progress.loops[GENERATE]
         start = time.perf_counter()
