@@ -2,8 +2,8 @@
 
 ``run`` trains and tests a model (``run_recbole_bbqrec.py`` is the same); ``report`` writes the
 report card of a finished run; ``compare`` runs several models with several seeds and tests who is
-better; ``tune`` searches a model's options; ``prepare`` makes a data set; ``inspect`` shows one;
-``models`` lists what can be run.
+better; ``reproduce`` runs a table or figure of the paper; ``tune`` searches a model's options;
+``prepare`` makes a data set; ``inspect`` shows one; ``models`` lists what can be run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ USER_ERROR, INTERRUPTED = 2, 130
 _GOING_ON = {
     "run": "the last finished epoch is saved. Run the same command with --resume=auto to go on.",
     "compare": "the last finished epoch is saved. Run the same command to go on.",
+    "reproduce": "the last finished epoch is saved. Run the same command to go on.",
     "tune": "the last finished epoch is saved. Run the same command to go on.",
     "prepare": "the same command goes on with what was downloaded and encoded.",
 }
@@ -27,7 +28,7 @@ _GOING_ON = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, 2 for a user error, 130 when interrupted.
 
-    ``compare`` and ``tune`` return 1 when a run of theirs failed.
+    ``compare``, ``reproduce`` and ``tune`` return 1 when a run of theirs failed.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     from recbole_bbqrec.data import inspect_cli, prepare_cli
     from recbole_bbqrec.experiment import compare_cli, tune_cli
     from recbole_bbqrec.experiment.report_card import cli as report_cli
+    from recbole_bbqrec.experiment.reproduce import cli as reproduce_cli
 
     parser = argparse.ArgumentParser(prog="python -m recbole_bbqrec", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
@@ -92,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     tune_cli.add_arguments(tune)
     tune.set_defaults(entry=tune_cli.main)
+    reproduce = verbs.add_parser(
+        "reproduce",
+        help="run a table or figure of the paper, its figures beside ours",
+        description="Run a table or figure of the paper and show its figures beside ours.",
+    )
+    reproduce_cli.add_arguments(reproduce)
+    reproduce.set_defaults(entry=reproduce_cli.main)
     prepare = verbs.add_parser("prepare", help="make a data set from source files")
     prepare_cli.add_arguments(prepare)
     prepare.set_defaults(entry=prepare_cli.main)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,8 +69,9 @@ def run(
 
     Returns:
         ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result`` as
-        RecBole's ``run_recbole``, and ``split_hash``, ``seconds``, ``peak_memory_mib``,
-        ``files`` and more; everything is plain and JSON-serialisable.
+        RecBole's ``run_recbole`` (the score is None without validation), and ``split_hash``,
+        ``seconds``, ``peak_memory_mib``, ``files`` and more; everything is plain and
+        JSON-serialisable.
 
     Raises:
         UserError: an option, file or checkpoint is not as it must be.
@@ -123,7 +125,7 @@ def run(
         "seed": config["seed"],
         "device": str(config["device"]),
         "version": __version__,
-        "best_valid_score": None if score is None else float(score),
+        "best_valid_score": float(score) if math.isfinite(score) else None,
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": _floats(valid_result),
         "test_result": _floats(test_result),

@@ -126,7 +126,7 @@ def plan(
     for dataset in datasets:
         for model in models:
             run = Run(model, dataset, {**common, **own.get(model, {})}, files)
-            for seed in _seeds(args.seeds, run):
+            for seed in seeds_of(args.seeds, run):
                 planned.append(store.plan(Run(model, dataset, run.overrides, files, seed)))
     return planned
 
@@ -178,7 +178,12 @@ def write(comparison: Comparison, output: Path) -> None:
 # helpers --------------------------------------------------------------------------------------
 
 
-def _seeds(given: Sequence[int], run: Run) -> list[int]:
+def seeds_of(given: Sequence[int], run: Run) -> list[int]:
+    """The seeds that ``--seeds`` asks for: that many from the run's own up, or those given.
+
+    Raises:
+        UserError: not a sensible number of seeds, or not different seeds.
+    """
     if len(given) > 1:
         if len(set(given)) != len(given) or min(given) < 0:
             raise UserError(f"Option `--seeds` is {list(given)}; expected different seeds from 0.")

@@ -107,7 +107,7 @@ def _panel(axis: Any, comparison: Comparison, dataset: str, metric: str) -> None
             f"{cell.mean:.{DECIMALS}f}", (end, place), xytext=(4, 0), textcoords="offset points",
             va="center", fontsize=7.5,
         )  # fmt: skip
-    axis.set_title(f"{dataset}, {_metric_name(metric)}", fontsize=9)
+    axis.set_title(f"{dataset}, {metric_name(metric)}", fontsize=9)
     axis.margins(x=0.28)
     axis.set_xlim(left=0)
     axis.tick_params(labelsize=8)
@@ -135,10 +135,13 @@ def _table(comparison: Comparison, dataset: str) -> Table:
         footer = [
             ["best baseline", *(v.baseline if v else "" for v in verdicts)],
             [f"{comparison.target} over it", *map(_improvement, verdicts)],
-            ["p, paired t-test", *(_p(v.test.p_t if v and v.test else None) for v in verdicts)],
-            ["p, Wilcoxon", *(_p(v.test.p_wilcoxon if v and v.test else None) for v in verdicts)],
+            ["p, paired t-test", *(p_text(v.test.p_t if v and v.test else None) for v in verdicts)],
+            [
+                "p, Wilcoxon",
+                *(p_text(v.test.p_wilcoxon if v and v.test else None) for v in verdicts),
+            ],
         ]
-    header = ["model", *(map(_metric_name, metrics) if metrics else ["result"])]
+    header = ["model", *(map(metric_name, metrics) if metrics else ["result"])]
     return Table(f"{dataset}, test split", header, rows, footer, _notes(comparison, dataset))
 
 
@@ -163,7 +166,8 @@ def _improvement(verdict: Verdict | None) -> str:
     return f"{verdict.improvement:+.1%}{star}"
 
 
-def _p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
+    """A p-value for a cell."""
     if value is None:
         return "-"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
@@ -173,7 +177,8 @@ def _see(log: Path) -> str:
     return f"failed: see {os.path.relpath(log)}"
 
 
-def _metric_name(metric: str) -> str:
+def metric_name(metric: str) -> str:
+    """``ndcg@10`` as a column title, ``NDCG@10``."""
     name, at, k = metric.partition("@")
     return (name.upper() if name in ("ndcg", "mrr", "map") else name.capitalize()) + at + k
 

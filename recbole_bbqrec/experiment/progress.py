@@ -52,6 +52,10 @@ class Progress:
             line += f", about {duration(sum(map(self._expected, left)))} to go"
         self._say(line if error is None else f"{line}: {error}")
 
+    def expected(self, model: str, dataset: str) -> float | None:
+        """Seconds that a run will take by those of earlier ones, None before the first."""
+        return self._expected((model, dataset)) if self._seconds else None
+
     def _expected(self, which: tuple[str, str]) -> float:
         """Seconds: of the same model and data, else of the same data, else of any."""
         same_data = [s for key, s in self._seconds.items() if key[1] == which[1]]

@@ -40,7 +40,8 @@ class Run:
     """One run that is wanted.
 
     ``overrides`` win over ``config_files``; ``test`` False leaves the test split alone, for
-    hyper-parameter search. ``seed`` None is the configuration's own.
+    hyper-parameter search. ``seed`` None is the configuration's own. ``label`` tells runs of one
+    model apart for a reader; it has no part in the key.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Run:
     config_files: tuple[str | Path, ...] = ()
     seed: int | None = None
     test: bool = True
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Planned:
 
     @property
     def name(self) -> str:
-        return f"{self.run.model} {self.run.dataset} seed {self.config['seed']}"
+        label = f" ({self.run.label})" if self.run.label else ""
+        return f"{self.run.model} {self.run.dataset}{label} seed {self.config['seed']}"
 
     def plan(self) -> dict[str, Any]:
         """What ``plan.json`` holds."""

@@ -70,7 +70,8 @@ class Trial:
         """The best validation score of the run; see ``valid_metric``."""
         if self.outcome is None or self.outcome.result is None:
             return None
-        return float(self.outcome.result["best_valid_score"])
+        score = self.outcome.result["best_valid_score"]
+        return None if score is None else float(score)  # None: a run that does not validate
 
 
 class Search:

@@ -86,7 +86,9 @@ def _end_with_parent() -> None:
     """
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin: a thread inside its buffer makes Python abort when it shuts down.
+        while os.read(0, 1):
+            pass
         os._exit(INTERRUPTED)
 
     threading.Thread(target=wait, daemon=True).start()

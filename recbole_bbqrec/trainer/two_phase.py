@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,12 +69,12 @@ class TwoPhaseTrainer(SafeCheckpoints):
         saved: bool = True,
         show_progress: bool = False,
         callback_fn: Callable[[int, float], None] | None = None,
-    ) -> tuple[float | None, dict[str, float]]:
+    ) -> tuple[float, dict[str, float]]:
         """Run both phases, or phase one alone.
 
         Returns:
             Best validation score and the metrics it comes with, of the last phase that ran; the
-            score is None where that is a phase one without a validation signal.
+            score is minus infinity where that is a phase one without a validation signal.
         """
         files = self.files if saved else None
         dataset = train_data._dataset
@@ -83,7 +82,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
         self._tokenize(dataset, histories, valid_data, files, show_progress)
         if self.config["tokenize_only"]:
             first = self.progress.loops[TOKENIZE]
-            return first.best_score if math.isfinite(first.best_score) else None, first.best_metrics
+            return first.best_score, first.best_metrics
         phase = self._generate_phase(histories, valid_data, files)
         state = self.progress.loops[GENERATE]
         start = time.perf_counter()

@@ -1,0 +1,141 @@
+"""The charts of figures 3 and 4 as PNG. Needs matplotlib, which is imported when one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_OURS, _OTHERS, _PAPER = "#1f5fa8", "#a9b4c0", "#b3561e"
+Values = Sequence[Any]  # float, or None where there is no figure
+
+
+@dataclass(frozen=True)
+class Line:
+    """One panel of a sweep: ``y`` and its deviation ``spread`` at each of the labels ``x``.
+
+    ``paper``: the paper's figure at the same places; ``paper_best``: its best label.
+    """
+
+    x_name: str
+    y_name: str
+    x: Sequence[str]
+    y: Values
+    spread: Values
+    paper: Values
+    paper_best: str
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One panel of bars; where a value is None, ``why`` is written instead."""
+
+    title: str
+    labels: Sequence[str]
+    values: Values
+    spread: Values
+    why: Sequence[str]
+    highlight: str
+
+
+def save_lines(title: str, panels: Sequence[Sequence[Line]], path: Path) -> None:
+    """A grid of sweeps: a row a metric, a column a sweep.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    rows, columns = len(panels), len(panels[0])
+    size = (0.9 + 2.5 * columns, 0.9 + 2.0 * rows)
+    figure = Figure(figsize=(max(size[0], 4.6), size[1]), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey="row")
+    for across, lines in zip(axes, panels):
+        for axis, line in zip(across, lines):
+            _draw_line(axis, line)
+        across[0].set_ylabel(lines[0].y_name, fontsize=9)
+    for axis, line in zip(axes[-1], panels[-1]):
+        axis.set_xlabel(line.x_name, fontsize=9)
+    handles: dict[str, Any] = {}
+    for axis in axes.flat:
+        handles.update({label: handle for handle, label in zip(*axis.get_legend_handles_labels())})
+    figure.suptitle(title, fontsize=10)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8,
+        frameon=False,
+    )  # fmt: skip
+    figure.savefig(path, dpi=160, format="png")
+
+
+def save_bars(title: str, panels: Sequence[Sequence[Bars]], path: Path) -> None:
+    """A grid of bars: a row a data set, a column a metric.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    rows, columns = len(panels), len(panels[0])
+    height = 0.3 * len(panels[0][0].labels) + 0.75
+    size = (1.2 + 3.0 * columns, 0.3 + height * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey="row")
+    for across, bars in zip(axes, panels):
+        for axis, one in zip(across, bars):
+            _draw_bars(axis, one)
+        across[0].set_yticks(range(len(bars[0].labels)), bars[0].labels)
+        across[0].invert_yaxis()
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=160, format="png")
+
+
+def _draw_line(axis: Any, line: Line) -> None:
+    places = range(len(line.x))
+    known = [place for place in places if line.y[place] is not None]
+    several = any(spread is not None for spread in line.spread)  # one seed has no deviation
+    axis.errorbar(
+        known, [line.y[p] for p in known],
+        yerr=[line.spread[p] or 0.0 for p in known] if several else None,
+        color=_OURS, marker="o", markersize=4, linewidth=1.4, capsize=2.5, label="ours",
+    )  # fmt: skip
+    if line.paper_best in line.x:
+        axis.axvline(
+            line.x.index(line.paper_best), color=_PAPER, linestyle=":", linewidth=1.2,
+            label="the paper's best on Beauty",
+        )  # fmt: skip
+    printed = [place for place in places if line.paper[place] is not None]
+    if printed:
+        axis.plot(
+            printed, [line.paper[p] for p in printed], linestyle="none", marker="*", markersize=9,
+            color=_PAPER, label="the paper (its Table 2)",
+        )  # fmt: skip
+    axis.set_xticks(list(places), line.x)
+    axis.set_xlim(-0.4, len(line.x) - 0.6)
+    axis.margins(y=0.15)
+    axis.tick_params(labelsize=8)
+    axis.locator_params(axis="y", nbins=5)
+    axis.grid(axis="y", color="#e4e7eb", linewidth=0.7)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_bars(axis: Any, bars: Bars) -> None:
+    for place, value in enumerate(bars.values):
+        if value is None:
+            axis.text(0, place, f" {bars.why[place]}", va="center", fontsize=8, color="#5f6b76")
+            continue
+        colour = _OURS if bars.labels[place] == bars.highlight else _OTHERS
+        spread = bars.spread[place]
+        axis.barh(place, value, xerr=spread, height=0.72, color=colour, capsize=2.5)
+        axis.annotate(
+            f"{value:.4f}", (value + (spread or 0.0), place), xytext=(4, 0),
+            textcoords="offset points", va="center", fontsize=7.5,
+        )  # fmt: skip
+    axis.set_title(bars.title, fontsize=9)
+    axis.margins(x=0.28)
+    axis.set_xlim(left=0)
+    axis.set_ylim(-0.6, len(bars.labels) - 0.4)
+    axis.tick_params(labelsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.locator_params(axis="x", nbins=4)
+    axis.spines[["top", "right"]].set_visible(False)

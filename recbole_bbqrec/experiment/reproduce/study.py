@@ -1,0 +1,185 @@
+"""What an experiment of the paper is: settings on data sets, and a report of their results."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.compare import Cell
+from recbole_bbqrec.experiment.run_key import NOT_IN_KEY
+from recbole_bbqrec.experiment.store import Outcome
+from recbole_bbqrec.experiment.tables import Table
+
+NOT_RUN = "not run: budget"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One model with certain options: what one figure of a table is of.
+
+    Attributes:
+        label: its name in the report, unique in the experiment.
+        model: the registered model.
+        options: win over those of the user.
+        group: the row, column or sweep that it belongs to, as ``--models`` and ``--sweeps`` name
+            it; the label by default.
+        value: its place within the group, such as the value swept.
+        needs: a modality without which the setting would be no different from BBQRec.
+        brief: options of a short run that serves as well where there is no full run yet; such a
+            run is not tested.
+    """
+
+    label: str
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
+    value: Any = None
+    needs: str = ""
+    brief: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.group or self.label
+
+
+@dataclass(frozen=True)
+class Result:
+    """The runs of one setting on one data set, or the reason why there are none.
+
+    ``briefly``: the runs are short ones (:attr:`Setting.brief`).
+    """
+
+    outcomes: tuple[Outcome, ...] = ()
+    reason: str = ""
+    briefly: bool = False
+
+    def cell(self, value: Callable[[dict[str, Any]], float | None]) -> Cell:
+        """Mean and deviation over the seeds of what ``value`` takes from a run's result."""
+        found = [value(run.result) for run in self.outcomes if run.result is not None]
+        logs = tuple(run.log for run in self.outcomes if run.result is None)
+        return Cell(tuple(v for v in found if v is not None), logs)
+
+    def metric(self, name: str) -> Cell:
+        """A test metric."""
+        return self.cell(lambda result: result["test_result"].get(name))
+
+    @property
+    def status(self) -> str:
+        """``done``, or why a run is missing, in words for a cell."""
+        if self.reason:
+            return self.reason
+        failed = [run for run in self.outcomes if run.error not in (None, NOT_RUN)]
+        if failed:
+            return f"failed: see {failed[0].log.parent.name}/{failed[0].log.name}"
+        return NOT_RUN if any(run.error for run in self.outcomes) else "done"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    ``config_files``, ``common`` and ``own`` (by model) are the options of the runs; ``seeds`` as
+    in ``compare``.
+    """
+
+    datasets: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    seeds: tuple[int, ...] = (1,)
+    config_files: tuple[str, ...] = ()
+    common: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def options(self, model: str) -> dict[str, Any]:
+        return {**self.common, **self.own.get(model, {})}
+
+    def described(self) -> str:
+        """The options that were given and can change a result, or nothing."""
+        given = [f"{k}={v}" for k, v in self.common.items() if k not in NOT_IN_KEY]
+        for model, options in self.own.items():
+            given += [f"{model}.{k}={v}" for k, v in options.items() if k not in NOT_IN_KEY]
+        return ", ".join([*given, *(Path(name).name for name in self.config_files)])
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report is made of. ``absent``: data set -> how to make it."""
+
+    request: Request
+    absent: Mapping[str, str]
+    by_place: Mapping[tuple[str, str], Result]  # (data set, label)
+
+    def of(self, dataset: str, setting: Setting) -> Result:
+        """The result at one place; for an absent data set, one without runs."""
+        return self.by_place.get((dataset, setting.label), Result(reason="no data"))
+
+    def finished(self, dataset: str) -> list[Outcome]:
+        """Every finished run on a data set."""
+        here = [r for (name, _), r in self.by_place.items() if name == dataset]
+        return [run for result in here for run in result.outcomes if run.finished]
+
+    def averaged(self) -> str:
+        """What a chart's values are: of one seed, or means of several."""
+        count = max(len(result.outcomes) for result in self.by_place.values())
+        return "one seed" if count == 1 else f"mean and standard deviation of {count} seeds"
+
+    @property
+    def failed(self) -> bool:
+        runs = [run for result in self.by_place.values() for run in result.outcomes]
+        return any(run.error not in (None, NOT_RUN) for run in runs)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is printed and written: tables, rows for CSV, and charts by file name."""
+
+    tables: Sequence[Table]
+    rows: Sequence[dict[str, Any]]
+    charts: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+
+
+class Study(ABC):
+    """One table or figure of the paper.
+
+    Attributes:
+        name: what the command calls it.
+        title: what it shows.
+        datasets: those of the paper.
+        settings: all of the paper's, in its order.
+    """
+
+    name: str
+    title: str
+    datasets: tuple[str, ...]
+    settings: tuple[Setting, ...] = ()
+
+    def select(self, models: Sequence[str], sweeps: Sequence[str]) -> tuple[Setting, ...]:
+        """The settings of ``models``, by their names in the paper or here; all if empty.
+
+        Raises:
+            UserError: the experiment has no such model, or no sweeps.
+        """
+        if sweeps:
+            raise UserError(f"Option `--sweeps` is for figure3; {self.name} has no sweeps.")
+        return self._chosen(models, "--models", lambda s: {s.name, s.model})
+
+    @abstractmethod
+    def report(self, results: Results) -> Report:
+        """Tables and charts of what is there; what is missing says why."""
+
+    def _chosen(
+        self, wanted: Sequence[str], option: str, names: Callable[[Setting], set[str]]
+    ) -> tuple[Setting, ...]:
+        known = list(dict.fromkeys(setting.name for setting in self.settings))
+        for name in wanted:
+            if any(name in names(setting) for setting in self.settings):
+                continue
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else ""
+            has = f"has {', '.join(known)}" if known else "trains no model"
+            raise UserError(f"Option `{option}` names {name}; {self.name} {has}.{hint}")
+        return tuple(s for s in self.settings if not wanted or names(s) & set(wanted))
