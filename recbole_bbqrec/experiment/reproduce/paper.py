@@ -1,12 +1,12 @@
-"""The paper's printed figures, from ``properties/paper.yaml``."""
+"""The paper's printed figures, from ``paper.yaml`` beside this file."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from recbole_bbqrec.config import read_yaml
-from recbole_bbqrec.properties_files import properties_directory
 
 DATASETS = ("Beauty", "Sports", "Clothing", "Toys")
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")  # the order of tables 2 to 4
@@ -15,7 +15,7 @@ METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")  # the order of tables 
 @lru_cache(maxsize=1)
 def figures() -> dict[str, Any]:
     """The file's content by table and figure."""
-    return read_yaml(properties_directory() / "paper.yaml")
+    return read_yaml(Path(__file__).with_name("paper.yaml"))
 
 
 def metric(table: str, dataset: str, label: str, name: str) -> float | None:
