@@ -45,7 +45,7 @@ def check_run(result, term="reconstruction"):
     state = torch.load(result["files"]["resume"], weights_only=True)
     for phase, key in (("tokenize", term), ("generate", "loss")):
         history = state["loops"][phase]["history"]
-        assert history[-1][key] < history[0][key], phase
+        assert history[-1]["terms"][key] < history[0]["terms"][key], phase
     config, model, _, _, _, test_data = load_data_and_model(result["files"]["model"])
     trainer = get_trainer_class(config["model"])(config, model)
     assert dict(trainer.evaluate(test_data, load_best_model=False)) == result["test_result"]

@@ -104,9 +104,9 @@ def test_trains_saves_and_reloads(variant, rundir, tiny):
     result = run(f"BBQRec{variant}", "Mini", overrides=settings)
     reloads_to(result)
     state = torch.load(result["files"]["resume"], weights_only=True)
-    first, last = (state["loops"]["generate"]["history"][i]["loss"] for i in (0, -1))
+    first, last = (state["loops"]["generate"]["history"][i]["terms"]["loss"] for i in (0, -1))
     assert last < first
-    records = state["loops"]["tokenize"]["history"]
+    records = [record["terms"] for record in state["loops"]["tokenize"]["history"]]
     assert ("contrastive" in records[0]) == (variant != "NoRec")
     assert any(key.startswith("mim/") for key in records[0]) == (variant != "NoMIM")
 
