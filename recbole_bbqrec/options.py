@@ -162,6 +162,7 @@ MODEL_OPTIONS: dict[str, Option] = {
     "decoder_start": choice("history", "token"),
     "label_smoothing": probability(),
     "item_embedding": boolean(),
+    "item_head": boolean(),
     "tie_codes": boolean(),
     "generation_temperature": number(0, above=True),
     "warmup_ratio": number(0, 1),

@@ -44,8 +44,8 @@ PHASE_TWO = {
     "epochs", "train_batch_size", "learning_rate", "weight_decay", "learner", "eval_step",
     "stopping_step", "hidden_size", "n_heads", "encoder_layers", "decoder_layers", "inner_size",
     "dropout", "similarity_buckets", "similarity_init", "token_fusion", "history_encoding",
-    "generation_loss", "decoder_start", "label_smoothing", "item_embedding", "tie_codes",
-    "generation_temperature", "warmup_ratio", "num_beams",
+    "generation_loss", "decoder_start", "label_smoothing", "item_embedding", "item_head",
+    "tie_codes",    "generation_temperature", "warmup_ratio", "num_beams",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from recbole_bbqrec.generator import ragged, scoring
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.decoding import Decoder
+from recbole_bbqrec.generator.node_head import NodeHead, child_log_probs, root_log_probs
 from recbole_bbqrec.generator.plan import plan_of
 from recbole_bbqrec.generator.seq2seq import Generator, Memory
 from recbole_bbqrec.generator.trie import Trie
@@ -62,7 +63,7 @@ def beam_search(
         raise ValueError("beam search needs the generator in evaluation mode: call eval() first")
     plan = plan_of(generator)
     with torch.autocast(memory.lengths.device.type, enabled=False):  # the plan is cast already
-        decoder = Decoder(plan, memory)
+        decoder = Decoder(plan, memory, plan.node_head(generator, catalogue))
         return _search(decoder, catalogue.trie, plan.config.generation_loss, num_beams, top_k)
 
 
@@ -82,9 +83,26 @@ def _search(
 
 def _first_level(decoder: Decoder, trie: Trie, loss: str, width: int) -> _Beams:
     """The best ``width`` children of the root for each user."""
-    logits = decoder.logits(decoder.start().squeeze(1), 0)  # [B, M * N]
-    scores, nodes = scoring.root_top(logits, trie, loss, width, _BLOCK)
+    states = decoder.start().squeeze(1)  # [B, d]
+    if decoder.head is None:
+        scores, nodes = scoring.root_top(decoder.logits(states, 0), trie, loss, width, _BLOCK)
+    else:
+        scores, nodes = _root_top_of_nodes(decoder.head, states, trie, width)
     return _Beams(nodes, scores, torch.zeros_like(nodes))
+
+
+def _root_top_of_nodes(
+    head: NodeHead, states: Tensor, trie: Trie, width: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`scoring.root_top` with an item head: ``states`` [B, d] -> two [B, W]."""
+    parts = []
+    for rows in states.split(max(1, _BLOCK // len(trie.codes[0]))):
+        scores = root_log_probs(head, rows)  # [b, n_0]
+        if trie.levels == 1:
+            leaves = torch.arange(scores.shape[1], device=scores.device)
+            scores = scores + scoring.leaf_share(trie, leaves, scores.dtype)
+        parts.append(scores.topk(min(width, scores.shape[1]), dim=1, sorted=False))
+    return torch.cat([top.values for top in parts]), torch.cat([top.indices for top in parts])
 
 
 def _open_first(beams: _Beams, trie: Trie, level: int, loss: str) -> tuple[_Beams, int]:
@@ -126,8 +144,8 @@ def _next_level(
         owner, child = ragged.expand(first[users].flatten(), counts[users].flatten())  # [E]
         gain = held.scores.flatten()[owner]  # [E]
         if hidden is not None:
-            logits = decoder.logits(hidden[users], level).flatten(0, 1)  # [b * S, M * N]
-            gain = gain + _gain(logits, trie, level, loss, owner, child, held.nodes.shape[1])
+            states = hidden[users].flatten(0, 1)  # [b * S, d]
+            gain = gain + _gain(decoder, states, trie, level, owner, child, held.nodes.shape[1])
         share = _share_at(trie, level, child, loss, gain.dtype)
         gain = gain if share is None else gain + share
         grid, start = _rows(gain, counts[users].sum(1), -torch.inf)
@@ -158,9 +176,7 @@ def _next_of_padded(
     child = torch.where(exists, first.unsqueeze(-1) + place, first.unsqueeze(-1))
     scores = beams.scores.unsqueeze(-1).expand(child.shape)  # [B, W, C]
     if hidden is not None:
-        gain = _padded_gain(
-            decoder.logits(hidden, level), trie, level, loss, child[:, :n_open], exists[:, :n_open]
-        )
+        gain = _padded_gain(decoder, hidden, trie, level, child[:, :n_open], exists[:, :n_open])
         scores = torch.cat([scores[:, :n_open] + gain, scores[:, n_open:]], dim=1)
     share = _share_at(trie, level, child, loss, scores.dtype)
     scores = scores if share is None else scores + share
@@ -171,16 +187,21 @@ def _next_of_padded(
 
 
 def _padded_gain(
-    logits: Tensor, trie: Trie, level: int, loss: str, child: Tensor, exists: Tensor
+    decoder: Decoder, hidden: Tensor, trie: Trie, level: int, child: Tensor, exists: Tensor
 ) -> Tensor:
     """Log-probabilities [B, S, C] of children, some of which do not exist, given parents.
 
-    ``logits`` [B, S, M * N].
+    ``hidden`` [B, S, d].
     """
-    if loss == "code":
-        logits = scoring.code_log_probs(logits, trie.n_signals)
-    columns = trie.columns(level, child).flatten(2)  # [B, S, C * M]
-    scores = logits.gather(2, columns).view(*child.shape, -1).sum(-1)
+    loss = decoder.plan.config.generation_loss
+    if decoder.head is not None:
+        scores = decoder.head.grid_logits(level, hidden, child)
+    else:
+        logits = decoder.logits(hidden, level)  # [B, S, M * N]
+        if loss == "code":
+            logits = scoring.code_log_probs(logits, trie.n_signals)
+        columns = trie.columns(level, child).flatten(2)  # [B, S, C * M]
+        scores = logits.gather(2, columns).view(*child.shape, -1).sum(-1)
     if loss == "item":
         total = scores.masked_fill(~exists, -torch.inf).logsumexp(2, keepdim=True)
         scores = scores - total
@@ -188,21 +209,38 @@ def _padded_gain(
 
 
 def _gain(
-    logits: Tensor, trie: Trie, level: int, loss: str, owner: Tensor, child: Tensor, width: int
+    decoder: Decoder,
+    states: Tensor,
+    trie: Trie,
+    level: int,
+    owner: Tensor,
+    child: Tensor,
+    width: int,
 ) -> Tensor:
     """Log-probabilities [E] of children given parents, 0 for those of beams not decoded.
 
-    ``logits`` [b * S, M * N] of the first S of ``width`` beams; ``owner`` indexes b * width.
+    ``states`` [b * S, d] of the first S of ``width`` beams; ``owner`` indexes b * width.
     """
     users = int(owner[-1]) // width + 1
-    n_open = len(logits) // users
+    n_open = len(states) // users
     if n_open == width:
-        return scoring.child_scores(logits, trie, level, owner, child, loss)
+        return _child_scores(decoder, states, trie, level, owner, child)
     decoded = owner % width < n_open  # [E]
     row = owner // width * n_open + owner % width
-    gain = logits.new_zeros(owner.shape)
-    gain[decoded] = scoring.child_scores(logits, trie, level, row[decoded], child[decoded], loss)
+    gain = torch.zeros(owner.shape, dtype=decoder.plan.wide, device=owner.device)
+    gain[decoded] = _child_scores(decoder, states, trie, level, row[decoded], child[decoded])
     return gain
+
+
+def _child_scores(
+    decoder: Decoder, states: Tensor, trie: Trie, level: int, owner: Tensor, child: Tensor
+) -> Tensor:
+    """Log-probabilities [E] of children given the parents' states [g, d]."""
+    if decoder.head is not None:
+        return child_log_probs(decoder.head, level, states, owner, child)
+    logits = decoder.logits(states, level)  # [g, M * N]
+    loss = decoder.plan.config.generation_loss
+    return scoring.child_scores(logits, trie, level, owner, child, loss)
 
 
 def _share_at(

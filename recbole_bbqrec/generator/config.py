@@ -32,7 +32,8 @@ class GeneratorConfig:
 
     ``code_dim`` is the width of one learned code embedding; ``vector_dim`` the width V of the
     frozen item vectors and used with ``similarity`` only; ``n_items`` (with [PAD]) is used with
-    ``item_embedding`` only. ``similarity_init`` "identity" starts the gate at one (plus noise),
+    ``item_embedding`` only. ``item_head`` gives every token that exists weights of its own, see
+    :mod:`~recbole_bbqrec.generator.node_head`. ``similarity_init`` "identity" starts the gate at one (plus noise),
     "uniform" draws it from (0, 0.01) as the paper does with all embeddings. ``decoder_start``
     "history" adds a projection of the last visible item's encoder states to the decoder's inputs,
     which otherwise ("token") learn of the history through cross-attention alone.
@@ -61,6 +62,7 @@ class GeneratorConfig:
     generation_loss: str = "code"
     label_smoothing: float = 0.0
     item_embedding: bool = False
+    item_head: bool = False
     n_items: int = 0
     tie_codes: bool = False
     initializer_range: float = 0.02
@@ -80,6 +82,9 @@ class GeneratorConfig:
             self._require("label_smoothing", self.label_smoothing == 0, "0 with the item loss")
         if self.similarity:
             self._require("vector_dim", self.vector_dim >= 1, "at least 1 with similarity")
+        if self.item_head:
+            self._require("generation_loss", self.generation_loss == "item", "item with item_head")
+            self._require("vector_dim", self.vector_dim >= 1, "at least 1 with item_head")
         if self.item_embedding:
             self._require("n_items", self.n_items >= 2, "at least 2 with item_embedding")
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.generator.attention import blocking_bias
+from recbole_bbqrec.generator.node_head import NodeHead
 from recbole_bbqrec.generator.plan import DecoderWeights, Plan, feed_forward, normed
 from recbole_bbqrec.generator.seq2seq import Memory
 
@@ -24,8 +25,8 @@ class Decoder:
     for W beams, W = 1 standing for all beams of the user.
     """
 
-    def __init__(self, plan: Plan, memory: Memory) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, memory: Memory, head: NodeHead | None = None) -> None:
+        self.plan, self.head = plan, head
         self.memory = _memory_keys_values(plan, memory)
         cells, lengths = memory.cells, memory.lengths
         self.bias: Tensor | None = None  # hides padding

@@ -12,6 +12,7 @@ from torch import Tensor
 from recbole_bbqrec.generator import ragged, scoring
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.layers import KeysValues
+from recbole_bbqrec.generator.node_head import child_log_probs, root_log_probs
 from recbole_bbqrec.generator.packing import Packing
 from recbole_bbqrec.generator.seq2seq import Generator, Memory
 from recbole_bbqrec.generator.trie import Trie
@@ -32,14 +33,24 @@ def exact_scores(
     keys_values = generator.memory_keys_values(memory)
     paths = torch.empty(1, 0, trie.n_signals, dtype=torch.int64, device=memory.lengths.device)
     hidden = _decode(generator, memory, keys_values, paths)[:, 0]  # [B, d]
-    scores = scoring.root_scores(generator.logits(memory, hidden, 0), trie, loss)  # [B, n_0]
+    head = generator.node_head(catalogue, memory.table) if generator.config.item_head else None
+    if head is None:
+        scores = scoring.root_scores(generator.logits(memory, hidden, 0), trie, loss)  # [B, n_0]
+    else:
+        scores = root_log_probs(head, hidden)
     paths = trie.codes[0].unsqueeze(1)  # [n_0, 1, M]
     for level in range(1, trie.levels):
         parts = []
         for parents in torch.arange(len(paths), device=paths.device).split(chunk):
             hidden = _decode(generator, memory, keys_values, paths[parents])  # [B, P, d]
-            logits = generator.logits(memory, hidden, level)
-            parts.append(_children(logits, trie, level, parents, scores[:, parents], loss))
+            first, counts = (part.repeat(len(hidden)) for part in trie.children(level, parents))
+            owner, child = ragged.expand(first, counts)  # [B * E]
+            if head is None:
+                logits = generator.logits(memory, hidden, level).flatten(0, 1)
+                gain = scoring.child_scores(logits, trie, level, owner, child, loss)
+            else:
+                gain = child_log_probs(head, level, hidden.flatten(0, 1), owner, child)
+            parts.append((scores[:, parents].flatten()[owner] + gain).view(len(hidden), -1))
         scores = torch.cat(parts, dim=1)  # [B, n_l]
         owner, _ = ragged.expand(*_all_children(trie, level))
         paths = torch.cat([paths[owner], trie.codes[level].unsqueeze(1)], dim=1)
@@ -66,19 +77,6 @@ def _decode(
 def _all_children(trie: Trie, level: int) -> tuple[Tensor, Tensor]:
     parents = torch.arange(len(trie.codes[level - 1]), device=trie.leaf_ptr.device)
     return trie.children(level, parents)
-
-
-def _children(
-    logits: Tensor, trie: Trie, level: int, parents: Tensor, scores: Tensor, loss: str
-) -> Tensor:
-    """Scores of all children of P parents.
-
-    ``logits`` [B, P, M * N], ``scores`` [B, P] -> [B, E].
-    """
-    first, counts = (part.repeat(len(logits)) for part in trie.children(level, parents))
-    owner, child = ragged.expand(first, counts)  # [B * E]
-    gain = scoring.child_scores(logits.flatten(0, 1), trie, level, owner, child, loss)
-    return (scores.flatten()[owner] + gain).view(len(logits), -1)
 
 
 def _spread(scores: Tensor, trie: Trie, loss: str) -> Tensor:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from recbole_bbqrec.generator import ragged
+from recbole_bbqrec.generator.node_head import NodeHead, child_log_probs
 from recbole_bbqrec.generator.normaliser import child_normaliser, root_normaliser
 from recbole_bbqrec.generator.trie import Trie
 
 Loss = tuple[Tensor, dict[str, Tensor]]
+
+_ROOT_LOGITS = 1 << 22  # first-level logits held at a time
+_CHILD_WEIGHTS = 1 << 24  # numbers in gathered weights held at a time
 
 
 def code_loss(logits: Sequence[Tensor], codes: Tensor, label_smoothing: float = 0.0) -> Loss:
@@ -45,10 +51,7 @@ def item_loss(logits: Sequence[Tensor], trie: Trie, codes: Tensor, items: Tensor
     ``logits``: L tensors [n, M * N]; ``codes``: int64 [n, L, M]; ``items``: int64 [n]. Raises
     ValueError when a target is not in the trie.
     """
-    nodes = trie.item_nodes[items]  # [n, L]
-    if bool((nodes < 0).any()):
-        absent = int(items[nodes[:, 0] < 0][0])
-        raise ValueError(f"item {absent} is a target but not in the trie")
+    nodes = _target_nodes(trie, items)  # [n, L]
     offsets = torch.arange(trie.n_signals, device=codes.device) * trie.codebook_size
     terms = []
     for level, level_logits in enumerate(logits):
@@ -58,15 +61,96 @@ def item_loss(logits: Sequence[Tensor], trie: Trie, codes: Tensor, items: Tensor
             terms.append(-gain.mean())
             continue
         parents = nodes[:, level - 1]
-        # An only child has probability one whatever the logits: nothing to compute.
-        open_ = (trie.children(level, parents)[1] > 1).nonzero().squeeze(1)  # [o]
+        open_ = _open(trie, level, parents)  # [o]
         chosen = level_logits.index_select(0, open_)  # [o, M * N]
         gain = chosen.gather(1, columns[open_]).sum(1)
         gain = gain - child_normaliser(chosen, trie, level, parents[open_])
         terms.append(-gain.sum() / len(items))
-    leaf_sizes = trie.leaf_ptr.diff()[nodes[:, -1]]
-    terms[-1] = terms[-1] + leaf_sizes.to(terms[-1].dtype).log().mean()
+    terms[-1] = terms[-1] + _leaf_term(trie, nodes, terms[-1].dtype)
     return _total(terms)
+
+
+def node_loss(head: NodeHead, trie: Trie, hidden: Tensor, items: Tensor) -> Loss:
+    """:func:`item_loss` where the children's logits come from an item head.
+
+    ``hidden``: [n, L, d], the decoder's states; ``items``: int64 [n]. Memory is bounded: large
+    catalogues are scored in parts, and once more in the backward pass.
+    """
+    nodes = _target_nodes(trie, items)  # [n, L]
+    rows = max(16, _ROOT_LOGITS // len(trie.codes[0]))
+    parts = [
+        _in_parts(len(items) > rows, _root_loss, head.weights[0], head.biases[0], state, node)
+        for state, node in zip(hidden[:, 0].split(rows), nodes[:, 0].split(rows))
+    ]
+    terms = [torch.stack(parts).sum() / len(items)]
+    for level in range(1, trie.levels):
+        parents = nodes[:, level - 1]
+        open_ = _open(trie, level, parents)  # [o]
+        states = hidden[:, level].index_select(0, open_)
+        terms.append(
+            _child_loss(head, trie, level, states, parents[open_], nodes[open_, level])
+            / len(items)
+        )
+    terms[-1] = terms[-1] + _leaf_term(trie, nodes, terms[-1].dtype)
+    return _total(terms)
+
+
+def _root_loss(weight: Tensor, bias: Tensor, states: Tensor, nodes: Tensor) -> Tensor:
+    """Sum of -log P(node) over the first level: ``states`` [n, d], ``nodes`` int64 [n]."""
+    logits = NodeHead((weight,), (bias,)).root_logits(states)
+    return F.cross_entropy(logits, nodes, reduction="sum")
+
+
+def _child_loss(
+    head: NodeHead, trie: Trie, level: int, states: Tensor, parents: Tensor, nodes: Tensor
+) -> Tensor:
+    """Sum of -log P(node | parent): ``states`` [o, d], ``parents`` and ``nodes`` int64 [o]."""
+    if len(parents) == 0:
+        return head.biases[level].new_zeros(())
+    first, counts = trie.children(level, parents)  # [o]
+
+    def part(states: Tensor, first: Tensor, counts: Tensor, nodes: Tensor) -> Tensor:
+        owner, child = ragged.expand(first, counts)  # [E]
+        scores = child_log_probs(head, level, states, owner, child)
+        place = counts.cumsum(0) - counts + nodes - first  # [o], the target among the children
+        return -scores[place].sum()
+
+    runs = ragged.chunks(counts, max(1, _CHILD_WEIGHTS // states.shape[1]))
+    parts = [
+        _in_parts(len(runs) > 1, part, states[run], first[run], counts[run], nodes[run])
+        for run in runs
+    ]
+    return torch.stack(parts).sum()
+
+
+def _in_parts(several: bool, function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """Call ``function``; one part of several is computed again in the backward pass."""
+    if not several:
+        return function(*arguments)
+    value: Tensor = checkpoint(function, *arguments, use_reentrant=False)
+    return value
+
+
+def _target_nodes(trie: Trie, items: Tensor) -> Tensor:
+    """The nodes on the targets' paths, int64 [n, L]; ValueError for an item not in the trie."""
+    nodes = trie.item_nodes[items]
+    if bool((nodes < 0).any()):
+        absent = int(items[nodes[:, 0] < 0][0])
+        raise ValueError(f"item {absent} is a target but not in the trie")
+    return nodes
+
+
+def _open(trie: Trie, level: int, parents: Tensor) -> Tensor:
+    """Which ``parents`` int64 [n] have several children in ``level``: int64 [o].
+
+    An only child has probability one whatever the logits: nothing to compute.
+    """
+    return (trie.children(level, parents)[1] > 1).nonzero().squeeze(1)
+
+
+def _leaf_term(trie: Trie, nodes: Tensor, dtype: torch.dtype) -> Tensor:
+    """Minus log of an item's share of its leaf, averaged over ``nodes`` int64 [n, L]."""
+    return trie.leaf_ptr.diff()[nodes[:, -1]].to(dtype).log().mean()
 
 
 def _total(terms: list[Tensor]) -> Loss:

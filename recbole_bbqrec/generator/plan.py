@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.generator.attention import blocking_bias
+from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer
+from recbole_bbqrec.generator.node_head import NodeHead
 from recbole_bbqrec.generator.seq2seq import Generator
 
 
@@ -97,6 +99,17 @@ class Plan:
         width = config.hidden_size // config.n_heads
         self.head_sums = torch.eye(config.n_heads, dtype=dtype, device=device)
         self.head_sums = self.head_sums.repeat_interleave(width, 0)
+
+        self._node_head: tuple[Catalogue, NodeHead] | None = None
+
+    def node_head(self, generator: Generator, catalogue: Catalogue) -> NodeHead | None:
+        """Output weights of the catalogue's nodes, computed once; None without an item head."""
+        if not self.config.item_head:
+            return None
+        if self._node_head is None or self._node_head[0] is not catalogue:
+            head = generator.node_head(catalogue, self.table)
+            self._node_head = catalogue, head.to(self.dtype)
+        return self._node_head[1]
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self.dtype)

@@ -32,9 +32,9 @@ def chunks(sizes: Tensor, budget: int) -> list[slice]:
 def group_logsumexp(values: Tensor, owner: Tensor, n_groups: int) -> Tensor:
     """Log-sum-exp of each group: ``values`` [E], ``owner`` int64 [E] -> [n_groups].
 
-    Groups without members give -inf.
+    Groups without members give -inf (and no usable gradient).
     """
     peak = values.new_full((n_groups,), -torch.inf)
-    peak.scatter_reduce_(0, owner, values, "amax")
+    peak.scatter_reduce_(0, owner, values.detach(), "amax")
     total = values.new_zeros(n_groups).index_add_(0, owner, (values - peak[owner]).exp_())
-    return total.log_().add_(peak)
+    return total.log() + peak

@@ -18,7 +18,8 @@ from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.dropout import Dropout
 from recbole_bbqrec.generator.embedding import TokenEmbedding
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer, KeysValues
-from recbole_bbqrec.generator.losses import code_loss, item_loss
+from recbole_bbqrec.generator.losses import code_loss, item_loss, node_loss
+from recbole_bbqrec.generator.node_head import NodeHead
 from recbole_bbqrec.generator.packing import Packing, slots_of
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class Generator(nn.Module):
         if not config.tie_codes:
             self.head_weight = nn.Parameter(torch.empty(config.levels, n_columns, d))
             nn.init.normal_(self.head_weight, 0.0, std)
+        # What an item's weights take from its phase-one vector; see node_head().
+        self.content = None
+        if config.item_head:
+            self.content = nn.Linear(config.vector_dim, d, bias=False)
         self.dropout = Dropout(config.dropout)
         for parameter in (self.encoder_level, self.decoder_level):
             nn.init.normal_(parameter, 0.0, std)
@@ -83,7 +88,10 @@ class Generator(nn.Module):
                 nn.init.normal_(module.weight, 0.0, std)
             elif isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if self.content is not None:
+            nn.init.normal_(self.content.weight, 0.0, std)
 
     def train(self, mode: bool = True) -> Generator:
         """Set training or evaluation mode; training forgets the weights kept for inference."""
@@ -142,6 +150,9 @@ class Generator(nn.Module):
             slots,
             position,
         )  # [n, L, d]
+        if self.config.item_head:
+            head = self.node_head(catalogue, memory.table)
+            return node_loss(head, catalogue.trie, self.dropout(hidden), target_items)
         logits = [self.logits(memory, hidden[:, j], j) for j in range(self.config.levels)]
         if self.config.generation_loss == "item":
             return item_loss(logits, catalogue.trie, codes, target_items)
@@ -203,12 +214,30 @@ class Generator(nn.Module):
 
         The code c of signal m is column m * N + c.
         """
-        if self.head_weight is None:
-            weight = self.tokens.head_weight(memory.table, level)
-        else:
-            weight = self.head_weight[level]
+        weight = self.code_weight(memory.table, level)
         logits = nn.functional.linear(hidden, weight.to(hidden.dtype), self.head_bias[level])
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def code_weight(self, table: Tensor, level: int) -> Tensor:
+        """Output weights of a level's codes: [M * N, d]; ``table`` as in :class:`Memory`."""
+        if self.head_weight is None:
+            return self.tokens.head_weight(table, level)
+        return self.head_weight[level]
+
+    def node_head(self, catalogue: Catalogue, table: Tensor) -> NodeHead:
+        """The output weights of all tokens that exist (with ``item_head`` only).
+
+        Raises ValueError without an item head, and for a catalogue without vectors.
+        """
+        if self.content is None:
+            raise ValueError("the generator was built without item_head")
+        if catalogue.vectors is None:
+            raise ValueError("the item head needs item vectors; the catalogue has none")
+        own = self.content(catalogue.vectors)  # [n_items, d]
+        if self.items is not None:
+            own = own + self.items.weight
+        codes = [self.code_weight(table, level) for level in range(self.config.levels)]
+        return NodeHead.build(catalogue.trie, codes, self.head_bias, own)
 
     def _encoder_bias(self, valid: Tensor, dtype: torch.dtype) -> Tensor | None:
         n_items, levels = valid.shape[1], self.config.levels

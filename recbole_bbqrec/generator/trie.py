@@ -65,6 +65,13 @@ class Trie:
         first = pointer[parents]
         return first, pointer[parents + 1] - first
 
+    def item_ptr(self, level: int) -> Tensor:
+        """Where each node's items lie in ``leaf_items``: int64 [n_l + 1], as a CSR pointer."""
+        pointer = self.leaf_ptr
+        for children in reversed(self.child_ptr[level + 1 :]):
+            pointer = pointer[children]
+        return pointer
+
     def to(self, device: torch.device | str) -> Trie:
         """The same trie with its arrays on ``device``."""
 

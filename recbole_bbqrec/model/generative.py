@@ -120,6 +120,7 @@ class GenerativeRecommender(SequentialRecommender):
             decoder_start=config["decoder_start"],
             label_smoothing=config["label_smoothing"],
             item_embedding=config["item_embedding"],
+            item_head=config["item_head"],
             tie_codes=config["tie_codes"],
             **{key: config[key] for key in keys},
         )
@@ -140,6 +141,12 @@ class GenerativeRecommender(SequentialRecommender):
             raise UserError(
                 f"Option `num_beams` is {config['num_beams']}; expected at least {need}: {why}. "
                 "Widen the beam or lower `topk`."
+            )
+        if config["item_head"] and config["generation_loss"] != "item":
+            raise UserError(
+                f"Option `item_head` is True with `generation_loss` {config['generation_loss']!r}; "
+                "expected `generation_loss: item`, which normalises over the tokens that exist. "
+                "Set the one or leave out the other."
             )
         if config["hidden_size"] % config["n_heads"]:
             raise UserError(

@@ -13,7 +13,7 @@ from recbole_bbqrec.trainer.optim import build_optimizer, set_learning_rate, war
 from recbole_bbqrec.trainer.terms import TermMeans
 
 _SHOW_EVERY = 20  # steps between updates of the progress bar's text
-_UNDECAYED = ("similarity", "position", "norm")
+_UNDECAYED = ("gate", "position", "norm", "items")  # gate: the similarity tables
 
 
 class GeneratePhase(Phase):

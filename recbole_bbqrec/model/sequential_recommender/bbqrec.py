@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.model.generative import GenerativeRecommender
 from recbole_bbqrec.tokenizer.bbq import BBQTokenizer, BBQTokenizerConfig
 
@@ -61,6 +63,11 @@ class BBQRec(GenerativeRecommender):
                 f"Option `sequence_hidden_size` is {config['sequence_hidden_size']}; expected a "
                 f"multiple of `sequence_heads`, which is {config['sequence_heads']}."
             )
+
+    def generator_config(self, config: Any, n_signals: int, width: int) -> GeneratorConfig:
+        settings = super().generator_config(config, n_signals, width)
+        # A learned item embedding is an ID representation, too.
+        return settings if self.use_id else replace(settings, item_embedding=False)
 
     def build_tokenizer(
         self, config: Any, dataset: Any, trained_items: torch.Tensor

@@ -1,0 +1,153 @@
+"""The item head against its definition: loops over items, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from generator_helpers import VECTOR_DIM, histories, small_catalogue, small_generator
+from torch import Tensor
+
+from recbole_bbqrec.generator import losses
+from recbole_bbqrec.generator.beam import beam_search
+from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.exact import exact_scores
+from recbole_bbqrec.generator.packing import Packing
+from recbole_bbqrec.generator.seq2seq import Generator
+
+N_ITEMS = 30
+SHAPES = [(3, 1, 3), (3, 2, 3), (1, 2, 6), (2, 3, 2)]  # levels, signals, codes
+OPTIONS = {
+    "generation_loss": "item", "item_embedding": True, "item_head": True, "n_items": N_ITEMS,
+}  # fmt: skip
+
+
+@torch.no_grad()
+def slow_score(generator: Generator, catalogue: Catalogue, history: list[int], item: int) -> float:
+    """Log-probability of one item: siblings found by comparing tuples, means taken one by one."""
+    memory = generator.encode(catalogue, torch.tensor([history]))
+    path = catalogue.codes[item]
+    hidden = generator.decode(
+        memory,
+        generator.memory_keys_values(memory),
+        path[None, :-1],
+        Packing(torch.ones(1, 1, dtype=torch.bool)),
+        torch.tensor([[len(history) - 1]]),
+    )[0]  # [L, d]
+    tuples = {i: [tuple(t) for t in catalogue.codes[i].tolist()] for i in range(1, N_ITEMS)}
+    size = catalogue.trie.codebook_size
+    score = 0.0
+    for level, state in enumerate(hidden):
+        total = {}
+        for token in {t[level] for t in tuples.values() if t[:level] == tuples[item][:level]}:
+            below = [
+                i for i, t in tuples.items() if t[: level + 1] == [*tuples[item][:level], token]
+            ]
+            own = torch.stack([own_weight(generator, catalogue, i) for i in below]).mean(0)
+            logit = float(state @ own)
+            for signal, code in enumerate(token):
+                column = signal * size + code
+                logit += float(state @ generator.head_weight[level][column])
+                logit += float(generator.head_bias[level][column])
+            total[token] = logit
+        score += total[tuples[item][level]] - math.log(sum(math.exp(v) for v in total.values()))
+    return score - math.log(sum(t == tuples[item] for t in tuples.values()))
+
+
+def own_weight(generator: Generator, catalogue: Catalogue, item: int) -> Tensor:
+    assert catalogue.vectors is not None
+    content = generator.content.weight @ catalogue.vectors[item]
+    return content if generator.items is None else content + generator.items.weight[item]
+
+
+def build(levels: int, signals: int, codes: int, **options) -> tuple[Catalogue, Generator]:
+    torch.manual_seed(levels + signals)
+    catalogue = small_catalogue(N_ITEMS, levels, signals, codes)
+    return catalogue, small_generator(catalogue, **{**OPTIONS, **options})
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_loss_equals_its_definition(shape, in_parts: bool, monkeypatch) -> None:
+    if in_parts:
+        monkeypatch.setattr(losses, "_ROOT_LOGITS", 1)
+        monkeypatch.setattr(losses, "_CHILD_WEIGHTS", 1)
+    catalogue, generator = build(*shape)
+    items = histories(catalogue, [4, 2], 4)
+    targets = torch.tensor([[0, 3, 28, 9], [0, 17, 0, 0]])
+    value, terms = generator.loss(catalogue, items, targets)
+    wanted = [
+        slow_score(generator, catalogue, items[b, : t + 1].tolist(), int(targets[b, t]))
+        for b, t in targets.nonzero().tolist()
+    ]
+    assert float(value) == pytest.approx(-sum(wanted) / len(wanted), abs=1e-10)
+    assert float(sum(terms.values())) == pytest.approx(float(value), abs=1e-12)
+
+
+def test_gradients_do_not_depend_on_the_parts(monkeypatch) -> None:
+    catalogue, generator = build(3, 2, 3)
+    items = torch.randint(1, N_ITEMS, (40, 3))
+    targets = torch.randint(1, N_ITEMS, (40, 3))
+
+    def gradients() -> list[Tensor]:
+        generator.zero_grad()
+        generator.loss(catalogue, items, targets)[0].backward()
+        return [p.grad.clone() for p in generator.parameters() if p.grad is not None]
+
+    whole = gradients()
+    monkeypatch.setattr(losses, "_ROOT_LOGITS", 1)
+    monkeypatch.setattr(losses, "_CHILD_WEIGHTS", 40)
+    for one, other in zip(whole, gradients(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("item_embedding", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_exact_scores_and_a_beam_of_all_nodes_agree(shape, item_embedding: bool) -> None:
+    catalogue, generator = build(*shape, item_embedding=item_embedding)
+    items = histories(catalogue, [4, 2, 1], 4)
+    with torch.no_grad():
+        memory = generator.encode(catalogue, items)
+        scores = exact_scores(generator, catalogue, memory)
+        ids, found = beam_search(generator, catalogue, memory, N_ITEMS - 1)
+    torch.testing.assert_close(scores[:, 1:].exp().sum(1), torch.ones(3, dtype=torch.float64))
+    for row, length in enumerate((4, 2, 1)):
+        history = items[row, :length].tolist()
+        for item in (1, 7, 28):
+            wanted = slow_score(generator, catalogue, history, item)
+            assert float(scores[row, item]) == pytest.approx(wanted, abs=1e-10)
+    torch.testing.assert_close(found, scores.gather(1, ids))
+    order = torch.argsort(scores[:, 1:], dim=1, descending=True, stable=True) + 1
+    assert torch.equal(ids, order)
+
+
+def test_items_of_equal_codes_are_told_apart_no_more_than_their_leaf() -> None:
+    """Two items of one leaf share its probability; two leaves of like codes need not."""
+    catalogue, generator = build(3, 2, 3)  # the last four items copy the first four
+    with torch.no_grad():
+        memory = generator.encode(catalogue, torch.tensor([[5, 6]]))
+        scores = exact_scores(generator, catalogue, memory)
+    assert float(scores[0, 1]) == float(scores[0, N_ITEMS - 4])
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"generation_loss": "code"}, "generation_loss"),
+        ({"vector_dim": 0, "similarity": False}, "vector_dim"),
+    ],
+)
+def test_what_an_item_head_needs(options, field: str) -> None:
+    catalogue = small_catalogue(N_ITEMS)
+    with pytest.raises(ValueError, match=field):
+        small_generator(catalogue, **{**OPTIONS, **options})
+
+
+def test_without_an_item_head_there_is_none() -> None:
+    catalogue = small_catalogue(N_ITEMS)
+    generator = small_generator(catalogue, generation_loss="item")
+    with pytest.raises(ValueError, match="item_head"):
+        generator.node_head(catalogue, generator.tokens.project())
+    assert VECTOR_DIM == catalogue.vectors.shape[1]
