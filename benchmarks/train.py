@@ -118,6 +118,9 @@ def main() -> None:
         step = our_step(options, three, options.precision, history_encoding=kind)
         add(f"BBQRec (M=3, similarity), {kind}", options.precision, step, kind, ours)
     name = f"BBQRec (M=3, similarity), {kind}"
+    head = {"generation_loss": "item", "item_embedding": True, "item_head": True}
+    with_head = our_step(options, three, options.precision, n_items=n_items, **head)
+    add("the same with the item head (default)", options.precision, with_head, "causal", ours)
     rows.append((name, options.precision, whole_epoch(step, kinds[kind]) / n_steps, "measured"))
 
     seconds = {(name, precision): value for name, precision, value, _ in rows}

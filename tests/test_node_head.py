@@ -149,5 +149,5 @@ def test_without_an_item_head_there_is_none() -> None:
     catalogue = small_catalogue(N_ITEMS)
     generator = small_generator(catalogue, generation_loss="item")
     with pytest.raises(ValueError, match="item_head"):
-        generator.node_head(catalogue, generator.tokens.project())
-    assert VECTOR_DIM == catalogue.vectors.shape[1]
+        generator.node_weights(catalogue, generator.tokens.project())
+    assert catalogue.vectors.shape[1] == VECTOR_DIM

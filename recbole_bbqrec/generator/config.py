@@ -31,12 +31,13 @@ class GeneratorConfig:
     """Shape and options of a :class:`~recbole_bbqrec.generator.seq2seq.Generator`.
 
     ``code_dim`` is the width of one learned code embedding; ``vector_dim`` the width V of the
-    frozen item vectors and used with ``similarity`` only; ``n_items`` (with [PAD]) is used with
-    ``item_embedding`` only. ``item_head`` gives every token that exists weights of its own, see
-    :mod:`~recbole_bbqrec.generator.node_head`. ``similarity_init`` "identity" starts the gate at one (plus noise),
-    "uniform" draws it from (0, 0.01) as the paper does with all embeddings. ``decoder_start``
-    "history" adds a projection of the last visible item's encoder states to the decoder's inputs,
-    which otherwise ("token") learn of the history through cross-attention alone.
+    frozen item vectors and used with ``similarity`` and ``item_head`` only; ``n_items`` (with
+    [PAD]) is used with ``item_embedding`` only. ``item_head`` gives every token that exists
+    weights of its own, see :mod:`~recbole_bbqrec.generator.node_head`. ``similarity_init``
+    "identity" starts the gate at one (plus noise), "uniform" draws it from (0, 0.01) as the paper
+    does with all embeddings. ``decoder_start`` "history" adds a projection of the last visible
+    item's encoder states to the decoder's inputs, which otherwise ("token") learn of the history
+    through cross-attention alone.
 
     Raises ValueError, naming the field and its value, for a value out of range.
     """

@@ -33,7 +33,9 @@ def exact_scores(
     keys_values = generator.memory_keys_values(memory)
     paths = torch.empty(1, 0, trie.n_signals, dtype=torch.int64, device=memory.lengths.device)
     hidden = _decode(generator, memory, keys_values, paths)[:, 0]  # [B, d]
-    head = generator.node_head(catalogue, memory.table) if generator.config.item_head else None
+    head = None
+    if generator.config.item_head:
+        head = generator.node_weights(catalogue, memory.table).head()
     if head is None:
         scores = scoring.root_scores(generator.logits(memory, hidden, 0), trie, loss)  # [B, n_0]
     else:

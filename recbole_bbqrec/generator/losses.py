@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from recbole_bbqrec.generator import ragged
-from recbole_bbqrec.generator.node_head import NodeHead, child_log_probs
+from recbole_bbqrec.generator.node_head import NodeWeights, dense_logits, listed_log_probs
 from recbole_bbqrec.generator.normaliser import child_normaliser, root_normaliser
 from recbole_bbqrec.generator.trie import Trie
 
@@ -70,16 +70,18 @@ def item_loss(logits: Sequence[Tensor], trie: Trie, codes: Tensor, items: Tensor
     return _total(terms)
 
 
-def node_loss(head: NodeHead, trie: Trie, hidden: Tensor, items: Tensor) -> Loss:
+def node_loss(weights: NodeWeights, hidden: Tensor, items: Tensor) -> Loss:
     """:func:`item_loss` where the children's logits come from an item head.
 
     ``hidden``: [n, L, d], the decoder's states; ``items``: int64 [n]. Memory is bounded: large
     catalogues are scored in parts, and once more in the backward pass.
     """
+    trie = weights.trie
     nodes = _target_nodes(trie, items)  # [n, L]
+    root = weights.of(0, torch.arange(len(trie.codes[0]), device=nodes.device))
     rows = max(16, _ROOT_LOGITS // len(trie.codes[0]))
     parts = [
-        _in_parts(len(items) > rows, _root_loss, head.weights[0], head.biases[0], state, node)
+        _in_parts(len(items) > rows, _root_loss, *root, state, node)
         for state, node in zip(hidden[:, 0].split(rows), nodes[:, 0].split(rows))
     ]
     terms = [torch.stack(parts).sum() / len(items)]
@@ -87,37 +89,41 @@ def node_loss(head: NodeHead, trie: Trie, hidden: Tensor, items: Tensor) -> Loss
         parents = nodes[:, level - 1]
         open_ = _open(trie, level, parents)  # [o]
         states = hidden[:, level].index_select(0, open_)
-        terms.append(
-            _child_loss(head, trie, level, states, parents[open_], nodes[open_, level])
-            / len(items)
-        )
+        loss = _child_loss(weights, level, states, parents[open_], nodes[open_, level])
+        terms.append(loss / len(items))
     terms[-1] = terms[-1] + _leaf_term(trie, nodes, terms[-1].dtype)
     return _total(terms)
 
 
-def _root_loss(weight: Tensor, bias: Tensor, states: Tensor, nodes: Tensor) -> Tensor:
+def _root_loss(weights: Tensor, biases: Tensor, states: Tensor, nodes: Tensor) -> Tensor:
     """Sum of -log P(node) over the first level: ``states`` [n, d], ``nodes`` int64 [n]."""
-    logits = NodeHead((weight,), (bias,)).root_logits(states)
-    return F.cross_entropy(logits, nodes, reduction="sum")
+    return F.cross_entropy(dense_logits(weights, biases, states), nodes, reduction="sum")
 
 
 def _child_loss(
-    head: NodeHead, trie: Trie, level: int, states: Tensor, parents: Tensor, nodes: Tensor
+    weights: NodeWeights, level: int, states: Tensor, parents: Tensor, nodes: Tensor
 ) -> Tensor:
-    """Sum of -log P(node | parent): ``states`` [o, d], ``parents`` and ``nodes`` int64 [o]."""
-    if len(parents) == 0:
-        return head.biases[level].new_zeros(())
-    first, counts = trie.children(level, parents)  # [o]
+    """Sum of -log P(node | parent): ``states`` [o, d], ``parents`` and ``nodes`` int64 [o].
 
-    def part(states: Tensor, first: Tensor, counts: Tensor, nodes: Tensor) -> Tensor:
-        owner, child = ragged.expand(first, counts)  # [E]
-        scores = child_log_probs(head, level, states, owner, child)
-        place = counts.cumsum(0) - counts + nodes - first  # [o], the target among the children
-        return -scores[place].sum()
+    Weights are formed once for each child of these parents, not for every node of the level.
+    """
+    if len(parents) == 0:
+        return weights.code_biases.new_zeros(())
+    unique, which = torch.unique(parents, return_inverse=True)  # [u], [o]
+    first, counts = weights.trie.children(level, unique)  # [u]
+    table = weights.of(level, ragged.expand(first, counts)[1])
+    start = (counts.cumsum(0) - counts)[which]  # [o], a parent's first row in the table
+    place = start + nodes - first[which]  # [o], the target's row
+    counts = counts[which]
+
+    def part(states: Tensor, start: Tensor, counts: Tensor, place: Tensor) -> Tensor:
+        owner, row = ragged.expand(start, counts)  # [E]
+        scores = listed_log_probs(*table, states, owner, row)
+        return -scores[counts.cumsum(0) - counts + place - start].sum()
 
     runs = ragged.chunks(counts, max(1, _CHILD_WEIGHTS // states.shape[1]))
     parts = [
-        _in_parts(len(runs) > 1, part, states[run], first[run], counts[run], nodes[run])
+        _in_parts(len(runs) > 1, part, states[run], start[run], counts[run], place[run])
         for run in runs
     ]
     return torch.stack(parts).sum()

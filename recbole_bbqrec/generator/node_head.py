@@ -22,47 +22,41 @@ from recbole_bbqrec.generator import ragged
 from recbole_bbqrec.generator.trie import Trie
 
 
+class NodeWeights(NamedTuple):
+    """What the output weights of a trie's nodes are made of.
+
+    * ``code_weights``: L tensors [M * N, d]; ``code_biases``: [L, M * N].
+    * ``items``: [n_items, d], an item's own weights.
+    """
+
+    trie: Trie
+    code_weights: list[Tensor]
+    code_biases: Tensor
+    items: Tensor
+
+    def of(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [k, d] and biases [k] of ``nodes`` int64 [k] of a level."""
+        columns = self.trie.columns(level, nodes)  # [k, M]
+        codes = F.embedding_bag(columns, self.code_weights[level], mode="sum")  # [k, d]
+        own = mean_below(self.trie, level, nodes, self.items)
+        return codes + own, self.code_biases[level][columns].sum(1)
+
+    def head(self) -> NodeHead:
+        """Of all nodes."""
+        every = (torch.arange(len(codes), device=codes.device) for codes in self.trie.codes)
+        weights, biases = zip(*(self.of(level, nodes) for level, nodes in enumerate(every)))
+        return NodeHead(weights, biases)
+
+
 class NodeHead(NamedTuple):
     """For each level, the weights [n_l, d] and biases [n_l] of the trie's nodes."""
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
 
-    @classmethod
-    def build(
-        cls, trie: Trie, code_weights: list[Tensor], code_biases: Tensor, items: Tensor
-    ) -> NodeHead:
-        """Add up codes and items.
-
-        ``code_weights``: L tensors [M * N, d]; ``code_biases``: [L, M * N]; ``items``:
-        [n_items, d], an item's own weights.
-        """
-        weights, biases = [], []
-        for level, table in enumerate(code_weights):
-            columns = trie.columns(level)  # [n_l, M]
-            codes = F.embedding_bag(columns, table, mode="sum")  # [n_l, d]
-            weights.append(codes + mean_below(trie, level, items))
-            biases.append(code_biases[level][columns].sum(1))
-        return cls(tuple(weights), tuple(biases))
-
     def to(self, dtype: torch.dtype) -> NodeHead:
         """Weights in ``dtype``; biases, which are added to sums, keep theirs."""
         return NodeHead(tuple(weight.to(dtype) for weight in self.weights), self.biases)
-
-    def root_logits(self, states: Tensor) -> Tensor:
-        """Logits of all first-level nodes: ``states`` [n, d] -> [n, n_0], float32 or wider."""
-        logits = states @ self.weights[0].to(states.dtype).t()
-        return logits.to(_wide(logits)) + self.biases[0]
-
-    def child_logits(self, level: int, states: Tensor, owner: Tensor, child: Tensor) -> Tensor:
-        """Logits of listed nodes: ``states`` [g, d]; ``owner``, ``child`` int64 [E] -> [E].
-
-        ``owner`` names the row of ``states`` that a node of ``level`` is scored against.
-        """
-        rows = states.index_select(0, owner)  # [E, d]
-        weights = self.weights[level].index_select(0, child)  # [E, d]
-        logits = (rows.to(_wide(rows)) * weights.to(_wide(weights))).sum(1)
-        return logits + self.biases[level][child]
 
     def grid_logits(self, level: int, states: Tensor, child: Tensor) -> Tensor:
         """The same for C nodes a state: ``states`` [B, S, d], ``child`` [B, S, C] -> [B, S, C]."""
@@ -71,27 +65,44 @@ class NodeHead(NamedTuple):
         return logits.to(_wide(logits)) + self.biases[level][child]
 
 
-def mean_below(trie: Trie, level: int, items: Tensor) -> Tensor:
-    """Mean of the rows of ``items`` [n_items, d] over the items below each node: [n_l, d]."""
-    first = trie.item_ptr(level)[:-1]
-    return F.embedding_bag(trie.leaf_items, items, first, mode="mean")
+def mean_below(trie: Trie, level: int, nodes: Tensor, items: Tensor) -> Tensor:
+    """Mean of the rows of ``items`` [n_items, d] over the items below each of k nodes: [k, d]."""
+    pointer = trie.item_ptr(level)
+    first, counts = pointer[nodes], pointer[nodes + 1] - pointer[nodes]
+    _, place = ragged.expand(first, counts)
+    return F.embedding_bag(trie.leaf_items[place], items, counts.cumsum(0) - counts, mode="mean")
+
+
+def dense_logits(weights: Tensor, biases: Tensor, states: Tensor) -> Tensor:
+    """Logits of all k nodes: [k, d], [k] and ``states`` [n, d] -> [n, k], float32 or wider."""
+    logits = states @ weights.to(states.dtype).t()
+    return logits.to(_wide(logits)) + biases
+
+
+def listed_log_probs(
+    weights: Tensor, biases: Tensor, states: Tensor, owner: Tensor, child: Tensor
+) -> Tensor:
+    """Log-probabilities [E] of nodes given their parents.
+
+    ``weights`` [k, d], ``biases`` [k]; ``states`` [g, d], one row a parent; ``owner`` and
+    ``child`` int64 [E] list, for each parent, all of its children as rows of ``weights``.
+    """
+    rows = states.index_select(0, owner)  # [E, d]
+    chosen = weights.index_select(0, child)  # [E, d]
+    logits = (rows.to(_wide(rows)) * chosen.to(_wide(chosen))).sum(1) + biases[child]
+    return logits - ragged.group_logsumexp(logits, owner, len(states))[owner]
 
 
 def root_log_probs(head: NodeHead, states: Tensor) -> Tensor:
     """Log-probabilities of the first-level nodes: ``states`` [n, d] -> [n, n_0]."""
-    return head.root_logits(states).log_softmax(1)
+    return dense_logits(head.weights[0], head.biases[0], states).log_softmax(1)
 
 
 def child_log_probs(
     head: NodeHead, level: int, states: Tensor, owner: Tensor, child: Tensor
 ) -> Tensor:
-    """Log-probabilities [E] of nodes given their parents.
-
-    ``states`` [g, d], one row a parent; ``owner`` and ``child`` int64 [E] list all children of
-    every parent, as :func:`ragged.expand` does.
-    """
-    logits = head.child_logits(level, states, owner, child)
-    return logits - ragged.group_logsumexp(logits, owner, len(states))[owner]
+    """:func:`listed_log_probs` where ``child`` numbers the nodes of ``level``."""
+    return listed_log_probs(head.weights[level], head.biases[level], states, owner, child)
 
 
 def _wide(values: Tensor) -> torch.dtype:

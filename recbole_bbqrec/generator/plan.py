@@ -107,7 +107,7 @@ class Plan:
         if not self.config.item_head:
             return None
         if self._node_head is None or self._node_head[0] is not catalogue:
-            head = generator.node_head(catalogue, self.table)
+            head = generator.node_weights(catalogue, self.table).head()
             self._node_head = catalogue, head.to(self.dtype)
         return self._node_head[1]
 

@@ -19,7 +19,7 @@ from recbole_bbqrec.generator.dropout import Dropout
 from recbole_bbqrec.generator.embedding import TokenEmbedding
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer, KeysValues
 from recbole_bbqrec.generator.losses import code_loss, item_loss, node_loss
-from recbole_bbqrec.generator.node_head import NodeHead
+from recbole_bbqrec.generator.node_head import NodeWeights
 from recbole_bbqrec.generator.packing import Packing, slots_of
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Generator(nn.Module):
         if not config.tie_codes:
             self.head_weight = nn.Parameter(torch.empty(config.levels, n_columns, d))
             nn.init.normal_(self.head_weight, 0.0, std)
-        # What an item's weights take from its phase-one vector; see node_head().
+        # What an item's weights take from its phase-one vector; see node_weights().
         self.content = None
         if config.item_head:
             self.content = nn.Linear(config.vector_dim, d, bias=False)
@@ -151,8 +151,8 @@ class Generator(nn.Module):
             position,
         )  # [n, L, d]
         if self.config.item_head:
-            head = self.node_head(catalogue, memory.table)
-            return node_loss(head, catalogue.trie, self.dropout(hidden), target_items)
+            weights = self.node_weights(catalogue, memory.table)
+            return node_loss(weights, self.dropout(hidden), target_items)
         logits = [self.logits(memory, hidden[:, j], j) for j in range(self.config.levels)]
         if self.config.generation_loss == "item":
             return item_loss(logits, catalogue.trie, codes, target_items)
@@ -224,7 +224,7 @@ class Generator(nn.Module):
             return self.tokens.head_weight(table, level)
         return self.head_weight[level]
 
-    def node_head(self, catalogue: Catalogue, table: Tensor) -> NodeHead:
+    def node_weights(self, catalogue: Catalogue, table: Tensor) -> NodeWeights:
         """The output weights of all tokens that exist (with ``item_head`` only).
 
         Raises ValueError without an item head, and for a catalogue without vectors.
@@ -237,7 +237,7 @@ class Generator(nn.Module):
         if self.items is not None:
             own = own + self.items.weight
         codes = [self.code_weight(table, level) for level in range(self.config.levels)]
-        return NodeHead.build(catalogue.trie, codes, self.head_bias, own)
+        return NodeWeights(catalogue.trie, codes, self.head_bias, own)
 
     def _encoder_bias(self, valid: Tensor, dtype: torch.dtype) -> Tensor | None:
         n_items, levels = valid.shape[1], self.config.levels
