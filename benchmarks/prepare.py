@@ -72,7 +72,11 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=500_000)
     parser.add_argument("--load", action="store_true", help="also load the result with RecBole")
     parser.add_argument("--folder", help="where to write (default: the system's temporary folder)")
+    parser.add_argument("--small", action="store_true", help="a hundredth of everything")
     options = parser.parse_args()
+    if options.small:
+        for name in ("rows", "users", "items"):
+            setattr(options, name, max(1, getattr(options, name) // 100))
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         write_tables(folder, options.rows, options.users, options.items)
