@@ -145,8 +145,8 @@ class GenerativeRecommender(SequentialRecommender):
         if config["item_head"] and config["generation_loss"] != "item":
             raise UserError(
                 f"Option `item_head` is True with `generation_loss` {config['generation_loss']!r}; "
-                "expected `generation_loss: item`, which normalises over the tokens that exist. "
-                "Set the one or leave out the other."
+                "it needs `item`, which normalises over the tokens that exist. Add "
+                "--item_head=False, or leave `generation_loss` as it is."
             )
         if config["hidden_size"] % config["n_heads"]:
             raise UserError(
