@@ -54,6 +54,7 @@ def test_overrides_need_the_equals_sign_and_one_value():
         ("dropout", 1.0, r"\[0, 1\)"),
         ("history_encoding", "both", "bidirectional, causal"),
         ("generation_loss", "ce", "code, item"),
+        ("generation_loss", "code", "--item_head=False"),
         ("num_beams", 9, "at least 10"),
         ("hidden_size", 33, "multiple of `n_heads`"),
         ("metrics", ["Gain"], "Gain"),
