@@ -11,7 +11,7 @@ from torch import Tensor
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.packing import Packing
-from recbole_bbqrec.generator.seq2seq import Generator
+from recbole_bbqrec.generator.seq2seq import Generator, Memory
 
 VECTOR_DIM = 6
 
@@ -58,19 +58,27 @@ def histories(catalogue: Catalogue, lengths: list[int], width: int) -> Tensor:
 
 
 @torch.no_grad()
-def level_logits(
+def level_states(
     generator: Generator, catalogue: Catalogue, history: list[int], path: Tensor
-) -> list[Tensor]:
-    """Logits [M, N] of every level for one history and one path [L, M], without any batching."""
-    items = torch.tensor([history])
-    memory = generator.encode(catalogue, items)
+) -> tuple[Memory, Tensor]:
+    """States [L, d] of every level for one history and one path [L, M], without any batching."""
+    memory = generator.encode(catalogue, torch.tensor([history]))
     hidden = generator.decode(
         memory,
         generator.memory_keys_values(memory),
         path[None, :-1],
         Packing(torch.ones(1, 1, dtype=torch.bool)),
         torch.tensor([[len(history) - 1]]),
-    )[0]
+    )
+    return memory, hidden[0]
+
+
+@torch.no_grad()
+def level_logits(
+    generator: Generator, catalogue: Catalogue, history: list[int], path: Tensor
+) -> list[Tensor]:
+    """Logits [M, N] of every level for one history and one path [L, M]."""
+    memory, hidden = level_states(generator, catalogue, history, path)
     signals = path.shape[1]
     return [
         generator.logits(memory, hidden[j], j).view(signals, -1) for j in range(path.shape[0])

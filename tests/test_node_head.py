@@ -6,14 +6,19 @@ import math
 
 import pytest
 import torch
-from generator_helpers import VECTOR_DIM, histories, small_catalogue, small_generator
+from generator_helpers import (
+    VECTOR_DIM,
+    histories,
+    level_states,
+    small_catalogue,
+    small_generator,
+)
 from torch import Tensor
 
-from recbole_bbqrec.generator import losses
+from recbole_bbqrec.generator import beam, losses
 from recbole_bbqrec.generator.beam import beam_search
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.exact import exact_scores
-from recbole_bbqrec.generator.packing import Packing
 from recbole_bbqrec.generator.seq2seq import Generator
 
 N_ITEMS = 30
@@ -26,15 +31,7 @@ OPTIONS = {
 @torch.no_grad()
 def slow_score(generator: Generator, catalogue: Catalogue, history: list[int], item: int) -> float:
     """Log-probability of one item: siblings found by comparing tuples, means taken one by one."""
-    memory = generator.encode(catalogue, torch.tensor([history]))
-    path = catalogue.codes[item]
-    hidden = generator.decode(
-        memory,
-        generator.memory_keys_values(memory),
-        path[None, :-1],
-        Packing(torch.ones(1, 1, dtype=torch.bool)),
-        torch.tensor([[len(history) - 1]]),
-    )[0]  # [L, d]
+    _, hidden = level_states(generator, catalogue, history, catalogue.codes[item])  # [L, d]
     tuples = {i: [tuple(t) for t in catalogue.codes[i].tolist()] for i in range(1, N_ITEMS)}
     size = catalogue.trie.codebook_size
     score = 0.0
@@ -103,9 +100,17 @@ def test_gradients_do_not_depend_on_the_parts(monkeypatch) -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("padded", "block"), [(1 << 16, 1 << 21), (-(1 << 40), 1 << 21), (-(1 << 40), 1)]
+)
 @pytest.mark.parametrize("item_embedding", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_exact_scores_and_a_beam_of_all_nodes_agree(shape, item_embedding: bool) -> None:
+def test_exact_scores_and_a_beam_of_all_nodes_agree(
+    shape, item_embedding: bool, padded: int, block: int, monkeypatch
+) -> None:
+    """Children padded or listed, all users at once or one by one."""
+    monkeypatch.setattr(beam, "_PADDED", padded)
+    monkeypatch.setattr(beam, "_BLOCK", block)
     catalogue, generator = build(*shape, item_embedding=item_embedding)
     items = histories(catalogue, [4, 2, 1], 4)
     with torch.no_grad():
