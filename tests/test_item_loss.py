@@ -12,7 +12,8 @@ from generator_helpers import (
 from torch import Tensor
 
 from recbole_bbqrec.generator import normaliser
-from recbole_bbqrec.generator.losses import code_loss, item_loss
+from recbole_bbqrec.generator.choices import choices
+from recbole_bbqrec.generator.losses import code_loss
 from recbole_bbqrec.generator.trie import Trie
 
 SHAPES = [(3, 1, 3), (3, 2, 3), (1, 2, 6), (2, 3, 2)]
@@ -105,7 +106,7 @@ def test_target_outside_the_trie() -> None:
     codes = torch.randint(0, 3, (6, 2, 1))
     trie = Trie.build(codes, 3, torch.tensor([1, 2, 4, 5]))
     with pytest.raises(ValueError, match="item 3"):
-        item_loss([torch.zeros(2, 3)] * 2, trie, codes[2:4], torch.tensor([2, 3]))
+        choices(trie, torch.tensor([2, 3]))
 
 
 def test_reference_uses_the_right_shapes() -> None:

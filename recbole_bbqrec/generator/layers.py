@@ -95,20 +95,27 @@ class DecoderLayer(nn.Module):
         return split_heads(keys, self.n_heads), split_heads(values, self.n_heads)
 
     def forward(
-        self, x: Tensor, slots: Packing, memory: KeysValues, bias: Tensor | None
+        self,
+        x: Tensor,
+        steps: Packing,
+        cells: Packing,
+        memory: KeysValues,
+        bias: Tensor | None,
     ) -> Tensor:
-        """Whole sequences: ``x`` [n, l, d], the packed slots of a [B, S] grid -> [n, l, d].
+        """Sequences of up to l levels: ``x`` [R, d], the packed levels -> [R, d].
 
-        ``bias`` broadcasts to [B, H, S * l, T * L].
+        ``steps`` says where the R rows lie in a [n, l] grid of sequences and levels, filled from
+        the left; ``cells`` where they lie in a [B, W] grid, a row for each history. ``bias``
+        broadcasts to [B, H, W, T * L].
         """
-        qkv = self.qkv(self.self_norm(x))  # [n, l, 3 * d]
+        qkv = steps.unpack(self.qkv(self.self_norm(x)))  # [n, l, 3 * d]
         q, k, v = (split_heads(y, self.n_heads) for y in qkv.chunk(3, dim=-1))
-        n = x.shape[1]
+        n = steps.shape[1]
         causal = blocking_bias(torch.ones(n, n, dtype=torch.bool, device=x.device).tril(), q.dtype)
-        x = x + self.dropout(self.self_out(merge_heads(attend(q, k, v, causal))))
-        query = slots.unpack(self.cross_query(self.cross_norm(x)))  # [B, S, l, d]
-        mixed = self._cross(query.flatten(1, 2), memory, bias)  # [B, S * l, d]
-        x = x + self.dropout(self.cross_out(slots.pack(mixed.unflatten(1, (-1, n)))))
+        mixed = merge_heads(attend(q, k, v, causal))  # [n, l, d]
+        x = x + self.dropout(self.self_out(steps.pack(mixed)))
+        query = cells.unpack(self.cross_query(self.cross_norm(x)))  # [B, W, d]
+        x = x + self.dropout(self.cross_out(cells.pack(self._cross(query, memory, bias))))
         return x + self.dropout(self.feed(self.feed_norm(x)))
 
     def _cross(self, query: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from recbole_bbqrec.generator import ragged
+from recbole_bbqrec.generator.choices import Choices
 from recbole_bbqrec.generator.node_head import NodeWeights, dense_logits, listed_log_probs
 from recbole_bbqrec.generator.normaliser import child_normaliser, root_normaliser
 from recbole_bbqrec.generator.trie import Trie
@@ -40,7 +41,7 @@ def code_loss(logits: Sequence[Tensor], codes: Tensor, label_smoothing: float = 
     return _total(terms)
 
 
-def item_loss(logits: Sequence[Tensor], trie: Trie, codes: Tensor, items: Tensor) -> Loss:
+def item_loss(logits: Sequence[Tensor], trie: Trie, codes: Tensor, paths: Choices) -> Loss:
     """Minus log-probability of the target among the items that exist, averaged over targets.
 
     Each level is normalised over the children, in the trie, of the target's parent; a child's
@@ -48,50 +49,43 @@ def item_loss(logits: Sequence[Tensor], trie: Trie, codes: Tensor, items: Tensor
     so the probabilities of all items add up to one. That last (constant) term belongs to the
     last level.
 
-    ``logits``: L tensors [n, M * N]; ``codes``: int64 [n, L, M]; ``items``: int64 [n]. Raises
-    ValueError when a target is not in the trie.
+    ``logits``: L tensors [o_l, M * N], of the targets that have a choice at a level; ``codes``:
+    int64 [n, L, M], of all n targets.
     """
-    nodes = _target_nodes(trie, items)  # [n, L]
     offsets = torch.arange(trie.n_signals, device=codes.device) * trie.codebook_size
     terms = []
-    for level, level_logits in enumerate(logits):
-        columns = codes[:, level] + offsets  # [n, M]
+    for level, (level_logits, which) in enumerate(zip(logits, paths.open)):
+        columns = codes[which, level] + offsets  # [o, M]
+        gain = level_logits.gather(1, columns).sum(1)
         if level == 0:
-            gain = level_logits.gather(1, columns).sum(1) - root_normaliser(level_logits, trie)
-            terms.append(-gain.mean())
-            continue
-        parents = nodes[:, level - 1]
-        open_ = _open(trie, level, parents)  # [o]
-        chosen = level_logits.index_select(0, open_)  # [o, M * N]
-        gain = chosen.gather(1, columns[open_]).sum(1)
-        gain = gain - child_normaliser(chosen, trie, level, parents[open_])
-        terms.append(-gain.sum() / len(items))
-    terms[-1] = terms[-1] + _leaf_term(trie, nodes, terms[-1].dtype)
+            gain = gain - root_normaliser(level_logits, trie)
+        else:
+            parents = paths.nodes[which, level - 1]
+            gain = gain - child_normaliser(level_logits, trie, level, parents)
+        terms.append(-gain.sum() / len(codes))
+    terms[-1] = terms[-1] + _leaf_term(trie, paths, terms[-1].dtype)
     return _total(terms)
 
 
-def node_loss(weights: NodeWeights, hidden: Tensor, items: Tensor) -> Loss:
+def node_loss(weights: NodeWeights, states: Sequence[Tensor], paths: Choices) -> Loss:
     """:func:`item_loss` where the children's logits come from an item head.
 
-    ``hidden``: [n, L, d], the decoder's states; ``items``: int64 [n]. Memory is bounded: large
-    catalogues are scored in parts, and once more in the backward pass.
+    ``states``: L tensors [o_l, d], the decoder's, of the targets that have a choice at a level.
+    Memory is bounded: large catalogues are scored in parts, and once more in the backward pass.
     """
-    trie = weights.trie
-    nodes = _target_nodes(trie, items)  # [n, L]
+    trie, nodes = weights.trie, paths.nodes
     root = weights.of(0, torch.arange(len(trie.codes[0]), device=nodes.device))
     rows = max(16, _ROOT_LOGITS // len(trie.codes[0]))
     parts = [
-        _in_parts(len(items) > rows, _root_loss, *root, state, node)
-        for state, node in zip(hidden[:, 0].split(rows), nodes[:, 0].split(rows))
+        _in_parts(len(nodes) > rows, _root_loss, *root, state, node)
+        for state, node in zip(states[0].split(rows), nodes[:, 0].split(rows))
     ]
-    terms = [torch.stack(parts).sum() / len(items)]
+    terms = [torch.stack(parts).sum() / len(nodes)]
     for level in range(1, trie.levels):
-        parents = nodes[:, level - 1]
-        open_ = _open(trie, level, parents)  # [o]
-        states = hidden[:, level].index_select(0, open_)
-        loss = _child_loss(weights, level, states, parents[open_], nodes[open_, level])
-        terms.append(loss / len(items))
-    terms[-1] = terms[-1] + _leaf_term(trie, nodes, terms[-1].dtype)
+        chosen = nodes[paths.open[level]]  # [o, L]
+        loss = _child_loss(weights, level, states[level], chosen[:, level - 1], chosen[:, level])
+        terms.append(loss / len(nodes))
+    terms[-1] = terms[-1] + _leaf_term(trie, paths, terms[-1].dtype)
     return _total(terms)
 
 
@@ -137,26 +131,9 @@ def _in_parts(several: bool, function: Callable[..., Tensor], *arguments: Tensor
     return value
 
 
-def _target_nodes(trie: Trie, items: Tensor) -> Tensor:
-    """The nodes on the targets' paths, int64 [n, L]; ValueError for an item not in the trie."""
-    nodes = trie.item_nodes[items]
-    if bool((nodes < 0).any()):
-        absent = int(items[nodes[:, 0] < 0][0])
-        raise ValueError(f"item {absent} is a target but not in the trie")
-    return nodes
-
-
-def _open(trie: Trie, level: int, parents: Tensor) -> Tensor:
-    """Which ``parents`` int64 [n] have several children in ``level``: int64 [o].
-
-    An only child has probability one whatever the logits: nothing to compute.
-    """
-    return (trie.children(level, parents)[1] > 1).nonzero().squeeze(1)
-
-
-def _leaf_term(trie: Trie, nodes: Tensor, dtype: torch.dtype) -> Tensor:
-    """Minus log of an item's share of its leaf, averaged over ``nodes`` int64 [n, L]."""
-    return trie.leaf_ptr.diff()[nodes[:, -1]].to(dtype).log().mean()
+def _leaf_term(trie: Trie, paths: Choices, dtype: torch.dtype) -> Tensor:
+    """Minus log of an item's share of its leaf, averaged over the targets."""
+    return trie.leaf_ptr.diff()[paths.nodes[:, -1]].to(dtype).log().mean()
 
 
 def _total(terms: list[Tensor]) -> Loss:

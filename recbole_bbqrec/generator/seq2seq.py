@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from recbole_bbqrec.generator.attention import blocking_bias, similarity_buckets
 from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.choices import choices
 from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.dropout import Dropout
 from recbole_bbqrec.generator.embedding import TokenEmbedding
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer, KeysValues
 from recbole_bbqrec.generator.losses import code_loss, item_loss, node_loss
 from recbole_bbqrec.generator.node_head import NodeWeights
-from recbole_bbqrec.generator.packing import Packing, slots_of
+from recbole_bbqrec.generator.packing import Packing, slots_of, steps_of
 
 if TYPE_CHECKING:
     from recbole_bbqrec.generator.plan import Plan
@@ -143,20 +144,21 @@ class Generator(nn.Module):
         slots = Packing(filled)
         target_items = targets[wanted]  # [n], in the order of the packed slots
         codes = catalogue.codes[target_items]  # [n, L, M]
-        hidden = self.decode(
-            memory,
-            self.memory_keys_values(memory),
-            codes[:, :-1],
-            slots,
-            position,
-        )  # [n, L, d]
+        keys_values = self.memory_keys_values(memory)
+        if self.config.generation_loss == "code":
+            hidden = self.decode(memory, keys_values, codes[:, :-1], slots, position)
+            logits = [self.logits(memory, hidden[:, j], j) for j in range(self.config.levels)]
+            return code_loss(logits, codes, self.config.label_smoothing)
+        paths = choices(catalogue.trie, target_items)
+        levels = slice(int(paths.depth.max()) - 1)
+        rows = self._decode_rows(
+            memory, keys_values, codes[:, levels], slots, position, paths.depth
+        )  # [R, d]
         if self.config.item_head:
             weights = self.node_weights(catalogue, memory.table)
-            return node_loss(weights, self.dropout(hidden), target_items)
-        logits = [self.logits(memory, hidden[:, j], j) for j in range(self.config.levels)]
-        if self.config.generation_loss == "item":
-            return item_loss(logits, catalogue.trie, codes, target_items)
-        return code_loss(logits, codes, self.config.label_smoothing)
+            return node_loss(weights, paths.rows(self.dropout(rows)), paths)
+        logits = [self.logits(memory, row, j) for j, row in enumerate(paths.rows(rows))]
+        return item_loss(logits, catalogue.trie, codes, paths)
 
     def decode(
         self,
@@ -172,6 +174,25 @@ class Generator(nn.Module):
         position of the last item each slot attends to (S may be 1 for all alike). Returns
         [n, l, d]; row j predicts level j.
         """
+        n_levels = prefix.shape[1] + 1
+        depth = torch.full((len(prefix),), n_levels, device=prefix.device)
+        rows = self._decode_rows(memory, keys_values, prefix, slots, last, depth)
+        return rows.unflatten(0, (-1, n_levels))
+
+    def _decode_rows(
+        self,
+        memory: Memory,
+        keys_values: list[KeysValues],
+        prefix: Tensor,
+        slots: Packing,
+        last: Tensor,
+        depth: Tensor,
+    ) -> Tensor:
+        """:meth:`decode` for the first ``depth`` int64 [n] levels of each slot only.
+
+        No level sees a later one, so the others need not be computed. Returns [R, d], slot by
+        slot; R is the sum of ``depth``, whose largest value is l.
+        """
         n_levels, n_tokens = prefix.shape[1] + 1, self.config.levels
         start = torch.zeros(len(prefix), 1, self.config.hidden_size, device=prefix.device)
         x = start.to(self.decoder_level.dtype)
@@ -181,14 +202,15 @@ class Generator(nn.Module):
         history = self.history_start(memory, last)  # [B, S, d]
         if history is not None:
             x = x + slots.pack(history.expand(*slots.shape, -1)).unsqueeze(1)
-        x = self.dropout(self.decoder_input_norm(x))
+        steps, cells = steps_of(slots, depth, n_levels)
+        x = self.dropout(self.decoder_input_norm(steps.pack(x)))  # [R, d]
+        if last.shape[1] > 1:
+            last = cells.unpack(slots.pack(last).repeat_interleave(depth))  # [B, W]
         item = torch.arange(memory.cells.shape[1], device=last.device)
-        visible = (item <= last[..., None]).repeat_interleave(n_tokens, dim=2)  # [B, S, T * L]
-        if visible.shape[1] > 1:
-            visible = visible.repeat_interleave(n_levels, dim=1)  # [B, S * l, T * L]
-        bias = blocking_bias(visible, x.dtype).unsqueeze(1)  # [B, 1, S * l, T * L]
+        visible = (item <= last[..., None]).repeat_interleave(n_tokens, dim=2)
+        bias = blocking_bias(visible, x.dtype).unsqueeze(1)  # [B, 1, W or 1, T * L]
         for layer, pair in zip(self.decoder_layers, keys_values):
-            x = layer(x, slots, pair, bias)
+            x = layer(x, steps, cells, pair, bias)
         normed: Tensor = self.decoder_norm(x)
         return normed
 
