@@ -15,7 +15,7 @@ from generator_helpers import (
 )
 from torch import Tensor
 
-from recbole_bbqrec.generator import beam, losses
+from recbole_bbqrec.generator import beam, losses, root_loss
 from recbole_bbqrec.generator.beam import beam_search
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.exact import exact_scores
@@ -69,7 +69,7 @@ def build(levels: int, signals: int, codes: int, **options) -> tuple[Catalogue, 
 @torch.no_grad()
 def test_loss_equals_its_definition(shape, in_parts: bool, monkeypatch) -> None:
     if in_parts:
-        monkeypatch.setattr(losses, "_ROOT_LOGITS", 1)
+        monkeypatch.setattr(root_loss, "_LOGITS", 1)
         monkeypatch.setattr(losses, "_CHILD_WEIGHTS", 1)
     catalogue, generator = build(*shape)
     items = histories(catalogue, [4, 2], 4)
@@ -94,7 +94,7 @@ def test_gradients_do_not_depend_on_the_parts(monkeypatch) -> None:
         return [p.grad.clone() for p in generator.parameters() if p.grad is not None]
 
     whole = gradients()
-    monkeypatch.setattr(losses, "_ROOT_LOGITS", 1)
+    monkeypatch.setattr(root_loss, "_LOGITS", 1)
     monkeypatch.setattr(losses, "_CHILD_WEIGHTS", 40)
     for one, other in zip(whole, gradients(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,21 @@ class Catalogue:
                 raise ValueError(f"{len(vectors)} item vectors but {len(codes)} semantic IDs")
             vectors = F.normalize(vectors, dim=-1)
         return cls(codes, vectors, Trie.build(codes, codebook_size, items))
+
+    @cached_property
+    def root_vectors(self) -> Tensor:
+        """:meth:`mean_vectors` of all first-level nodes, kept: every training step maps them."""
+        return self.mean_vectors(0, None)
+
+    @torch.no_grad()
+    def mean_vectors(self, level: int, nodes: Tensor | None) -> Tensor:
+        """Mean vector of the items below each node: [k, V]; see :meth:`Trie.mean_below`.
+
+        Raises ValueError when there are no vectors.
+        """
+        if self.vectors is None:
+            raise ValueError("the item head needs item vectors; the catalogue has none")
+        return self.trie.mean_below(level, nodes, self.vectors)
 
     @property
     def n_items(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 from recbole_bbqrec.generator import ragged
 from recbole_bbqrec.generator.choices import Choices
-from recbole_bbqrec.generator.node_head import NodeWeights, dense_logits, listed_log_probs
+from recbole_bbqrec.generator.node_head import NodeWeights, Table, listed_log_probs
 from recbole_bbqrec.generator.normaliser import child_normaliser, root_normaliser
+from recbole_bbqrec.generator.root_loss import root_loss
 from recbole_bbqrec.generator.trie import Trie
 
 Loss = tuple[Tensor, dict[str, Tensor]]
 
-_ROOT_LOGITS = 1 << 22  # first-level logits held at a time
 _CHILD_WEIGHTS = 1 << 24  # numbers in gathered weights held at a time
 
 
@@ -71,53 +72,60 @@ def node_loss(weights: NodeWeights, states: Sequence[Tensor], paths: Choices) ->
     """:func:`item_loss` where the children's logits come from an item head.
 
     ``states``: L tensors [o_l, d], the decoder's, of the targets that have a choice at a level.
-    Memory is bounded: large catalogues are scored in parts, and once more in the backward pass.
+    Memory is bounded: large catalogues are scored in parts.
     """
-    trie, nodes = weights.trie, paths.nodes
-    root = weights.of(0, torch.arange(len(trie.codes[0]), device=nodes.device))
-    rows = max(16, _ROOT_LOGITS // len(trie.codes[0]))
-    parts = [
-        _in_parts(len(nodes) > rows, _root_loss, *root, state, node)
-        for state, node in zip(states[0].split(rows), nodes[:, 0].split(rows))
+    nodes, trie = paths.nodes, weights.catalogue.trie
+    families = [
+        Families.of(trie, level, nodes[which]) for level, which in enumerate(paths.open) if level
     ]
-    terms = [torch.stack(parts).sum() / len(nodes)]
-    for level in range(1, trie.levels):
-        chosen = nodes[paths.open[level]]  # [o, L]
-        loss = _child_loss(weights, level, states[level], chosen[:, level - 1], chosen[:, level])
-        terms.append(loss / len(nodes))
+    tables = weights.tables([family.children for family in families])
+    parts = [root_loss(*tables[0], states[0], nodes[:, 0])]
+    parts += [
+        _child_loss(table, state, family)
+        for table, state, family in zip(tables[1:], states[1:], families)
+    ]
+    terms = [part / len(nodes) for part in parts]
     terms[-1] = terms[-1] + _leaf_term(trie, paths, terms[-1].dtype)
     return _total(terms)
 
 
-def _root_loss(weights: Tensor, biases: Tensor, states: Tensor, nodes: Tensor) -> Tensor:
-    """Sum of -log P(node) over the first level: ``states`` [n, d], ``nodes`` int64 [n]."""
-    return F.cross_entropy(dense_logits(weights, biases, states), nodes, reduction="sum")
+class Families(NamedTuple):
+    """The children, in a level, of o targets' parents; parents that are alike share theirs.
 
-
-def _child_loss(
-    weights: NodeWeights, level: int, states: Tensor, parents: Tensor, nodes: Tensor
-) -> Tensor:
-    """Sum of -log P(node | parent): ``states`` [o, d], ``parents`` and ``nodes`` int64 [o].
-
-    Weights are formed once for each child of these parents, not for every node of the level.
+    * ``children``: int64 [k], nodes of the level, parent after parent.
+    * ``first``, ``counts``: int64 [o], the rows of ``children`` that are a target's candidates.
+    * ``place``: int64 [o], the target's own row.
     """
-    if len(parents) == 0:
-        return weights.code_biases.new_zeros(())
-    unique, which = torch.unique(parents, return_inverse=True)  # [u], [o]
-    first, counts = weights.trie.children(level, unique)  # [u]
-    table = weights.of(level, ragged.expand(first, counts)[1])
-    start = (counts.cumsum(0) - counts)[which]  # [o], a parent's first row in the table
-    place = start + nodes - first[which]  # [o], the target's row
-    counts = counts[which]
 
-    def part(states: Tensor, start: Tensor, counts: Tensor, place: Tensor) -> Tensor:
-        owner, row = ragged.expand(start, counts)  # [E]
+    children: Tensor
+    first: Tensor
+    counts: Tensor
+    place: Tensor
+
+    @classmethod
+    def of(cls, trie: Trie, level: int, nodes: Tensor) -> Families:
+        """Of targets whose paths are ``nodes`` int64 [o, L]; ``level`` >= 1."""
+        unique, which = torch.unique(nodes[:, level - 1], return_inverse=True)  # [u], [o]
+        child, counts = trie.children(level, unique)  # [u]
+        first = (counts.cumsum(0) - counts)[which]  # [o]
+        place = first + nodes[:, level] - child[which]
+        return cls(ragged.expand(child, counts)[1], first, counts[which], place)
+
+
+def _child_loss(table: Table, states: Tensor, family: Families) -> Tensor:
+    """Sum of -log P(target | its parent): ``table`` of all children, ``states`` [o, d]."""
+    _, first, counts, place = family
+    if len(place) == 0:
+        return table[1].new_zeros(())
+
+    def part(states: Tensor, first: Tensor, counts: Tensor, place: Tensor) -> Tensor:
+        owner, row = ragged.expand(first, counts)  # [E]
         scores = listed_log_probs(*table, states, owner, row)
-        return -scores[counts.cumsum(0) - counts + place - start].sum()
+        return -scores[counts.cumsum(0) - counts + place - first].sum()
 
     runs = ragged.chunks(counts, max(1, _CHILD_WEIGHTS // states.shape[1]))
     parts = [
-        _in_parts(len(runs) > 1, part, states[run], start[run], counts[run], place[run])
+        _in_parts(len(runs) > 1, part, states[run], first[run], counts[run], place[run])
         for run in runs
     ]
     return torch.stack(parts).sum()

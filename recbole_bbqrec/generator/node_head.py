@@ -12,39 +12,60 @@ vector and a bias: logit = h . weight + bias.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_bbqrec.generator import ragged
+from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.trie import Trie
 
+Table = tuple[Tensor, Tensor]
 
-class NodeWeights(NamedTuple):
-    """What the output weights of a trie's nodes are made of.
+
+@dataclass(frozen=True)
+class NodeWeights:
+    """What the output weights of a catalogue's nodes are made of.
 
     * ``code_weights``: L tensors [M * N, d]; ``code_biases``: [L, M * N].
-    * ``items``: [n_items, d], an item's own weights.
+    * ``content``: maps an item's vector to d; the means of vectors are mapped, not each item's.
+    * ``items``: [n_items, d], or None without item embeddings.
     """
 
-    trie: Trie
+    catalogue: Catalogue
     code_weights: list[Tensor]
     code_biases: Tensor
-    items: Tensor
+    content: nn.Linear
+    items: Tensor | None
 
-    def of(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights [k, d] and biases [k] of ``nodes`` int64 [k] of a level."""
-        columns = self.trie.columns(level, nodes)  # [k, M]
-        codes = F.embedding_bag(columns, self.code_weights[level], mode="sum")  # [k, d]
-        own = mean_below(self.trie, level, nodes, self.items)
-        return codes + own, self.code_biases[level][columns].sum(1)
+    def tables(self, chosen: Sequence[Tensor]) -> list[Table]:
+        """Weights [k, d] and biases [k] of all first-level nodes and of some of each later level.
+
+        ``chosen``: int64 [k_l] for the levels l = 1 .. L - 1.
+        """
+        trie, vectors = self.catalogue.trie, self.catalogue.root_vectors
+        weights = [_RootSum.apply(self.code_weights[0], trie) + self.content(vectors)]
+        biases = [_RootSum.apply(self.code_biases[0].unsqueeze(1), trie).squeeze(1)]
+        for level, nodes in enumerate(chosen, 1):
+            columns = trie.columns(level, nodes)  # [k, M]
+            codes = F.embedding_bag(columns, self.code_weights[level], mode="sum")  # [k, d]
+            below = self.catalogue.mean_vectors(level, nodes)  # [k, V]
+            weights.append(codes + self.content(below))
+            biases.append(self.code_biases[level][columns].sum(1))
+        if self.items is not None:
+            means = _Means.apply(self.items, trie, *chosen)
+            weights = [weight + mean for weight, mean in zip(weights, means)]
+        return list(zip(weights, biases))
 
     def head(self) -> NodeHead:
         """Of all nodes."""
-        every = (torch.arange(len(codes), device=codes.device) for codes in self.trie.codes)
-        weights, biases = zip(*(self.of(level, nodes) for level, nodes in enumerate(every)))
+        codes = self.catalogue.trie.codes[1:]
+        every = [torch.arange(len(level), device=level.device) for level in codes]
+        weights, biases = zip(*self.tables(every))
         return NodeHead(weights, biases)
 
 
@@ -65,12 +86,49 @@ class NodeHead(NamedTuple):
         return logits.to(_wide(logits)) + self.biases[level][child]
 
 
-def mean_below(trie: Trie, level: int, nodes: Tensor, items: Tensor) -> Tensor:
-    """Mean of the rows of ``items`` [n_items, d] over the items below each of k nodes: [k, d]."""
-    pointer = trie.item_ptr(level)
-    first, counts = pointer[nodes], pointer[nodes + 1] - pointer[nodes]
-    _, place = ragged.expand(first, counts)
-    return F.embedding_bag(trie.leaf_items[place], items, counts.cumsum(0) - counts, mode="mean")
+class _RootSum(torch.autograd.Function):
+    """Rows of [M * N, d] added up over the codes of each first-level node: [n_0, d].
+
+    The gradient adds up the nodes of each code, which the trie lists, where that of
+    ``embedding_bag`` sorts them anew each time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, trie: Trie) -> Tensor:
+        ctx.trie = trie
+        return F.embedding_bag(trie.root_columns, rows, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        trie, upstream = ctx.trie, upstream.contiguous()
+        return F.embedding_bag(trie.root_order, upstream, trie.root_offsets, mode="sum"), None
+
+
+class _Means(torch.autograd.Function):
+    """Means of rows of [n_items, d] below all first-level nodes and some nodes of later levels.
+
+    An item lies below a single first-level node, so that the gradient is a look-up; the later
+    levels' few rows are added to it, and a single array of this size is made.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, items: Tensor, trie: Trie, *chosen: Tensor) -> tuple[Tensor, ...]:
+        ctx.trie, ctx.chosen = trie, chosen
+        return (trie.mean_below(0, None, items),) + tuple(
+            trie.mean_below(level, nodes, items) for level, nodes in enumerate(chosen, 1)
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        trie: Trie = ctx.trie
+        shares = upstream[0] / trie.item_ptr(0).diff().unsqueeze(1)
+        roots = trie.item_nodes[:, 0]  # -1: not in the trie
+        total = shares.index_select(0, roots.clamp(min=0))  # [n_items, d]
+        total.index_fill_(0, (roots < 0).nonzero().squeeze(1), 0)
+        for level, (nodes, gradient) in enumerate(zip(ctx.chosen, upstream[1:]), 1):
+            owner, items, counts = trie.items_below(level, nodes)
+            total.index_add_(0, items, (gradient / counts.unsqueeze(1)).index_select(0, owner))
+        return total, None, *(None for _ in ctx.chosen)
 
 
 def dense_logits(weights: Tensor, biases: Tensor, states: Tensor) -> Tensor:

@@ -249,17 +249,13 @@ class Generator(nn.Module):
     def node_weights(self, catalogue: Catalogue, table: Tensor) -> NodeWeights:
         """The output weights of all tokens that exist (with ``item_head`` only).
 
-        Raises ValueError without an item head, and for a catalogue without vectors.
+        Raises ValueError without an item head.
         """
         if self.content is None:
             raise ValueError("the generator was built without item_head")
-        if catalogue.vectors is None:
-            raise ValueError("the item head needs item vectors; the catalogue has none")
-        own = self.content(catalogue.vectors)  # [n_items, d]
-        if self.items is not None:
-            own = own + self.items.weight
         codes = [self.code_weight(table, level) for level in range(self.config.levels)]
-        return NodeWeights(catalogue.trie, codes, self.head_bias, own)
+        items = None if self.items is None else self.items.weight
+        return NodeWeights(catalogue, codes, self.head_bias, self.content, items)
 
     def _encoder_bias(self, valid: Tensor, dtype: torch.dtype) -> Tensor | None:
         n_items, levels = valid.shape[1], self.config.levels

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from recbole_bbqrec.generator import ragged
 
 _ALL = slice(None)
 
@@ -71,6 +74,27 @@ class Trie:
         for children in reversed(self.child_ptr[level + 1 :]):
             pointer = pointer[children]
         return pointer
+
+    def items_below(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The items below each of ``nodes`` int64 [k] of a level, node after node.
+
+        Returns, all int64, for each of E items its place in ``nodes`` [E] and the item [E], and
+        how many each node has [k].
+        """
+        pointer = self.item_ptr(level)
+        first, counts = pointer[nodes], pointer[nodes + 1] - pointer[nodes]
+        owner, place = ragged.expand(first, counts)
+        return owner, self.leaf_items[place], counts
+
+    def mean_below(self, level: int, nodes: Tensor | None, rows: Tensor) -> Tensor:
+        """Mean of ``rows`` [n_items, d] over the items below each node: [k, d].
+
+        ``nodes`` int64 [k], None for all of the level.
+        """
+        if nodes is None:
+            return F.embedding_bag(self.leaf_items, rows, self.item_ptr(level)[:-1], mode="mean")
+        _, items, counts = self.items_below(level, nodes)
+        return F.embedding_bag(items, rows, counts.cumsum(0) - counts, mode="mean")
 
     def to(self, device: torch.device | str) -> Trie:
         """The same trie with its arrays on ``device``."""
