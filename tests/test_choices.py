@@ -12,8 +12,9 @@ from torch import Tensor
 from recbole_bbqrec.generator import seq2seq
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.choices import Choices, choices
-from recbole_bbqrec.generator.packing import Packing, steps_of
+from recbole_bbqrec.generator.packing import Packing
 from recbole_bbqrec.generator.seq2seq import Generator
+from recbole_bbqrec.generator.steps import Steps
 from recbole_bbqrec.generator.trie import Trie
 
 N_ITEMS = 30
@@ -130,7 +131,8 @@ def test_choices() -> None:
 
 def test_steps() -> None:
     slots = Packing(torch.tensor([[True, True], [True, False], [True, True]]))
-    steps, cells = steps_of(slots, torch.tensor([1, 3, 2, 1, 1]), 3)
+    steps = Steps(slots, torch.tensor([1, 3, 2, 1, 1]), 3)
     rows = torch.arange(1, 9)
-    assert steps.unpack(rows).tolist() == [[1, 0, 0], [2, 3, 4], [5, 6, 0], [7, 0, 0], [8, 0, 0]]
-    assert cells.unpack(rows).tolist() == [[1, 2, 3, 4], [5, 6, 0, 0], [7, 8, 0, 0]]
+    wanted = [[1, 0, 0], [2, 3, 4], [5, 6, 0], [7, 0, 0], [8, 0, 0]]
+    assert steps.grid.unpack(rows).tolist() == wanted
+    assert steps.cells.unpack(rows).tolist() == [[1, 2, 3, 4], [5, 6, 0, 0], [7, 8, 0, 0]]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from recbole_bbqrec.generator.attention import (
     SimilarityGate,
     attend,
-    blocking_bias,
     merge_heads,
     similarity_attend,
     split_heads,
@@ -16,6 +14,7 @@ from recbole_bbqrec.generator.attention import (
 from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.dropout import Dropout
 from recbole_bbqrec.generator.packing import Packing
+from recbole_bbqrec.generator.steps import Steps
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -94,28 +93,15 @@ class DecoderLayer(nn.Module):
         keys, values = both.chunk(2, dim=-1)
         return split_heads(keys, self.n_heads), split_heads(values, self.n_heads)
 
-    def forward(
-        self,
-        x: Tensor,
-        steps: Packing,
-        cells: Packing,
-        memory: KeysValues,
-        bias: Tensor | None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, steps: Steps, memory: KeysValues, bias: Tensor | None) -> Tensor:
         """Sequences of up to l levels: ``x`` [R, d], the packed levels -> [R, d].
 
-        ``steps`` says where the R rows lie in a [n, l] grid of sequences and levels, filled from
-        the left; ``cells`` where they lie in a [B, W] grid, a row for each history. ``bias``
-        broadcasts to [B, H, W, T * L].
+        ``bias`` broadcasts to [B, H, W, T * L], W as in :class:`Steps`.
         """
-        qkv = steps.unpack(self.qkv(self.self_norm(x)))  # [n, l, 3 * d]
-        q, k, v = (split_heads(y, self.n_heads) for y in qkv.chunk(3, dim=-1))
-        n = steps.shape[1]
-        causal = blocking_bias(torch.ones(n, n, dtype=torch.bool, device=x.device).tril(), q.dtype)
-        mixed = merge_heads(attend(q, k, v, causal))  # [n, l, d]
-        x = x + self.dropout(self.self_out(steps.pack(mixed)))
-        query = cells.unpack(self.cross_query(self.cross_norm(x)))  # [B, W, d]
-        x = x + self.dropout(self.cross_out(cells.pack(self._cross(query, memory, bias))))
+        mixed = steps.attend(self.qkv(self.self_norm(x)), self.n_heads)
+        x = x + self.dropout(self.self_out(mixed))
+        query = steps.cells.unpack(self.cross_query(self.cross_norm(x)))  # [B, W, d]
+        x = x + self.dropout(self.cross_out(steps.cells.pack(self._cross(query, memory, bias))))
         return x + self.dropout(self.feed(self.feed_norm(x)))
 
     def _cross(self, query: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:

@@ -57,16 +57,3 @@ def slots_of(used: Tensor) -> tuple[Tensor, Tensor]:
     order = torch.argsort(~used, dim=1, stable=True)[:, :n_slots]  # [B, S]
     filled = torch.arange(n_slots, device=used.device) < counts[:, None]  # [B, S]
     return order * filled, filled
-
-
-def steps_of(slots: Packing, depth: Tensor, width: int) -> tuple[Packing, Packing]:
-    """Where the rows of n sequences of different lengths lie, sequence by sequence.
-
-    ``depth`` int64 [n], in 1 .. ``width``, is the number of rows of each packed slot of a [B, S]
-    grid. Returns their places in a [n, width] grid, filled from the left, and in a [B, W] grid
-    that holds all rows of a history side by side, W being the most that one has.
-    """
-    step = torch.arange(width, device=depth.device)
-    total = slots.unpack(depth).sum(1)  # [B]
-    place = torch.arange(int(total.max()), device=depth.device)
-    return Packing(step < depth[:, None]), Packing(place < total[:, None])

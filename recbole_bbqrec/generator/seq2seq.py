@@ -21,7 +21,8 @@ from recbole_bbqrec.generator.embedding import TokenEmbedding
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer, KeysValues
 from recbole_bbqrec.generator.losses import code_loss, item_loss, node_loss
 from recbole_bbqrec.generator.node_head import NodeWeights
-from recbole_bbqrec.generator.packing import Packing, slots_of, steps_of
+from recbole_bbqrec.generator.packing import Packing, slots_of
+from recbole_bbqrec.generator.steps import Steps
 
 if TYPE_CHECKING:
     from recbole_bbqrec.generator.plan import Plan
@@ -202,15 +203,15 @@ class Generator(nn.Module):
         history = self.history_start(memory, last)  # [B, S, d]
         if history is not None:
             x = x + slots.pack(history.expand(*slots.shape, -1)).unsqueeze(1)
-        steps, cells = steps_of(slots, depth, n_levels)
-        x = self.dropout(self.decoder_input_norm(steps.pack(x)))  # [R, d]
+        steps = Steps(slots, depth, n_levels)
+        x = self.dropout(self.decoder_input_norm(steps.grid.pack(x)))  # [R, d]
         if last.shape[1] > 1:
-            last = cells.unpack(slots.pack(last).repeat_interleave(depth))  # [B, W]
+            last = steps.cells.unpack(slots.pack(last).repeat_interleave(depth))  # [B, W]
         item = torch.arange(memory.cells.shape[1], device=last.device)
         visible = (item <= last[..., None]).repeat_interleave(n_tokens, dim=2)
         bias = blocking_bias(visible, x.dtype).unsqueeze(1)  # [B, 1, W or 1, T * L]
         for layer, pair in zip(self.decoder_layers, keys_values):
-            x = layer(x, steps, cells, pair, bias)
+            x = layer(x, steps, pair, bias)
         normed: Tensor = self.decoder_norm(x)
         return normed
 
