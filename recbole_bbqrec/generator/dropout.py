@@ -9,15 +9,16 @@ from torch import Tensor, nn
 _INT64_MIN = -(2**63)
 
 
-def keep_mask(shape: torch.Size, dropped_of_256: int) -> Tensor:
-    """Random mask, bool ``shape``, on the CPU; each cell is False with chance dropped / 256.
+def keep_mask(shape: torch.Size, dropped_of_256: int, dtype: torch.dtype = torch.bool) -> Tensor:
+    """Random mask of 1 and 0 ``shape``, on the CPU; a cell is 0 with chance dropped / 256.
 
     Eight cells share one 64-bit draw of torch's default generator. The draw spans the whole
     int64 range: the default range leaves the sign bit at 0, which would bias one byte in eight.
     """
     n = shape.numel()
     words = torch.empty((n + 7) // 8, dtype=torch.int64).random_(_INT64_MIN, None)
-    return (words.view(torch.uint8)[:n] >= dropped_of_256).view(shape)
+    mask = torch.empty(n, dtype=dtype)  # comparing into it: from bool, the cast would cost most
+    return torch.ge(words.view(torch.uint8)[:n], dropped_of_256, out=mask).view(shape)
 
 
 class Dropout(nn.Module):
@@ -46,7 +47,7 @@ class Dropout(nn.Module):
             return x
         scale = 256.0 / (256 - self.dropped_of_256)
         # Multiplying by the mask as numbers is faster than where() and masked_fill().
-        return x * keep_mask(x.shape, self.dropped_of_256).to(x.dtype).mul_(scale)
+        return x * keep_mask(x.shape, self.dropped_of_256, x.dtype).mul_(scale)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -49,13 +49,13 @@ class NodeWeights:
         """
         trie, vectors = self.catalogue.trie, self.catalogue.root_vectors
         weights = [_RootSum.apply(self.code_weights[0], trie) + self.content(vectors)]
-        biases = [_RootSum.apply(self.code_biases[0].unsqueeze(1), trie).squeeze(1)]
+        biases = [_bias_sums(self.code_biases[0], trie.root_columns)]
         for level, nodes in enumerate(chosen, 1):
             columns = trie.columns(level, nodes)  # [k, M]
             codes = F.embedding_bag(columns, self.code_weights[level], mode="sum")  # [k, d]
             below = self.catalogue.mean_vectors(level, nodes)  # [k, V]
             weights.append(codes + self.content(below))
-            biases.append(self.code_biases[level][columns].sum(1))
+            biases.append(_bias_sums(self.code_biases[level], columns))
         if self.items is not None:
             means = _Means.apply(self.items, trie, *chosen)
             weights = [weight + mean for weight, mean in zip(weights, means)]
@@ -84,6 +84,11 @@ class NodeHead(NamedTuple):
         weights = self.weights[level][child].to(states.dtype)  # [B, S, C, d]
         logits = (weights @ states.unsqueeze(-1)).squeeze(-1)
         return logits.to(_wide(logits)) + self.biases[level][child]
+
+
+def _bias_sums(biases: Tensor, columns: Tensor) -> Tensor:
+    """[M * N], int64 [k, M] -> [k]. Not by indexing, whose gradient sorts."""
+    return biases.index_select(0, columns.flatten()).view(columns.shape).sum(1)
 
 
 class _RootSum(torch.autograd.Function):
