@@ -163,6 +163,8 @@ MODEL_OPTIONS: dict[str, Option] = {
     "label_smoothing": probability(),
     "item_embedding": boolean(),
     "item_head": boolean(),
+    "item_features": boolean(),
+    "feature_components": integer(1),
     "tie_codes": boolean(),
     "generation_temperature": number(0, above=True),
     "warmup_ratio": number(0, 1),

@@ -17,14 +17,21 @@ VECTOR_DIM = 6
 
 
 def small_catalogue(
-    n_items: int = 30, levels: int = 3, signals: int = 2, codes: int = 3, duplicates: int = 4
+    n_items: int = 30,
+    levels: int = 3,
+    signals: int = 2,
+    codes: int = 3,
+    duplicates: int = 4,
+    feature_dim: int = 0,
 ) -> Catalogue:
     """Few codes, so that nodes branch; the last ``duplicates`` items copy the first ones."""
     ids = torch.randint(0, codes, (n_items, levels, signals))
     ids[0] = 0
     if duplicates:
         ids[n_items - duplicates :] = ids[1 : 1 + duplicates]
-    return Catalogue.build(ids, torch.randn(n_items, VECTOR_DIM, dtype=torch.float64), codes)
+    vectors = torch.randn(n_items, VECTOR_DIM, dtype=torch.float64)
+    features = torch.randn(n_items, feature_dim, dtype=torch.float64) if feature_dim else None
+    return Catalogue.build(ids, vectors, codes, features=features)
 
 
 def small_generator(catalogue: Catalogue, **options: Any) -> Generator:

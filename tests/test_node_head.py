@@ -53,25 +53,28 @@ def slow_score(generator: Generator, catalogue: Catalogue, history: list[int], i
 
 
 def own_weight(generator: Generator, catalogue: Catalogue, item: int) -> Tensor:
-    assert catalogue.vectors is not None
-    content = generator.content.weight @ catalogue.vectors[item]
+    content = catalogue.vectors if catalogue.features is None else catalogue.features
+    assert content is not None
+    content = generator.content.weight @ content[item]
     return content if generator.items is None else content + generator.items.weight[item]
 
 
 def build(levels: int, signals: int, codes: int, **options) -> tuple[Catalogue, Generator]:
     torch.manual_seed(levels + signals)
-    catalogue = small_catalogue(N_ITEMS, levels, signals, codes)
+    width = options.get("feature_dim", 0)
+    catalogue = small_catalogue(N_ITEMS, levels, signals, codes, feature_dim=width)
     return catalogue, small_generator(catalogue, **{**OPTIONS, **options})
 
 
+@pytest.mark.parametrize("feature_dim", [0, 4])
 @pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.no_grad()
-def test_loss_equals_its_definition(shape, in_parts: bool, monkeypatch) -> None:
+def test_loss_equals_its_definition(shape, in_parts: bool, feature_dim: int, monkeypatch) -> None:
     if in_parts:
         monkeypatch.setattr(root_loss, "_LOGITS", 1)
         monkeypatch.setattr(losses, "_CHILD_WEIGHTS", 1)
-    catalogue, generator = build(*shape)
+    catalogue, generator = build(*shape, feature_dim=feature_dim)
     items = histories(catalogue, [4, 2], 4)
     targets = torch.tensor([[0, 3, 28, 9], [0, 17, 0, 0]])
     value, terms = generator.loss(catalogue, items, targets)

@@ -20,6 +20,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"similarity": False, "tie_codes": True, "token_fusion": "sum"},
     {"similarity": False, "history_encoding": "bidirectional"},
     {"item_embedding": True, "n_items": 30, "n_heads": 1, "dropout": 0.2},
+    {"feature_dim": 4},
+    {"item_embedding": True, "n_items": 30, "feature_dim": 3},
 ]
 
 
@@ -27,7 +29,7 @@ OPTIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", OPTIONS)
 def test_encoding_equals_the_modules(options: dict[str, Any], lengths: list[int]) -> None:
     torch.manual_seed(0)
-    catalogue = small_catalogue()
+    catalogue = small_catalogue(feature_dim=options.get("feature_dim", 0))
     generator = small_generator(catalogue, **options)
     items = histories(catalogue, lengths, max(lengths))
     wanted, got = generator.encode(catalogue, items), encode(generator, catalogue, items)
@@ -45,7 +47,7 @@ def test_one_level_at_a_time_equals_teacher_forcing(
 ) -> None:
     """Beams that fork, merge and change their order, four levels deep."""
     torch.manual_seed(1)
-    catalogue = small_catalogue(levels=4)
+    catalogue = small_catalogue(levels=4, feature_dim=options.get("feature_dim", 0))
     generator = small_generator(catalogue, **options)
     memory = generator.encode(catalogue, histories(catalogue, lengths, max(lengths)))
     batch, width = len(lengths), 3

@@ -20,11 +20,13 @@ class Catalogue:
     * ``vectors``: float32 [n_items, V] of unit length (zero rows stay zero), or None when the
       network has no similarity module.
     * ``trie``: the semantic IDs that may be generated.
+    * ``features``: float32 [n_items, F], what else is known of the items, or None.
     """
 
     codes: Tensor
     vectors: Tensor | None
     trie: Trie
+    features: Tensor | None = None
 
     @classmethod
     def build(
@@ -33,32 +35,36 @@ class Catalogue:
         vectors: Tensor | None,
         codebook_size: int,
         items: Tensor | None = None,
+        features: Tensor | None = None,
     ) -> Catalogue:
         """Normalise ``vectors`` [n_items, V] and index ``codes`` [n_items, L, M].
 
-        ``items`` restricts what can be generated (default: all but [PAD]). Raises ValueError
-        when the two disagree on n_items, and as :meth:`Trie.build` does.
+        ``items`` restricts what can be generated (default: all but [PAD]); ``features``
+        [n_items, F] are taken as they are. Raises ValueError when they disagree on n_items, and
+        as :meth:`Trie.build` does.
         """
+        for name, rows in (("vectors", vectors), ("features", features)):
+            if rows is not None and len(rows) != len(codes):
+                raise ValueError(f"{len(rows)} item {name} but {len(codes)} semantic IDs")
         if vectors is not None:
-            if len(vectors) != len(codes):
-                raise ValueError(f"{len(vectors)} item vectors but {len(codes)} semantic IDs")
             vectors = F.normalize(vectors, dim=-1)
-        return cls(codes, vectors, Trie.build(codes, codebook_size, items))
+        return cls(codes, vectors, Trie.build(codes, codebook_size, items), features)
 
     @cached_property
-    def root_vectors(self) -> Tensor:
-        """:meth:`mean_vectors` of all first-level nodes, kept: every training step maps them."""
-        return self.mean_vectors(0, None)
+    def root_content(self) -> Tensor:
+        """:meth:`mean_content` of all first-level nodes, kept: every training step maps it."""
+        return self.mean_content(0, None)
 
     @torch.no_grad()
-    def mean_vectors(self, level: int, nodes: Tensor | None) -> Tensor:
-        """Mean vector of the items below each node: [k, V]; see :meth:`Trie.mean_below`.
+    def mean_content(self, level: int, nodes: Tensor | None) -> Tensor:
+        """Mean features, or else vectors, of the items below each node: [k, F] or [k, V].
 
-        Raises ValueError when there are no vectors.
+        See :meth:`Trie.mean_below`. Raises ValueError when there are neither.
         """
-        if self.vectors is None:
-            raise ValueError("the item head needs item vectors; the catalogue has none")
-        return self.trie.mean_below(level, nodes, self.vectors)
+        content = self.vectors if self.features is None else self.features
+        if content is None:
+            raise ValueError("the item head needs item vectors or features; there are none")
+        return self.trie.mean_below(level, nodes, content)
 
     @property
     def n_items(self) -> int:
@@ -67,5 +73,7 @@ class Catalogue:
 
     def to(self, device: torch.device | str) -> Catalogue:
         """The same catalogue with its tensors on ``device``."""
-        vectors = None if self.vectors is None else self.vectors.to(device)
-        return Catalogue(self.codes.to(device), vectors, self.trie.to(device))
+        vectors, features = (
+            None if rows is None else rows.to(device) for rows in (self.vectors, self.features)
+        )
+        return Catalogue(self.codes.to(device), vectors, self.trie.to(device), features)

@@ -32,7 +32,9 @@ class GeneratorConfig:
 
     ``code_dim`` is the width of one learned code embedding; ``vector_dim`` the width V of the
     frozen item vectors and used with ``similarity`` and ``item_head`` only; ``n_items`` (with
-    [PAD]) is used with ``item_embedding`` only. ``item_head`` gives every token that exists
+    [PAD]) is used with ``item_embedding`` only. ``feature_dim`` is the width F of the items'
+    features, which the encoder reads beside their codes and the item head instead of their
+    vectors; 0: none. ``item_head`` gives every token that exists
     weights of its own, see :mod:`~recbole_bbqrec.generator.node_head`. ``similarity_init``
     "identity" starts the gate at one (plus noise), "uniform" draws it from (0, 0.01) as the paper
     does with all embeddings. ``decoder_start`` "history" adds a projection of the last visible
@@ -65,6 +67,7 @@ class GeneratorConfig:
     item_embedding: bool = False
     item_head: bool = False
     n_items: int = 0
+    feature_dim: int = 0
     tie_codes: bool = False
     initializer_range: float = 0.02
 
@@ -85,7 +88,9 @@ class GeneratorConfig:
             self._require("vector_dim", self.vector_dim >= 1, "at least 1 with similarity")
         if self.item_head:
             self._require("generation_loss", self.generation_loss == "item", "item with item_head")
-            self._require("vector_dim", self.vector_dim >= 1, "at least 1 with item_head")
+            content = max(self.vector_dim, self.feature_dim)
+            self._require("vector_dim", content >= 1, "at least 1 with item_head, or feature_dim")
+        self._require("feature_dim", self.feature_dim >= 0, "at least 0")
         if self.item_embedding:
             self._require("n_items", self.n_items >= 2, "at least 2 with item_embedding")
 

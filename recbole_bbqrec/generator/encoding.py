@@ -29,10 +29,11 @@ def encode(generator: Generator, catalogue: Catalogue, items: Tensor) -> Memory:
         raise ValueError("encoding without gradients needs evaluation mode: call eval() first")
     plan = plan_of(generator)
     with torch.autocast(items.device.type, enabled=False):
-        return _encode(plan, catalogue, items)
+        return _encode(plan, catalogue, items, plan.item_inputs(generator, catalogue))
 
 
-def _encode(plan: Plan, catalogue: Catalogue, items: Tensor) -> Memory:
+def _encode(plan: Plan, catalogue: Catalogue, items: Tensor, own: Tensor | None) -> Memory:
+    """``own`` [n_items, d]: see :meth:`Generator.item_inputs`."""
     valid = check_histories(items, plan.config.max_history)
     cells = Packing(valid)
     packed = cells.pack(items)  # [n]
@@ -41,8 +42,8 @@ def _encode(plan: Plan, catalogue: Catalogue, items: Tensor) -> Memory:
     levels, n_items = plan.config.levels, items.shape[1]
     places = plan.places[:n_items].expand(len(items), -1, -1, -1)  # [B, T, L, d]
     x = tokens.unflatten(0, (-1, levels)) + cells.pack(places)  # [n, L, d]
-    if plan.items is not None:
-        x = x + plan.items[packed].unsqueeze(1)
+    if own is not None:
+        x = x + own[packed].unsqueeze(1)
     x = normed(x, plan.encoder_input_norm).to(plan.dtype)
     bias, buckets = _bias(plan, cells, valid), None
     if plan.config.similarity:

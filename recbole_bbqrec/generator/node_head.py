@@ -3,8 +3,9 @@
 The logit of a composite token is the sum of its codes' logits, and codes are shared by many
 items: two items of one cluster differ only where their codes do. With an item head every token
 that exists also has a weight vector of its own: the mean, over the items below its trie node, of a
-projection of the item's phase-one vector plus, where there is one, the item's embedding that the
-encoder reads. Codes then carry what items have in common, embeddings what they have not.
+projection of the item's features (without any, of its phase-one vector) plus, where there is one,
+the item's embedding that the encoder reads. Codes then carry what items have in common, embeddings
+and features what they have not.
 
 The head of a node is linear in the decoder's state h, so that codes and items add up to a single
 vector and a bias: logit = h . weight + bias.
@@ -32,7 +33,7 @@ class NodeWeights:
     """What the output weights of a catalogue's nodes are made of.
 
     * ``code_weights``: L tensors [M * N, d]; ``code_biases``: [L, M * N].
-    * ``content``: maps an item's vector to d; the means of vectors are mapped, not each item's.
+    * ``content``: maps an item's features or vector to d; means are mapped, not each item's.
     * ``items``: [n_items, d], or None without item embeddings.
     """
 
@@ -47,13 +48,13 @@ class NodeWeights:
 
         ``chosen``: int64 [k_l] for the levels l = 1 .. L - 1.
         """
-        trie, vectors = self.catalogue.trie, self.catalogue.root_vectors
-        weights = [_RootSum.apply(self.code_weights[0], trie) + self.content(vectors)]
+        trie, content = self.catalogue.trie, self.catalogue.root_content
+        weights = [_RootSum.apply(self.code_weights[0], trie) + self.content(content)]
         biases = [_bias_sums(self.code_biases[0], trie.root_columns)]
         for level, nodes in enumerate(chosen, 1):
             columns = trie.columns(level, nodes)  # [k, M]
             codes = F.embedding_bag(columns, self.code_weights[level], mode="sum")  # [k, d]
-            below = self.catalogue.mean_vectors(level, nodes)  # [k, V]
+            below = self.catalogue.mean_content(level, nodes)  # [k, F or V]
             weights.append(codes + self.content(below))
             biases.append(_bias_sums(self.code_biases[level], columns))
         if self.items is not None:

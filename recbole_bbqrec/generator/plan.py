@@ -79,7 +79,6 @@ class Plan:
         levels = torch.arange(config.levels, device=device)
         self.token_rows = (signals * config.levels + levels[:, None]) * config.codebook_size
         self.places = (generator.position.weight[:, None] + generator.encoder_level).detach()
-        self.items = None if generator.items is None else generator.items.weight.detach()
         self.decoder_level = generator.decoder_level.detach()
         self.start = None if generator.start is None else self._affine(generator.start)
         self.encoder_input_norm = _own(generator.encoder_input_norm)
@@ -101,6 +100,14 @@ class Plan:
         self.head_sums = self.head_sums.repeat_interleave(width, 0)
 
         self._node_head: tuple[Catalogue, NodeHead] | None = None
+        self._item_inputs: tuple[Catalogue, Tensor | None] | None = None
+
+    def item_inputs(self, generator: Generator, catalogue: Catalogue) -> Tensor | None:
+        """:meth:`Generator.item_inputs` of all items, computed once: [n_items, d] or None."""
+        if self._item_inputs is None or self._item_inputs[0] is not catalogue:
+            every = torch.arange(catalogue.n_items, device=catalogue.codes.device)
+            self._item_inputs = catalogue, generator.item_inputs(catalogue, every)
+        return self._item_inputs[1]
 
     def node_head(self, generator: Generator, catalogue: Catalogue) -> NodeHead | None:
         """Output weights of the catalogue's nodes, computed once; None without an item head."""

@@ -62,6 +62,9 @@ class Generator(nn.Module):
         # Row 0 is the start token.
         self.decoder_level = nn.Parameter(torch.empty(config.levels, d))
         self.items = nn.Embedding(config.n_items, d) if config.item_embedding else None
+        self.features: nn.Linear | None = None  # into what the encoder reads of an item
+        if config.feature_dim:
+            self.features = nn.Linear(config.feature_dim, d, bias=False)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.start: nn.Linear | None = None
@@ -78,10 +81,10 @@ class Generator(nn.Module):
         if not config.tie_codes:
             self.head_weight = nn.Parameter(torch.empty(config.levels, n_columns, d))
             nn.init.normal_(self.head_weight, 0.0, std)
-        # What an item's weights take from its phase-one vector; see node_weights().
+        # What an item's weights take from its features or phase-one vector; see node_weights().
         self.content = None
         if config.item_head:
-            self.content = nn.Linear(config.vector_dim, d, bias=False)
+            self.content = nn.Linear(config.feature_dim or config.vector_dim, d, bias=False)
         self.dropout = Dropout(config.dropout)
         for parameter in (self.encoder_level, self.decoder_level):
             nn.init.normal_(parameter, 0.0, std)
@@ -92,8 +95,12 @@ class Generator(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if self.content is not None:
-            nn.init.normal_(self.content.weight, 0.0, std)
+        # Features have a mean square of one, vectors unit length: either comes out as large as
+        # the embeddings beside it.
+        scale = max(1, config.feature_dim) ** -0.5
+        for content in (self.content, self.features):
+            if content is not None:
+                nn.init.normal_(content.weight, 0.0, std * scale)
 
     def train(self, mode: bool = True) -> Generator:
         """Set training or evaluation mode; training forgets the weights kept for inference."""
@@ -118,8 +125,9 @@ class Generator(nn.Module):
         table = self.tokens.project()
         x = self.tokens(table, catalogue.codes[packed]) + self.encoder_level  # [n, L, d]
         per_item = cells.pack(self.position.weight[: items.shape[1]].expand(*items.shape, -1))
-        if self.items is not None:
-            per_item = per_item + self.items(packed)  # [n, d]
+        own = self.item_inputs(catalogue, packed)
+        if own is not None:
+            per_item = per_item + own
         x = self.dropout(self.encoder_input_norm(x + per_item.unsqueeze(1)))
         bias = self._encoder_bias(valid, x.dtype)
         buckets = self._buckets(catalogue, items)
@@ -257,6 +265,19 @@ class Generator(nn.Module):
         codes = [self.code_weight(table, level) for level in range(self.config.levels)]
         items = None if self.items is None else self.items.weight
         return NodeWeights(catalogue, codes, self.head_bias, self.content, items)
+
+    def item_inputs(self, catalogue: Catalogue, items: Tensor) -> Tensor | None:
+        """What the encoder reads of ``items`` int64 [n] beside their codes: [n, d], or None.
+
+        Raises ValueError when the catalogue lacks the features that the network was built for.
+        """
+        own = None if self.items is None else self.items(items)
+        if self.features is None:
+            return own
+        if catalogue.features is None:
+            raise ValueError("the generator reads item features; the catalogue has none")
+        projected: Tensor = self.features(catalogue.features[items])
+        return projected if own is None else own + projected
 
     def _encoder_bias(self, valid: Tensor, dtype: torch.dtype) -> Tensor | None:
         n_items, levels = valid.shape[1], self.config.levels

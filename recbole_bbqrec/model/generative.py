@@ -42,6 +42,7 @@ class GenerativeRecommender(SequentialRecommender):
 
     codes: torch.Tensor
     vectors: torch.Tensor
+    features: torch.Tensor | None
     tokenized: torch.Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -58,7 +59,11 @@ class GenerativeRecommender(SequentialRecommender):
         self.register_buffer("codes", torch.zeros(self.n_items, levels, len(signals)).long())
         self.register_buffer("vectors", torch.zeros(self.n_items, width))
         self.register_buffer("tokenized", torch.tensor(False))
+        # So do the features: their principal components may come out otherwise elsewhere.
+        features = self.build_features(config, dataset)
+        self.register_buffer("features", features)
         settings = self.generator_config(config, len(signals), width)
+        settings = replace(settings, feature_dim=0 if features is None else features.shape[1])
         self.generator = self.build_generator(config, settings)
         self._catalogue: Catalogue | None = None
         self.register_load_state_dict_post_hook(_forget_catalogue)
@@ -85,6 +90,10 @@ class GenerativeRecommender(SequentialRecommender):
     ) -> PhaseOneNetwork:
         """The phase-one network over the items of ``dataset``."""
         raise NotImplementedError
+
+    def build_features(self, config: Any, dataset: Any) -> torch.Tensor | None:
+        """What phase two reads of the items beside their semantic IDs, [n_items, F] or None."""
+        return None
 
     @classmethod
     def make_unique(cls, config: Any, result: Tokenization) -> Tokenization:
@@ -204,7 +213,9 @@ class GenerativeRecommender(SequentialRecommender):
         if self._catalogue is None:
             if not bool(self.tokenized):
                 raise RuntimeError("The items have no semantic IDs yet; run phase one first.")
-            self._catalogue = Catalogue.build(self.codes, self.vectors, self.codebook_size)
+            self._catalogue = Catalogue.build(
+                self.codes, self.vectors, self.codebook_size, features=self.features
+            )
         return self._catalogue
 
     # training -------------------------------------------------------------------------------

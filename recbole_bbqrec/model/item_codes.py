@@ -99,12 +99,13 @@ class CodeRecommender(HistoryRecommender):
     """A causal encoder over item vectors made of :class:`ItemCodes`; items have no other ID."""
 
     dataset_class = MultiModalDataset
+    input_norm = True  # of item vectors, before the encoder's first layer
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.temperature: float = config["temperature"]
         self.item_codes = ItemCodes(config, dataset)
-        self.encoder = CausalEncoder.of(config)
+        self.encoder = CausalEncoder.of(config, self.input_norm)
         self.apply(init_weights)
 
     @classmethod

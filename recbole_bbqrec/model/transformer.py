@@ -80,13 +80,23 @@ class CausalEncoder(nn.Module):
     """SASRec's encoder (Kang and McAuley, 2018) with pre-norm layers over given item vectors.
 
     Sequences are right padded, so the causal mask alone keeps padding out of every real state,
-    and one pass gives the states of all prefixes.
+    and one pass gives the states of all prefixes. With ``input_norm`` the item vectors are
+    normalised first, so that small embeddings are audible beside the first layer's output.
+    Positions are added after that: where they weigh as much as the items, the model over-fits.
     """
 
     def __init__(
-        self, hidden: int, layers: int, heads: int, inner: int, max_length: int, dropout: float
+        self,
+        hidden: int,
+        layers: int,
+        heads: int,
+        inner: int,
+        max_length: int,
+        dropout: float,
+        input_norm: bool = True,
     ) -> None:
         super().__init__()
+        self.input_norm = nn.LayerNorm(hidden) if input_norm else nn.Identity()
         self.position = nn.Embedding(max_length, hidden)
         self.dropout = Dropout(dropout)
         self.attentions = nn.ModuleList([Attention(hidden, heads, dropout) for _ in range(layers)])
@@ -94,7 +104,7 @@ class CausalEncoder(nn.Module):
         self.norm = nn.LayerNorm(hidden)
 
     @classmethod
-    def of(cls, config: Any) -> CausalEncoder:
+    def of(cls, config: Any, input_norm: bool = True) -> CausalEncoder:
         """The encoder that a run's options describe."""
         return cls(
             hidden=config["hidden_size"],
@@ -103,12 +113,13 @@ class CausalEncoder(nn.Module):
             inner=config["inner_size"],
             max_length=config["MAX_ITEM_LIST_LENGTH"],
             dropout=config["dropout"],
+            input_norm=input_norm,
         )
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Item vectors [B, T, H] -> states [B, T, H]; state t has seen items 0..t only."""
         length = vectors.shape[1]
-        x = self.dropout(vectors + self.position.weight[:length])  # [B, T, H]
+        x = self.dropout(self.input_norm(vectors) + self.position.weight[:length])  # [B, T, H]
         mask = causal_mask(length, x.device)
         for attention, feed in zip(self.attentions, self.feeds):
             x = feed(attention(x, mask))

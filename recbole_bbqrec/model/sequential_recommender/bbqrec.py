@@ -10,6 +10,7 @@ import torch
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.model.generative import GenerativeRecommender
+from recbole_bbqrec.model.item_features import item_features
 from recbole_bbqrec.tokenizer.bbq import BBQTokenizer, BBQTokenizerConfig
 
 ID_SIGNAL = "id"
@@ -68,6 +69,11 @@ class BBQRec(GenerativeRecommender):
         settings = super().generator_config(config, n_signals, width)
         # A learned item embedding is an ID representation, too.
         return settings if self.use_id else replace(settings, item_embedding=False)
+
+    def build_features(self, config: Any, dataset: Any) -> torch.Tensor | None:
+        modalities = self.modalities_of(config) if config["item_features"] else ()
+        scaling, components = config["feature_scaling"], config["feature_components"]
+        return item_features(dataset, modalities, scaling, components)
 
     def build_tokenizer(
         self, config: Any, dataset: Any, trained_items: torch.Tensor

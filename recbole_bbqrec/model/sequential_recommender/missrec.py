@@ -76,6 +76,7 @@ class MISSRec(HistoryRecommender):
         self.decoder_feed = nn.ModuleList(
             FeedForward(hidden, inner, dropout) for _ in range(decoder_layers)
         )
+        self.input_norm = nn.LayerNorm(hidden)
         self.encoder_norm, self.decoder_norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
         self.apply(init_weights)
 
@@ -148,7 +149,8 @@ class MISSRec(HistoryRecommender):
     ) -> Tensor:
         """States of the item sequence, which attend to it all and to the interests, [B, T, H]."""
         vectors = self._mean_known(representations, self.known)[items]  # [B, T, H]
-        x = self.dropout(vectors + self.position_embedding.weight[: items.shape[1]])
+        x = vectors + self.position_embedding.weight[: items.shape[1]]
+        x = self.dropout(self.input_norm(x))
         mask = (items > 0).unsqueeze(1)  # [B, 1, T]
         parts = zip(self.self_attention, self.cross_attention, self.decoder_feed)
         for attention, cross, feed in parts:

@@ -24,6 +24,8 @@ class RPG(CodeRecommender):
     text-embedding-3-large; the model is narrower (see RPG.yaml).
     """
 
+    input_norm = False  # as in GPT-2
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         hidden = config["hidden_size"]

@@ -1,0 +1,46 @@
+"""The items' features as phase two reads them: scaled, narrowed, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from recbole_bbqrec.tokenizer.encoders import Standardizer
+
+
+def item_features(
+    dataset: Any, names: Sequence[str], scaling: str, components: int
+) -> Tensor | None:
+    """Features of all items, float32 [n_items, F]; None without modalities.
+
+    Each modality is scaled (``zscore``, ``l2`` or ``none``, over the items that have it), cut to
+    its first ``components`` principal components where it is wider, and brought to a mean square
+    of one. Rows of items that lack it, and of [PAD], are zero.
+
+    ``dataset``: a ``MultiModalDataset`` that holds the modalities ``names``.
+    """
+    parts = []
+    for name in names:
+        source = dataset.item_features(name)
+        scaled = Standardizer(source.matrix, source.present, scaling)(source.matrix)
+        known = scaled[source.present]  # [n, dim]
+        if known.shape[1] > components:
+            known = _principal(known, components)
+        known = known / known.square().mean().sqrt().clamp(min=1e-12)
+        part = known.new_zeros(len(scaled), known.shape[1])
+        part[source.present] = known
+        parts.append(part)
+    return torch.cat(parts, dim=1) if parts else None
+
+
+def _principal(rows: Tensor, components: int) -> Tensor:
+    """Principal components [n, C] of ``rows`` [n, dim]; C is at most n. Deterministic."""
+    count = min(components, len(rows))
+    model = PCA(count, svd_solver="randomized", random_state=0)
+    with threadpool_limits(limits=1):  # more threads add up in another order
+        return torch.from_numpy(model.fit_transform(rows.float().numpy())).float()

@@ -1,0 +1,74 @@
+"""The items' features as phase two reads them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from generator_helpers import histories, small_catalogue, small_generator
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from recbole_bbqrec.model.item_features import item_features
+
+
+def data_set(**modalities: tuple[Tensor, list[int]]) -> SimpleNamespace:
+    """Stands for a data set: matrices [n_items, dim] and the items that lack the modality."""
+
+    def features(name: str) -> SimpleNamespace:
+        matrix, absent = modalities[name]
+        present = torch.ones(len(matrix), dtype=torch.bool)
+        present[[0, *absent]] = False
+        return SimpleNamespace(matrix=matrix * present[:, None], present=present)
+
+    return SimpleNamespace(item_features=features)
+
+
+def test_modalities_lie_side_by_side_at_one_scale() -> None:
+    torch.manual_seed(0)
+    data = data_set(text=(torch.randn(40, 6) * 3 + 1, [5]), image=(torch.rand(40, 9) * 90, [7, 8]))
+    features = item_features(data, ("text", "image"), "zscore", 20)
+    assert features is not None and features.shape == (40, 15)
+    assert not features[0].any()
+    assert not features[5, :6].any() and features[5, 6:].any()
+    assert not features[[7, 8], 6:].any() and features[7, :6].any()
+    for part, count in ((features[:, :6], 38), (features[:, 6:], 37)):
+        assert float(part.square().sum() / count / part.shape[1]) == pytest.approx(1, abs=1e-5)
+    assert item_features(data, (), "zscore", 20) is None
+
+
+def test_a_wide_modality_is_cut_to_its_principal_components() -> None:
+    torch.manual_seed(1)
+    wide = (torch.randn(60, 3) @ torch.randn(3, 30) + 0.01 * torch.randn(60, 30)).half()
+    data = data_set(image=(wide, [4]))
+    cut = item_features(data, ("image",), "none", 3)
+    assert cut is not None and cut.shape == (60, 3) and not cut[4].any()
+    rows = [i for i in range(1, 60) if i != 4]
+    known = wide[rows].double().numpy()
+    reference = torch.from_numpy(PCA(3, svd_solver="full").fit_transform(known)).float()
+    reference = reference / reference.square().mean().sqrt()
+    # Components are known up to their sign.
+    torch.testing.assert_close(cut[rows].abs(), reference.abs(), atol=1e-3, rtol=1e-3)
+    again = item_features(data, ("image",), "none", 3)
+    assert again is not None and torch.equal(cut, again)
+
+
+def test_what_a_network_with_features_needs() -> None:
+    catalogue = small_catalogue()
+    generator = small_generator(catalogue, feature_dim=4)
+    with pytest.raises(ValueError, match="features"):
+        generator.encode(catalogue, histories(catalogue, [2], 2))
+
+
+def test_predictions_follow_the_features() -> None:
+    torch.manual_seed(2)
+    catalogue = small_catalogue(feature_dim=4)
+    generator = small_generator(catalogue, feature_dim=4)
+    items = histories(catalogue, [3], 3)
+    before = generator.encode(catalogue, items).states
+    assert catalogue.features is not None
+    catalogue.features[int(items[0, 1])] += 1
+    after = generator.encode(catalogue, items).states
+    changed = (before != after).any(2).any(1)
+    assert changed.tolist() == [False, True, True]  # causal: from the changed item on
