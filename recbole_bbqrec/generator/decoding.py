@@ -16,6 +16,8 @@ from recbole_bbqrec.generator.node_head import NodeHead
 from recbole_bbqrec.generator.plan import DecoderWeights, Plan, feed_forward, normed
 from recbole_bbqrec.generator.seq2seq import Memory
 
+_FEWEST_KEYS = 16  # softmax over fewer does not use the vector units: 15 take five times as long
+
 
 class Decoder:
     """Predicts one level after the other for the beams of B users.
@@ -28,12 +30,7 @@ class Decoder:
     def __init__(self, plan: Plan, memory: Memory, head: NodeHead | None = None) -> None:
         self.plan, self.head = plan, head
         self.memory = _memory_keys_values(plan, memory)
-        cells, lengths = memory.cells, memory.lengths
-        self.bias: Tensor | None = None  # hides padding
-        if cells.index is not None:
-            item = torch.arange(cells.shape[1], device=lengths.device)
-            visible = (item < lengths[:, None]).repeat_interleave(plan.config.levels, 1)
-            self.bias = blocking_bias(visible, plan.wide)[:, None, None]  # [B, 1, 1, T * L]
+        self.bias = _bias(plan, memory)
         self.history = _history(plan, memory)  # [B, 1, d]
         self.past: list[list[Tensor]] = [[] for _ in plan.decoder]  # by layer, then level
 
@@ -93,12 +90,26 @@ class Decoder:
 
 
 def _memory_keys_values(plan: Plan, memory: Memory) -> list[tuple[Tensor, Tensor]]:
-    """Keys [B, H, C, T * L] and values [B, H, T * L, C] of every layer."""
+    """Keys [B, H, C, K] and values [B, H, K, C] of every layer, K = T * L but at least 16."""
     states = memory.states.to(plan.dtype)
     grid = memory.cells.unpack(F.linear(states, *plan.memory)).flatten(1, 2)
+    if grid.shape[1] < _FEWEST_KEYS:
+        grid = F.pad(grid, (0, 0, 0, _FEWEST_KEYS - grid.shape[1]))
     parts = grid.unflatten(2, (len(plan.decoder), 2, plan.config.n_heads, -1))
     keys, values = parts.permute(3, 2, 0, 4, 1, 5).contiguous()  # [layers, B, H, T * L, C]
     return list(zip(keys.transpose(-1, -2), values))
+
+
+def _bias(plan: Plan, memory: Memory) -> Tensor | None:
+    """Hides padding: [B or 1, 1, 1, K]; None where there is none."""
+    levels, lengths = plan.config.levels, memory.lengths
+    n_keys = memory.cells.shape[1] * levels
+    if memory.cells.index is None:
+        if n_keys >= _FEWEST_KEYS:
+            return None
+        lengths = lengths[:1]  # all are alike
+    key = torch.arange(max(n_keys, _FEWEST_KEYS), device=lengths.device)
+    return blocking_bias(key < lengths[:, None] * levels, plan.wide)[:, None, None]
 
 
 def _history(plan: Plan, memory: Memory) -> Tensor:
