@@ -11,13 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_bbqrec.generator.attention import blocking_bias
+from recbole_bbqrec.generator.attention import FEWEST_KEYS, blocking_bias
 from recbole_bbqrec.generator.node_head import NodeHead
 from recbole_bbqrec.generator.plan import DecoderWeights, Plan, feed_forward, normed
 from recbole_bbqrec.generator.seq2seq import Memory
-
-_FEWEST_KEYS = 16  # softmax over fewer does not use the vector units: 15 take five times as long
-
 
 class Decoder:
     """Predicts one level after the other for the beams of B users.
@@ -93,8 +90,8 @@ def _memory_keys_values(plan: Plan, memory: Memory) -> list[tuple[Tensor, Tensor
     """Keys [B, H, C, K] and values [B, H, K, C] of every layer, K = T * L but at least 16."""
     states = memory.states.to(plan.dtype)
     grid = memory.cells.unpack(F.linear(states, *plan.memory)).flatten(1, 2)
-    if grid.shape[1] < _FEWEST_KEYS:
-        grid = F.pad(grid, (0, 0, 0, _FEWEST_KEYS - grid.shape[1]))
+    if grid.shape[1] < FEWEST_KEYS:
+        grid = F.pad(grid, (0, 0, 0, FEWEST_KEYS - grid.shape[1]))
     parts = grid.unflatten(2, (len(plan.decoder), 2, plan.config.n_heads, -1))
     keys, values = parts.permute(3, 2, 0, 4, 1, 5).contiguous()  # [layers, B, H, T * L, C]
     return list(zip(keys.transpose(-1, -2), values))
@@ -105,10 +102,10 @@ def _bias(plan: Plan, memory: Memory) -> Tensor | None:
     levels, lengths = plan.config.levels, memory.lengths
     n_keys = memory.cells.shape[1] * levels
     if memory.cells.index is None:
-        if n_keys >= _FEWEST_KEYS:
+        if n_keys >= FEWEST_KEYS:
             return None
         lengths = lengths[:1]  # all are alike
-    key = torch.arange(max(n_keys, _FEWEST_KEYS), device=lengths.device)
+    key = torch.arange(max(n_keys, FEWEST_KEYS), device=lengths.device)
     return blocking_bias(key < lengths[:, None] * levels, plan.wide)[:, None, None]
 
 

