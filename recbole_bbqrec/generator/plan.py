@@ -12,21 +12,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_bbqrec.generator.affine import Affine
 from recbole_bbqrec.generator.attention import blocking_bias
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer
 from recbole_bbqrec.generator.node_head import NodeHead
 from recbole_bbqrec.generator.seq2seq import Generator
-
-
-class Affine(NamedTuple):
-    """Weight and bias of a linear map or a LayerNorm."""
-
-    weight: Tensor
-    bias: Tensor
 
 
 class EncoderWeights(NamedTuple):
@@ -182,20 +175,3 @@ def plan_of(generator: Generator) -> Plan:
 def _versions(parameters: list[nn.Parameter]) -> list[int]:
     """Rise with every write to the parameters."""
     return [parameter._version for parameter in parameters]
-
-
-def normed(x: Tensor, norm: Affine) -> Tensor:
-    """LayerNorm over the last dimension; ``x`` and ``norm`` are of one dtype."""
-    return F.layer_norm(x, x.shape[-1:], *norm)
-
-
-def feed_forward(x: Tensor, first: Affine, second: Affine) -> Tensor:
-    """Linear, ReLU, linear."""
-    hidden = F.linear(x, *first)
-    if hidden.dtype == torch.bfloat16:
-        # A number's sign is its integer's, and integers need no conversion: a seventh of the time.
-        # (A NaN may become 0 here; weights that make one make others elsewhere.)
-        hidden.view(torch.int16).clamp_min_(0)
-    else:
-        hidden.relu_()
-    return F.linear(hidden, *second)

@@ -1,6 +1,6 @@
 """The largest values of long rows, selected in two steps.
 
-``topk`` of a row takes time for every value. Here rows are cut into groups, and only the groups with the
+``topk`` of a row takes time for every value. Here rows are cut into groups, and only those with the
 largest maxima are searched: k groups suffice, for values outside them are beaten by k maxima.
 """
 
