@@ -116,6 +116,12 @@ class Plan:
         scale[:rows] = (self.config.hidden_size // self.config.n_heads) ** -0.5
         return Affine(self._cast(module.weight * scale[:, None]), self._cast(module.bias * scale))
 
+    def _feed(self, feed: nn.Sequential) -> tuple[Affine, Affine]:
+        """Its two maps; a NaN in the first is put into the second, for a fused ReLU hides it."""
+        first, second = self._affine(feed[0]), self._affine(feed[3])  # type: ignore[arg-type]
+        lost = 0.0 * (first.weight.sum() + first.bias.sum())
+        return first, Affine(second.weight, second.bias + lost)
+
     def _encoder(self, layer: EncoderLayer) -> EncoderWeights:
         return EncoderWeights(
             self._affine(layer.attention_norm),
@@ -123,8 +129,7 @@ class Plan:
             self._affine(layer.attention_out),
             None if layer.gate is None else layer.gate().detach().contiguous(),
             self._affine(layer.feed_norm),
-            self._affine(layer.feed[0]),  # type: ignore[arg-type]
-            self._affine(layer.feed[3]),  # type: ignore[arg-type]
+            *self._feed(layer.feed),
         )
 
     def _decoder(self, layer: DecoderLayer) -> DecoderWeights:
@@ -136,8 +141,7 @@ class Plan:
             self._scaled(layer.cross_query, self.config.hidden_size),
             self._affine(layer.cross_out),
             self._affine(layer.feed_norm),
-            self._affine(layer.feed[0]),  # type: ignore[arg-type]
-            self._affine(layer.feed[3]),  # type: ignore[arg-type]
+            *self._feed(layer.feed),
         )
 
     def _head(self, generator: Generator, level: int) -> Affine:
