@@ -15,7 +15,7 @@ from recbole_bbqrec.generator.attention import softmax
 
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize("shape", [(50, 16), (4, 10, 16), (1, 1, 16)])
+@pytest.mark.parametrize("shape", [(200, 16), (4, 50, 16), (1, 1, 16)])
 @pytest.mark.parametrize(
     "dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.05)]
 )
@@ -44,7 +44,7 @@ def test_linear_of_a_view() -> None:
     """Rows with a stride, and a row that stands for several."""
     torch.manual_seed(1)
     weights = Affine(torch.randn(8, 16), torch.randn(8))
-    for x in (torch.randn(40, 48)[:, 16:32], torch.randn(4, 1, 16).expand(4, 12, 16)):
+    for x in (torch.randn(140, 48)[:, 16:32], torch.randn(4, 1, 16).expand(4, 50, 16)):
         torch.testing.assert_close(linear(x, weights), F.linear(x, *weights))
 
 

@@ -120,7 +120,7 @@ def test_weights_gone_wrong_show(name: str, dtype: torch.dtype) -> None:
     generator = small_generator(catalogue, similarity=False).float()
     with torch.no_grad():
         getattr(generator.encoder[1].feed[0], name)[2] = torch.nan
-    items = histories(catalogue, [6, 6, 6], 6)
+    items = histories(catalogue, [6] * 8, 6)  # 144 tokens
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         assert encode(generator, catalogue, items).states.isnan().all()
 
