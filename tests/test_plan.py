@@ -113,6 +113,20 @@ def test_a_plan_lasts_until_the_weights_change() -> None:
     assert plan_of(generator).dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_weights_gone_wrong_show(name: str, dtype: torch.dtype) -> None:
+    """A ReLU that makes 0 of NaN may not hide them."""
+    torch.manual_seed(4)
+    catalogue = small_catalogue()
+    generator = small_generator(catalogue, similarity=False).float()
+    with torch.no_grad():
+        getattr(generator.encoder[1].feed[0], name)[2] = torch.nan
+    items = histories(catalogue, [6] * 8, 6)  # 144 tokens
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        assert encode(generator, catalogue, items).states.isnan().all()
+
+
 def test_the_plan_is_no_part_of_the_state() -> None:
     generator = small_generator(small_catalogue())
     names = set(generator.state_dict())

@@ -17,6 +17,7 @@ from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.decoding import Decoder
 from recbole_bbqrec.generator.node_head import NodeHead, child_log_probs, root_log_probs
 from recbole_bbqrec.generator.plan import plan_of
+from recbole_bbqrec.generator.selection import best_of_rows
 from recbole_bbqrec.generator.seq2seq import Generator, Memory
 from recbole_bbqrec.generator.trie import Trie
 
@@ -101,8 +102,8 @@ def _root_top_of_nodes(
         if trie.levels == 1:
             leaves = torch.arange(scores.shape[1], device=scores.device)
             scores = scores + scoring.leaf_share(trie, leaves, scores.dtype)
-        parts.append(scores.topk(min(width, scores.shape[1]), dim=1, sorted=False))
-    return torch.cat([top.values for top in parts]), torch.cat([top.indices for top in parts])
+        parts.append(best_of_rows(scores, min(width, scores.shape[1])))
+    return torch.cat([top[0] for top in parts]), torch.cat([top[1] for top in parts])
 
 
 def _open_first(beams: _Beams, trie: Trie, level: int, loss: str) -> tuple[_Beams, int]:
@@ -151,11 +152,11 @@ def _next_level(
         grid, start = _rows(gain, counts[users].sum(1), -torch.inf)
         # There are never too few candidates: every beam has a child, and where the level before
         # had fewer nodes than the width, all of them were kept.
-        top = grid.topk(min(width, len(trie.codes[level])), dim=1, sorted=False)
-        chosen = top.indices + start[:, None]  # [b, W']
+        best, chosen = best_of_rows(grid, min(width, len(trie.codes[level])))
+        chosen = chosen + start[:, None]  # [b, W']
         row = owner[chosen] % held.nodes.shape[1]
         # A beam without decoder row has no choice ahead and will not ask for one: any will do.
-        parts.append(_Beams(child[chosen], top.values, row.clamp_(max=max(n_open - 1, 0))))
+        parts.append(_Beams(child[chosen], best, row.clamp_(max=max(n_open - 1, 0))))
     return _Beams(*(torch.cat(part) for part in zip(*parts)))
 
 
@@ -181,7 +182,7 @@ def _next_of_padded(
     share = _share_at(trie, level, child, loss, scores.dtype)
     scores = scores if share is None else scores + share
     scores = scores.masked_fill(~exists, -torch.inf).flatten(1)
-    best, chosen = scores.topk(min(width, len(trie.codes[level])), dim=1, sorted=False)
+    best, chosen = best_of_rows(scores, min(width, len(trie.codes[level])))
     rows = chosen.div(widest, rounding_mode="floor").clamp_(max=max(n_open - 1, 0))
     return _Beams(child.flatten(1).gather(1, chosen), best, rows)
 

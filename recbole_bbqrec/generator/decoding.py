@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_bbqrec.generator.attention import blocking_bias
+from recbole_bbqrec.generator.affine import feed_forward, linear, normed
+from recbole_bbqrec.generator.attention import FEWEST_KEYS, blocking_bias
 from recbole_bbqrec.generator.node_head import NodeHead
-from recbole_bbqrec.generator.plan import DecoderWeights, Plan, feed_forward, normed
+from recbole_bbqrec.generator.plan import DecoderWeights, Plan
 from recbole_bbqrec.generator.seq2seq import Memory
 
 
@@ -28,12 +29,7 @@ class Decoder:
     def __init__(self, plan: Plan, memory: Memory, head: NodeHead | None = None) -> None:
         self.plan, self.head = plan, head
         self.memory = _memory_keys_values(plan, memory)
-        cells, lengths = memory.cells, memory.lengths
-        self.bias: Tensor | None = None  # hides padding
-        if cells.index is not None:
-            item = torch.arange(cells.shape[1], device=lengths.device)
-            visible = (item < lengths[:, None]).repeat_interleave(plan.config.levels, 1)
-            self.bias = blocking_bias(visible, plan.wide)[:, None, None]  # [B, 1, 1, T * L]
+        self.bias = _bias(plan, memory)
         self.history = _history(plan, memory)  # [B, 1, d]
         self.past: list[list[Tensor]] = [[] for _ in plan.decoder]  # by layer, then level
 
@@ -55,7 +51,7 @@ class Decoder:
 
     def logits(self, hidden: Tensor, level: int) -> Tensor:
         """Logits over codes at ``level``: [..., d] -> [..., M * N], in the wide dtype."""
-        return F.linear(hidden, *self.plan.heads[level]).to(self.plan.wide)
+        return linear(hidden, self.plan.heads[level]).to(self.plan.wide)
 
     def _follow(self, rows: Tensor) -> None:
         """Give every beam the keys and values of its parent: ``rows`` int64 [B, S]."""
@@ -83,22 +79,36 @@ class Decoder:
         self, x: Tensor, weights: DecoderWeights, past: list[Tensor], keys: Tensor, values: Tensor
     ) -> Tensor:
         d = x.shape[-1]
-        query, own = F.linear(normed(x, weights.self_norm), *weights.qkv).split([d, 2 * d], -1)
+        query, own = linear(normed(x, weights.self_norm), weights.qkv).split([d, 2 * d], -1)
         past.append(own)
-        x = x + F.linear(_attend_few(query, past, self.plan.head_sums), *weights.self_out)
-        query = F.linear(normed(x, weights.cross_norm), *weights.cross_query)
+        x = x + linear(_attend_few(query, past, self.plan.head_sums), weights.self_out)
+        query = linear(normed(x, weights.cross_norm), weights.cross_query)
         mixed = _attend(query, keys, values, self.bias, self.plan.wide)
-        x = x + F.linear(mixed, *weights.cross_out)
+        x = x + linear(mixed, weights.cross_out)
         return x + feed_forward(normed(x, weights.feed_norm), weights.feed_in, weights.feed_out)
 
 
 def _memory_keys_values(plan: Plan, memory: Memory) -> list[tuple[Tensor, Tensor]]:
-    """Keys [B, H, C, T * L] and values [B, H, T * L, C] of every layer."""
+    """Keys [B, H, C, K] and values [B, H, K, C] of every layer, K = T * L but at least 16."""
     states = memory.states.to(plan.dtype)
-    grid = memory.cells.unpack(F.linear(states, *plan.memory)).flatten(1, 2)
+    grid = memory.cells.unpack(linear(states, plan.memory)).flatten(1, 2)
+    if grid.shape[1] < FEWEST_KEYS:
+        grid = F.pad(grid, (0, 0, 0, FEWEST_KEYS - grid.shape[1]))
     parts = grid.unflatten(2, (len(plan.decoder), 2, plan.config.n_heads, -1))
     keys, values = parts.permute(3, 2, 0, 4, 1, 5).contiguous()  # [layers, B, H, T * L, C]
     return list(zip(keys.transpose(-1, -2), values))
+
+
+def _bias(plan: Plan, memory: Memory) -> Tensor | None:
+    """Hides padding: [B or 1, 1, 1, K]; None where there is none."""
+    levels, lengths = plan.config.levels, memory.lengths
+    n_keys = memory.cells.shape[1] * levels
+    if memory.cells.index is None:
+        if n_keys >= FEWEST_KEYS:
+            return None
+        lengths = lengths[:1]  # all are alike
+    key = torch.arange(max(n_keys, FEWEST_KEYS), device=lengths.device)
+    return blocking_bias(key < lengths[:, None] * levels, plan.wide)[:, None, None]
 
 
 def _history(plan: Plan, memory: Memory) -> Tensor:
@@ -107,7 +117,7 @@ def _history(plan: Plan, memory: Memory) -> Tensor:
         return plan.decoder_level.new_zeros(len(memory.lengths), 1, 1)
     last = memory.cells.last(memory.lengths)  # [B]
     states = memory.states.index_select(0, last).flatten(1)  # [B, L * d]
-    history = F.linear(states.to(plan.dtype), *plan.start)
+    history = linear(states.to(plan.dtype), plan.start)
     return history.to(plan.decoder_level.dtype).unsqueeze(1)
 
 

@@ -6,15 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_bbqrec.generator.affine import feed_forward, linear, normed
 from recbole_bbqrec.generator.attention import (
     blocking_bias,
     gated_attention,
     merge_heads,
     similarity_buckets,
+    softmax,
 )
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.packing import Packing
-from recbole_bbqrec.generator.plan import EncoderWeights, Plan, feed_forward, normed, plan_of
+from recbole_bbqrec.generator.plan import EncoderWeights, Plan, plan_of
 from recbole_bbqrec.generator.seq2seq import Generator, Memory, check_histories
 
 
@@ -64,21 +66,22 @@ def _layer(
     buckets: Tensor | None,
 ) -> Tensor:
     """``x`` [n, L, d], the packed items of a [B, T] grid -> [n, L, d]."""
-    grid = cells.unpack(F.linear(normed(x, weights.attention_norm), *weights.qkv))
+    grid = cells.unpack(linear(normed(x, weights.attention_norm), weights.qkv))
     parts = grid.unflatten(3, (3, plan.config.n_heads, -1))  # [B, T, L, 3, H, C]
-    # Short histories make products of a few rows, which bfloat16 does no faster.
-    parts = parts.to(plan.wide)
+    gate = None if buckets is None else weights.gate
+    if gate is not None:
+        parts = parts.to(plan.wide)  # products of L rows, which bfloat16 does no faster
     q = parts[:, :, :, 0].permute(0, 3, 1, 2, 4).flatten(2, 3)  # [B, H, T * L, C]
     k, v = parts[:, :, :, 1:].permute(3, 0, 4, 2, 1, 5).contiguous()  # [B, H, L, T, C]
-    if weights.gate is None or buckets is None:
-        scores = q @ k.flatten(2, 3).transpose(-1, -2)
-        probabilities = (scores if bias is None else scores.add_(bias)).softmax(-1)
-        mixed = probabilities @ v.flatten(2, 3)
+    if gate is None or buckets is None:
+        scores = (q @ k.flatten(2, 3).transpose(-1, -2)).to(plan.wide)
+        scores = scores if bias is None else scores.add_(bias)
+        mixed = softmax(scores).to(v.dtype) @ v.flatten(2, 3)
     else:
         causal = plan.config.history_encoding == "causal"
-        mixed = gated_attention(q, k, v, bias, weights.gate, buckets, causal)
+        mixed = gated_attention(q, k, v, bias, gate, buckets, causal)
     mixed = merge_heads(mixed.to(plan.dtype)).unflatten(1, (-1, x.shape[1]))  # [B, T, L, d]
-    x = x + F.linear(cells.pack(mixed), *weights.out)
+    x = x + linear(cells.pack(mixed), weights.out)
     return x + feed_forward(normed(x, weights.feed_norm), weights.feed_in, weights.feed_out)
 
 

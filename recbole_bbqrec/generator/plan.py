@@ -12,21 +12,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_bbqrec.generator.affine import Affine
 from recbole_bbqrec.generator.attention import blocking_bias
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer
 from recbole_bbqrec.generator.node_head import NodeHead
 from recbole_bbqrec.generator.seq2seq import Generator
-
-
-class Affine(NamedTuple):
-    """Weight and bias of a linear map or a LayerNorm."""
-
-    weight: Tensor
-    bias: Tensor
 
 
 class EncoderWeights(NamedTuple):
@@ -130,6 +123,12 @@ class Plan:
         scale[:rows] = (self.config.hidden_size // self.config.n_heads) ** -0.5
         return Affine(self._cast(module.weight * scale[:, None]), self._cast(module.bias * scale))
 
+    def _feed(self, feed: nn.Sequential) -> tuple[Affine, Affine]:
+        """Its two maps; a NaN in the first is put into the second, for a fused ReLU hides it."""
+        first, second = self._affine(feed[0]), self._affine(feed[3])  # type: ignore[arg-type]
+        lost = 0.0 * (first.weight.sum() + first.bias.sum())
+        return first, Affine(second.weight, second.bias + lost)
+
     def _encoder(self, layer: EncoderLayer) -> EncoderWeights:
         return EncoderWeights(
             self._affine(layer.attention_norm),
@@ -137,8 +136,7 @@ class Plan:
             self._affine(layer.attention_out),
             None if layer.gate is None else layer.gate().detach().contiguous(),
             self._affine(layer.feed_norm),
-            self._affine(layer.feed[0]),  # type: ignore[arg-type]
-            self._affine(layer.feed[3]),  # type: ignore[arg-type]
+            *self._feed(layer.feed),
         )
 
     def _decoder(self, layer: DecoderLayer) -> DecoderWeights:
@@ -150,8 +148,7 @@ class Plan:
             self._scaled(layer.cross_query, self.config.hidden_size),
             self._affine(layer.cross_out),
             self._affine(layer.feed_norm),
-            self._affine(layer.feed[0]),  # type: ignore[arg-type]
-            self._affine(layer.feed[3]),  # type: ignore[arg-type]
+            *self._feed(layer.feed),
         )
 
     def _head(self, generator: Generator, level: int) -> Affine:
@@ -189,13 +186,3 @@ def plan_of(generator: Generator) -> Plan:
 def _versions(parameters: list[nn.Parameter]) -> list[int]:
     """Rise with every write to the parameters."""
     return [parameter._version for parameter in parameters]
-
-
-def normed(x: Tensor, norm: Affine) -> Tensor:
-    """LayerNorm over the last dimension; ``x`` and ``norm`` are of one dtype."""
-    return F.layer_norm(x, x.shape[-1:], *norm)
-
-
-def feed_forward(x: Tensor, first: Affine, second: Affine) -> Tensor:
-    """Linear, ReLU, linear."""
-    return F.linear(F.linear(x, *first).relu_(), *second)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.generator import ragged
+from recbole_bbqrec.generator.selection import best_of_columns
 from recbole_bbqrec.generator.trie import Trie
 
 _ROOT_ROWS = 64  # rows of logits scored together, so that a block's gathers stay in the cache
@@ -67,7 +68,7 @@ def _root_top_of_rows(
                 leaves = torch.arange(first, first + len(scores), device=scores.device)
                 scores += leaf_share(trie, leaves, scores.dtype)[:, None]
         if first == 0:
-            best, nodes = scores.t().contiguous().topk(min(width, len(scores)), 1, sorted=False)
+            best, nodes = best_of_columns(scores, min(width, len(scores)))
         else:
             best, nodes = _merge(best, nodes, scores, first)
     if loss == "item":
