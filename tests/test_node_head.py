@@ -19,6 +19,7 @@ from recbole_bbqrec.generator import beam, losses, root_loss
 from recbole_bbqrec.generator.beam import beam_search
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.exact import exact_scores
+from recbole_bbqrec.generator.node_head import NodeWeights
 from recbole_bbqrec.generator.seq2seq import Generator
 
 N_ITEMS = 30
@@ -159,3 +160,55 @@ def test_without_an_item_head_there_is_none() -> None:
     with pytest.raises(ValueError, match="item_head"):
         generator.node_weights(catalogue, generator.tokens.project())
     assert catalogue.vectors.shape[1] == VECTOR_DIM
+
+
+@pytest.mark.parametrize("item_embedding", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_of_the_weights(shape, item_embedding: bool) -> None:
+    """Finite differences, with items that may not be generated and nodes asked for twice."""
+    torch.manual_seed(0)
+    levels, signals, codes = shape
+    full = small_catalogue(N_ITEMS, levels, signals, codes)
+    kept = torch.tensor([i for i in range(1, N_ITEMS) if i not in (2, 9, 28)])
+    catalogue = Catalogue.build(full.codes, full.vectors, codes, kept)
+    generator = small_generator(catalogue, **{**OPTIONS, "item_embedding": item_embedding})
+    chosen = [torch.randint(0, len(nodes), (4,)) for nodes in catalogue.trie.codes[1:]]
+
+    def tables(*inputs: Tensor) -> tuple[Tensor, ...]:
+        biases, content, items, *weights = inputs
+        own = items if item_embedding else None
+
+        def linear(x: Tensor) -> Tensor:
+            return x @ content.t()
+
+        made = NodeWeights(catalogue, weights, biases, linear, own).tables(chosen)
+        return tuple(part for table in made for part in table)
+
+    items = generator.items.weight if item_embedding else torch.zeros(1)
+    inputs = (generator.head_bias, generator.content.weight, items, *generator.head_weight)
+    inputs = tuple(x.detach().double().requires_grad_() for x in inputs)
+    assert torch.autograd.gradcheck(tables, inputs)
+
+
+@pytest.mark.parametrize("logits", [1, 1 << 22])
+def test_first_level_against_a_plain_cross_entropy(logits: int, monkeypatch) -> None:
+    """Value and gradient, in blocks and whole; logits far from zero; under autocast, roughly."""
+    monkeypatch.setattr(root_loss, "_LOGITS", logits)
+    torch.manual_seed(0)
+    weights, biases, states = torch.randn(50, 8) * 9, torch.randn(50) * 9, torch.randn(40, 8)
+    nodes = torch.randint(0, 50, (40,))
+
+    def both(dtype: torch.dtype) -> list[list[Tensor]]:
+        inputs = [x.to(dtype).requires_grad_() for x in (weights, biases, states)]
+        plain = torch.nn.functional.cross_entropy(
+            inputs[2] @ inputs[0].t() + inputs[1], nodes, reduction="sum"
+        )
+        values = [root_loss.root_loss(*inputs, nodes), plain]
+        return [[v, *torch.autograd.grad(v * 0.3, inputs)] for v in values]
+
+    for got, wanted in zip(*both(torch.float64)):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+    with torch.autocast("cpu", torch.bfloat16):
+        for got, wanted in zip(*both(torch.float32)):
+            assert got.dtype == torch.float32
+            assert float((got - wanted).detach().norm()) < 0.02 * float(wanted.detach().norm())

@@ -13,13 +13,13 @@ vector and a bias: logit = h . weight + bias.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_bbqrec.generator import ragged
 from recbole_bbqrec.generator.catalogue import Catalogue
@@ -38,9 +38,9 @@ class NodeWeights:
     """
 
     catalogue: Catalogue
-    code_weights: list[Tensor]
+    code_weights: Sequence[Tensor]
     code_biases: Tensor
-    content: nn.Linear
+    content: Callable[[Tensor], Tensor]
     items: Tensor | None
 
     def tables(self, chosen: Sequence[Tensor]) -> list[Table]:
