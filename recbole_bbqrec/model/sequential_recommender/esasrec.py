@@ -14,15 +14,17 @@ from recbole_bbqrec.model.transformer import CausalEncoder, init_weights
 
 
 class ESASRec(HistoryRecommender):
-    """SASRec with pre-norm layers, sampled softmax and all prefixes of a user in one pass.
+    """SASRec with pre-norm layers, a softmax over items and all prefixes of a user in one pass.
 
     References: Tikhonovich et al., "eSASRec: Enhancing Transformer-based Recommendations in a
     Modular Fashion", RecSys 2025; Kang and McAuley, "Self-Attentive Sequential Recommendation",
-    ICDM 2018. The same as eSASRec: training on every position with a softmax over the target and
-    uniformly drawn negatives, item embeddings shared between input and output, Adam at a constant
-    rate, the settings it selected for these data. Different: plain pre-norm layers instead of
-    LiGR's gated ones (its "SASRec+SS" has plain ones and does as well), the last 20 items instead
-    of 50, and optionally the full softmax (``n_negatives: 0``), which small catalogues afford.
+    ICDM 2018. The same as eSASRec: training on every position, item embeddings shared between
+    input and output, a softmax over the target and uniformly drawn negatives (``n_negatives``).
+    Different: plain pre-norm layers instead of LiGR's gated ones (its "SASRec+SS" has plain ones
+    and does as well), the last 20 items instead of 50, and by default the softmax over all items,
+    more dropout, a cosine schedule and normalised item embeddings, which did better here.
+    ``ESASRec.paper.yaml`` has the released settings. Its published figures mask a user's history
+    in the ranking (``mask_history``), which no model here does unless told to.
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:
