@@ -66,7 +66,7 @@ def test_padding_does_not_change_scores(name):
 
 @pytest.mark.parametrize("name", CAUSAL_MODELS)
 def test_one_pass_equals_one_row_per_prefix(name):
-    model, data = build(name, **({"n_negatives": 0} if name == "ESASRec" else {}))
+    model, data = build(name)
     batch = history_batch(data)
     row, place = (batch.targets > 0).nonzero(as_tuple=True)
     targets = batch.targets[row, place]
@@ -181,7 +181,7 @@ def test_loss_that_is_not_finite_stops_the_run(rundir):
 
 
 def test_sampled_softmax_over_every_item_is_the_full_softmax():
-    model, _ = build("ESASRec", logq_correction=True)
+    model, _ = build("ESASRec", n_negatives=256, logq_correction=True)
     states, targets = torch.randn(5, 16), torch.tensor([1, 2, 3, 3, 9])
     every = torch.arange(1, model.n_items).expand(5, -1)  # the target among them is masked
     full = F.cross_entropy(model.item_logits(states), targets - 1, reduction="none")
@@ -190,7 +190,7 @@ def test_sampled_softmax_over_every_item_is_the_full_softmax():
 
 @pytest.mark.parametrize("logq", [False, True])
 def test_sampled_softmax_against_float64(logq):
-    model, _ = build("ESASRec", logq_correction=logq)
+    model, _ = build("ESASRec", n_negatives=256, logq_correction=logq)
     states, targets = torch.randn(4, 16), torch.tensor([1, 2, 3, 4])
     negatives = torch.tensor([[5, 1, 5], [6, 7, 8], [3, 3, 9], [4, 4, 4]])
     table = model.item_embedding.weight.detach().double()
@@ -205,7 +205,7 @@ def test_sampled_softmax_against_float64(logq):
 
 
 def test_sampled_negatives_are_items_and_change_from_step_to_step():
-    model, data = build("ESASRec")
+    model, data = build("ESASRec", n_negatives=256)
     seen = []
     original = model.sampled_loss
 
