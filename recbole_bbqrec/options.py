@@ -158,6 +158,7 @@ MODEL_OPTIONS: dict[str, Option] = {
     "similarity_init": choice("identity", "uniform"),
     "token_fusion": choice("concat", "sum"),
     "history_encoding": choice("bidirectional", "causal"),
+    "history_tokens": choice("item", "level"),
     "generation_loss": choice("code", "item"),
     "decoder_start": choice("history", "token"),
     "label_smoothing": probability(),

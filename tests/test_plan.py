@@ -21,6 +21,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"similarity": False, "history_encoding": "bidirectional"},
     {"item_embedding": True, "n_items": 30, "n_heads": 1, "dropout": 0.2},
     {"feature_dim": 4},
+    {"history_tokens": "item", "feature_dim": 2},
+    {"history_tokens": "item", "similarity": False, "history_encoding": "bidirectional"},
     {"item_embedding": True, "n_items": 30, "feature_dim": 3},
 ]
 

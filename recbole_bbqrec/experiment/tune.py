@@ -44,9 +44,9 @@ PHASE_TWO = {
     "epochs", "train_batch_size", "learning_rate", "weight_decay", "learner", "eval_step",
     "stopping_step", "hidden_size", "n_heads", "encoder_layers", "decoder_layers", "inner_size",
     "dropout", "similarity_buckets", "similarity_init", "token_fusion", "history_encoding",
-    "generation_loss", "decoder_start", "label_smoothing", "item_embedding", "item_head",
-    "item_features", "feature_components", "tie_codes", "generation_temperature", "warmup_ratio",
-    "num_beams",
+    "history_tokens", "generation_loss", "decoder_start", "label_smoothing", "item_embedding",
+    "item_head", "item_features", "feature_components", "tie_codes", "generation_temperature",
+    "warmup_ratio", "num_beams",
 }  # fmt: skip
 
 

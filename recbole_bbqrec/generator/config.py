@@ -8,6 +8,7 @@ _CHOICES = {
     "similarity_init": ("identity", "uniform"),
     "token_fusion": ("concat", "sum"),
     "history_encoding": ("causal", "bidirectional"),
+    "history_tokens": ("level", "item"),
     "generation_loss": ("code", "item"),
     "decoder_start": ("history", "token"),
 }
@@ -37,7 +38,8 @@ class GeneratorConfig:
     vectors; 0: none. ``item_head`` gives every token that exists
     weights of its own, see :mod:`~recbole_bbqrec.generator.node_head`. ``similarity_init``
     "identity" starts the gate at one (plus noise), "uniform" draws it from (0, 0.01) as the paper
-    does with all embeddings. ``decoder_start`` "history" adds a projection of the last visible
+    does with all embeddings. ``history_tokens`` "level" makes L tokens of a history's item, "item"
+    adds them up to a single one. ``decoder_start`` "history" adds a projection of the last visible
     item's encoder states to the decoder's inputs, which otherwise ("token") learn of the history
     through cross-attention alone.
 
@@ -61,6 +63,7 @@ class GeneratorConfig:
     similarity_init: str = "identity"
     token_fusion: str = "concat"
     history_encoding: str = "causal"
+    history_tokens: str = "level"
     decoder_start: str = "history"
     generation_loss: str = "code"
     label_smoothing: float = 0.0
@@ -93,6 +96,11 @@ class GeneratorConfig:
         self._require("feature_dim", self.feature_dim >= 0, "at least 0")
         if self.item_embedding:
             self._require("n_items", self.n_items >= 2, "at least 2 with item_embedding")
+
+    @property
+    def history_levels(self) -> int:
+        """How many tokens the encoder reads of an item."""
+        return 1 if self.history_tokens == "item" else self.levels
 
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:

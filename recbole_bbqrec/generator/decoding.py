@@ -101,7 +101,7 @@ def _memory_keys_values(plan: Plan, memory: Memory) -> list[tuple[Tensor, Tensor
 
 def _bias(plan: Plan, memory: Memory) -> Tensor | None:
     """Hides padding: [B or 1, 1, 1, K]; None where there is none."""
-    levels, lengths = plan.config.levels, memory.lengths
+    levels, lengths = plan.config.history_levels, memory.lengths
     n_keys = memory.cells.shape[1] * levels
     if memory.cells.index is None:
         if n_keys >= FEWEST_KEYS:

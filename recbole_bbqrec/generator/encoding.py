@@ -41,9 +41,12 @@ def _encode(plan: Plan, catalogue: Catalogue, items: Tensor, own: Tensor | None)
     packed = cells.pack(items)  # [n]
     rows = (catalogue.codes[packed] + plan.token_rows).flatten(0, 1)  # [n * L, M]
     tokens = F.embedding_bag(rows, plan.table.flatten(0, 1), mode="sum")
-    levels, n_items = plan.config.levels, items.shape[1]
+    n_items = items.shape[1]
     places = plan.places[:n_items].expand(len(items), -1, -1, -1)  # [B, T, L, d]
-    x = tokens.unflatten(0, (-1, levels)) + cells.pack(places)  # [n, L, d]
+    x = tokens.unflatten(0, (-1, plan.config.levels))
+    if plan.config.history_tokens == "item":
+        x = x.sum(1, keepdim=True)
+    x = x + cells.pack(places)  # [n, L, d]
     if own is not None:
         x = x + own[packed].unsqueeze(1)
     x = normed(x, plan.encoder_input_norm).to(plan.dtype)
@@ -87,7 +90,7 @@ def _layer(
 
 def _bias(plan: Plan, cells: Packing, valid: Tensor) -> Tensor | None:
     """Hides what a query may not see, keys by level and then item: [.., T * L or 1, L * T]."""
-    levels, n_items = plan.config.levels, valid.shape[1]
+    levels, n_items = plan.config.history_levels, valid.shape[1]
     if plan.config.history_encoding == "causal":
         # Padding lies to the right of every item, so causality alone hides it.
         bias = plan.causal[:n_items, :, :, :n_items].expand(-1, levels, levels, -1)

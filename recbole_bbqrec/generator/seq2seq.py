@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Memory:
     """An encoded batch of histories.
 
-    * ``states``: [n, L, d], the encoder's output for the n items of the batch, packed.
+    * ``states``: [n, L, d], the encoder's output for the n items of the batch, packed. Here and
+      below L is the number of tokens an item has in a history (``history_levels``).
     * ``cells``: where these items lie in the [B, T] grid.
     * ``lengths``: int64 [B].
     * ``table``: projected token embeddings, computed once and shared with the decoder.
@@ -58,7 +59,7 @@ class Generator(nn.Module):
         d, std = config.hidden_size, config.initializer_range
         self.tokens = TokenEmbedding(config)
         self.position = nn.Embedding(config.max_history, d)
-        self.encoder_level = nn.Parameter(torch.empty(config.levels, d))
+        self.encoder_level = nn.Parameter(torch.empty(config.history_levels, d))
         # Row 0 is the start token.
         self.decoder_level = nn.Parameter(torch.empty(config.levels, d))
         self.items = nn.Embedding(config.n_items, d) if config.item_embedding else None
@@ -69,7 +70,7 @@ class Generator(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.start: nn.Linear | None = None
         if config.decoder_start == "history":
-            self.start = nn.Linear(config.levels * d, d)
+            self.start = nn.Linear(config.history_levels * d, d)
         # Embeddings are small; unit scale keeps them audible beside the first layer's output.
         self.encoder_input_norm = nn.LayerNorm(d)
         self.decoder_input_norm = nn.LayerNorm(d)
@@ -123,7 +124,10 @@ class Generator(nn.Module):
         cells = Packing(valid)
         packed = cells.pack(items)  # [n]
         table = self.tokens.project()
-        x = self.tokens(table, catalogue.codes[packed]) + self.encoder_level  # [n, L, d]
+        x = self.tokens(table, catalogue.codes[packed])  # [n, L, d]
+        if self.config.history_tokens == "item":
+            x = x.sum(1, keepdim=True)
+        x = x + self.encoder_level
         per_item = cells.pack(self.position.weight[: items.shape[1]].expand(*items.shape, -1))
         own = self.item_inputs(catalogue, packed)
         if own is not None:
@@ -202,7 +206,7 @@ class Generator(nn.Module):
         No level sees a later one, so the others need not be computed. Returns [R, d], slot by
         slot; R is the sum of ``depth``, whose largest value is l.
         """
-        n_levels, n_tokens = prefix.shape[1] + 1, self.config.levels
+        n_levels, n_tokens = prefix.shape[1] + 1, self.config.history_levels
         start = torch.zeros(len(prefix), 1, self.config.hidden_size, device=prefix.device)
         x = start.to(self.decoder_level.dtype)
         if n_levels > 1:
@@ -280,7 +284,7 @@ class Generator(nn.Module):
         return projected if own is None else own + projected
 
     def _encoder_bias(self, valid: Tensor, dtype: torch.dtype) -> Tensor | None:
-        n_items, levels = valid.shape[1], self.config.levels
+        n_items, levels = valid.shape[1], self.config.history_levels
         if self.config.history_encoding == "causal":
             # Padding lies to the right of every item, so causality alone hides it.
             visible = torch.ones(n_items, n_items, dtype=torch.bool, device=valid.device).tril()

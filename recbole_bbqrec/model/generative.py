@@ -125,6 +125,7 @@ class GenerativeRecommender(SequentialRecommender):
             similarity=self.use_similarity,
             token_fusion=config["token_fusion"],
             history_encoding=config["history_encoding"],
+            history_tokens=config["history_tokens"],
             generation_loss=config["generation_loss"],
             decoder_start=config["decoder_start"],
             label_smoothing=config["label_smoothing"],
