@@ -15,6 +15,8 @@ from conftest import ROOT, finished_run
 from scipy import stats
 
 from recbole_bbqrec.__main__ import main
+from recbole_bbqrec.experiment.store import Run, RunStore
+from recbole_bbqrec.experiment.worker import work
 from recbole_bbqrec.generator.exact import exact_scores
 from recbole_bbqrec.quick_start import load_data_and_model, run
 from recbole_bbqrec.trainer.checkpoint import load_checkpoint, save_checkpoint
@@ -173,11 +175,16 @@ def test_configurations_of_one_model_are_told_apart(runs, rundir, capsys):
     fails([runs["GRU4Rec", 1], f"{runs['GRU4Rec', 1]}.pth"], capsys, "seed 1", "Leave one out")
 
 
-def test_a_run_in_a_store(rundir, capsys):
-    settings = [f"{key}={value}" for key, value in SMALL.items() if key != "show_progress"]
-    command = ["compare", "--models", "GRU4Rec", "--datasets", "Mini", "--set", *settings]
-    assert main([*command, "num_threads=1"]) == 0
-    (place,) = Path("runs/Mini/GRU4Rec").iterdir()
+def test_a_run_in_a_store(rundir, monkeypatch, capsys):
+    def process(self, directory):  # in this process: starting another takes longer than the run
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(directory)
+            work(directory)
+        return 0
+
+    monkeypatch.setattr(RunStore, "_run_process", process)
+    (outcome,) = RunStore("runs").ensure([Run("GRU4Rec", "Mini", {**SMALL, "epochs": 1})])
+    place = outcome.directory
     assert main(["evaluate", str(place), "--output=out"]) == 0
     result = json.loads((place / "result.json").read_text())
     assert values_of(rows_of()) == result["test_result"]

@@ -7,11 +7,15 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.config import parse_overrides
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.evaluate.options import CHANGEABLE, check_changeable, check_values
+
+if TYPE_CHECKING:  # the command line starts without what a run needs
+    from recbole_bbqrec.experiment.evaluate.evaluation import Evaluation
 
 DESCRIPTION = """Evaluate the saved best models of finished runs again: on the test split, or with
 --split valid on the validation split. Nothing is trained; works for RecBole's own models too."""
@@ -71,7 +75,7 @@ def main(args: argparse.Namespace, rest: Sequence[str] = ()) -> int:
     check_values(values)
     if args.output is not None and args.output.exists() and not args.output.is_dir():
         raise UserError(f"Option `--output` is {args.output}, a file; expected a folder.")
-    from recbole_bbqrec.experiment.evaluate.evaluation import Evaluation, evaluate
+    from recbole_bbqrec.experiment.evaluate.evaluation import evaluate
     from recbole_bbqrec.experiment.evaluate.jobs import find_jobs
     from recbole_bbqrec.experiment.evaluate.table import table
     from recbole_bbqrec.experiment.tables import markdown
@@ -89,7 +93,7 @@ def main(args: argparse.Namespace, rest: Sequence[str] = ()) -> int:
     return 0
 
 
-def _write(evaluations: Sequence, split: str, output: Path) -> list[str]:
+def _write(evaluations: Sequence[Evaluation], split: str, output: Path) -> list[str]:
     """Write the files into ``output`` and return their names."""
     from recbole_bbqrec.experiment.compare_report import verdict_rows
     from recbole_bbqrec.experiment.evaluate.table import comparisons, result_rows
