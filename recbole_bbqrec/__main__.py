@@ -1,9 +1,10 @@
 """Command line: ``python -m recbole_bbqrec <verb>``.
 
-``run`` trains and tests a model (``run_recbole_bbqrec.py`` is the same); ``report`` writes the
-report card of a finished run; ``compare`` runs several models with several seeds and tests who is
-better; ``reproduce`` runs a table or figure of the paper; ``tune`` searches a model's options;
-``prepare`` makes a data set; ``inspect`` shows one; ``models`` lists what can be run.
+``run`` trains and tests a model (``run_recbole_bbqrec.py`` is the same); ``evaluate`` evaluates
+finished runs again under other options; ``report`` writes the report card of a finished run;
+``compare`` runs several models with several seeds and tests who is better; ``reproduce`` runs a
+table or figure of the paper; ``tune`` searches a model's options; ``prepare`` makes a data set;
+``inspect`` shows one; ``models`` lists what can be run.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if known.verb == "run":
             return _run(known, rest)
+        if known.verb == "evaluate":
+            return int(known.entry(known, rest))
         if rest:
             raise UserError(f"Cannot read the argument `{rest[0]}`; see `{known.verb} --help`.")
         return int(known.entry(known) or 0)
@@ -58,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     from recbole_bbqrec import models_cli
     from recbole_bbqrec.data import inspect_cli, prepare_cli
     from recbole_bbqrec.experiment import compare_cli, tune_cli
+    from recbole_bbqrec.experiment.evaluate import cli as evaluate_cli
     from recbole_bbqrec.experiment.report_card import cli as report_cli
     from recbole_bbqrec.experiment.reproduce import cli as reproduce_cli
 
@@ -80,6 +84,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BOOL",
         help="make the data set first if it is absent (an Amazon category is downloaded)",
     )
+    evaluate = verbs.add_parser(
+        "evaluate",
+        help="evaluate finished runs again, under other options",
+        description=evaluate_cli.DESCRIPTION,
+        allow_abbrev=False,
+    )
+    evaluate_cli.add_arguments(evaluate)
+    evaluate.set_defaults(entry=evaluate_cli.main)
     compare = verbs.add_parser(
         "compare",
         help="compare models over data sets and seeds, with significance tests",

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Protocol
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.significance import PairedTest, compare_models
-from recbole_bbqrec.experiment.store import Outcome, Planned
+from recbole_bbqrec.experiment.store import Planned
+from recbole_bbqrec.trainer.per_user import PerUser
+
+
+class Tested(Protocol):
+    """What a comparison reads of one run: a stored one's ``Outcome``, or an ``Evaluation``.
+
+    ``model`` is the name that it goes by; ``metrics`` is None where the run failed, and ``log``
+    then says why; ``users`` is None where there are no per-user metrics.
+    """
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def split_hash(self) -> str: ...
+    @property
+    def metrics(self) -> Mapping[str, float] | None: ...
+    @property
+    def users(self) -> PerUser | None: ...
+    @property
+    def log(self) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -115,24 +139,24 @@ def _protocol(one: Planned, other: Planned) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def summarise(outcomes: Sequence[Outcome], target: str) -> Comparison:
+def summarise(runs: Sequence[Tested], target: str) -> Comparison:
     """Aggregate runs over their seeds and test ``target`` against the best other model.
 
     Raises:
         UserError: the runs have no metric in common, or were tested on different users.
     """
-    groups: dict[tuple[str, str], list[Outcome]] = {}
+    groups: dict[tuple[str, str], list[Tested]] = {}
     failures: dict[tuple[str, str], tuple[Path, ...]] = {}
-    for outcome in outcomes:
-        where = outcome.run.dataset, outcome.run.model
-        groups.setdefault(where, []).append(outcome)
-        if not outcome.finished:
-            failures[where] = (*failures.get(where, ()), outcome.log)
+    for run in runs:
+        where = run.dataset, run.model
+        groups.setdefault(where, []).append(run)
+        if run.metrics is None:
+            failures[where] = (*failures.get(where, ()), run.log)
     datasets, models = _distinct(d for d, _ in groups), _distinct(m for _, m in groups)
-    metrics = _common_metrics(outcomes)
+    metrics = _common_metrics(runs)
     cells = {
-        (dataset, model, metric): _cell(runs, metric)
-        for (dataset, model), runs in groups.items()
+        (dataset, model, metric): _cell(group, metric)
+        for (dataset, model), group in groups.items()
         for metric in metrics
     }
     verdicts = {}
@@ -141,19 +165,18 @@ def summarise(outcomes: Sequence[Outcome], target: str) -> Comparison:
             ours = {model: cells[dataset, model, metric] for model in models}
             baseline = _best_baseline(ours, target)
             if baseline is not None:
-                runs = groups[dataset, target], groups[dataset, baseline]
-                verdicts[dataset, metric] = _verdict(ours, target, baseline, *runs, metric)
+                pair = groups[dataset, target], groups[dataset, baseline]
+                verdicts[dataset, metric] = _verdict(ours, target, baseline, *pair, metric)
     return Comparison(
         models, datasets, metrics,
-        _distinct(outcome.planned.config["seed"] for outcome in outcomes), target, cells, failures,
-        verdicts,
-        {outcome.run.dataset: outcome.planned.split_hash for outcome in outcomes},
+        _distinct(run.seed for run in runs), target, cells, failures, verdicts,
+        {run.dataset: run.split_hash for run in runs},
     )  # fmt: skip
 
 
-def _cell(runs: Sequence[Outcome], metric: str) -> Cell:
-    values = tuple(run.result["test_result"][metric] for run in runs if run.result is not None)
-    return Cell(values, tuple(run.log for run in runs if run.result is None))
+def _cell(runs: Sequence[Tested], metric: str) -> Cell:
+    values = tuple(run.metrics[metric] for run in runs if run.metrics is not None)
+    return Cell(values, tuple(run.log for run in runs if run.metrics is None))
 
 
 def _best_baseline(cells: dict[str, Cell], target: str) -> str | None:
@@ -168,21 +191,26 @@ def _verdict(
     cells: dict[str, Cell],
     target: str,
     baseline: str,
-    ours: Sequence[Outcome],
-    theirs: Sequence[Outcome],
+    ours: Sequence[Tested],
+    theirs: Sequence[Tested],
     metric: str,
 ) -> Verdict:
     mine, other = cells[target].mean, cells[baseline].mean
     improvement = (mine - other) / other if mine is not None and other else None
-    known = all("per_user" in (run.result or {}).get("files", {}) for run in [*ours, *theirs])
-    test = None
-    if known and all(metric in run.per_user.metrics for run in [*ours, *theirs]):
-        test = compare_models([r.per_user for r in ours], [r.per_user for r in theirs], metric)
+    first, second = _users(ours, metric), _users(theirs, metric)
+    test = compare_models(first, second, metric) if first and second else None
     return Verdict(baseline, improvement, test)
 
 
-def _common_metrics(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    finished = [outcome.result["test_result"] for outcome in outcomes if outcome.result]
+def _users(runs: Sequence[Tested], metric: str) -> list[PerUser]:
+    """The users of every run, or none where a run has not each user's value of the metric."""
+    users = [run.users for run in runs]
+    known = [one for one in users if one is not None and metric in one.metrics]
+    return known if len(known) == len(users) else []
+
+
+def _common_metrics(runs: Sequence[Tested]) -> tuple[str, ...]:
+    finished = [run.metrics for run in runs if run.metrics is not None]
     if not finished:
         return ()
     common = tuple(name for name in finished[0] if all(name in result for result in finished))

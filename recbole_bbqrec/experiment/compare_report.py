@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def result_rows(comparison: Comparison) -> list[dict[str, Any]]:
     for dataset in comparison.datasets:
         for metric in comparison.metrics:
             cells = comparison.row(dataset, metric)
-            for model, cell, mark in zip(comparison.models, cells, _marks(cells)):
+            for model, cell, mark in zip(comparison.models, cells, cell_marks(cells)):
                 rows.append(
                     {
                         "dataset": dataset,
@@ -121,35 +122,46 @@ def _table(comparison: Comparison, dataset: str) -> Table:
     columns = []  # of entries, a column a metric
     for metric in metrics:
         cells = comparison.row(dataset, metric)
-        columns.append([_entry(cell, mark) for cell, mark in zip(cells, _marks(cells))])
+        columns.append([entry(cell, mark) for cell, mark in zip(cells, cell_marks(cells))])
     rows: list[Row] = []
     for index, model in enumerate(comparison.models):
         logs = comparison.logs(dataset, model)
         entries = [column[index] for column in columns]
-        if logs and not any(entry.text for entry in entries):
+        if logs and not any(one.text for one in entries):
             entries = [Entry(_see(logs[0])), *[Entry("failed")] * (len(metrics) - 1)]
         rows.append([model, *entries])
-    verdicts = [comparison.verdicts.get((dataset, metric)) for metric in metrics]
-    footer: list[Row] = []
-    if any(verdicts):
-        footer = [
-            ["best baseline", *(v.baseline if v else "" for v in verdicts)],
-            [f"{comparison.target} over it", *map(_improvement, verdicts)],
-            ["p, paired t-test", *(p_text(v.test.p_t if v and v.test else None) for v in verdicts)],
-            [
-                "p, Wilcoxon",
-                *(p_text(v.test.p_wilcoxon if v and v.test else None) for v in verdicts),
-            ],
-        ]
     header = ["model", *(map(metric_name, metrics) if metrics else ["result"])]
+    footer = verdict_lines(comparison, dataset, metrics)
     return Table(f"{dataset}, test split", header, rows, footer, _notes(comparison, dataset))
 
 
-def _marks(cells: list[Cell]) -> list[str]:
+def verdict_lines(
+    comparison: Comparison, dataset: str, metrics: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Lines for below a table: the target against the best baseline, a column a metric.
+
+    Each line is a title and a text a metric, empty where there is no verdict; no verdict at all,
+    no lines.
+    """
+    verdicts = [comparison.verdicts.get((dataset, metric)) for metric in metrics]
+    if not any(verdicts):
+        return []
+    tests = [v.test if v else None for v in verdicts]
+    return [
+        ("best baseline", *(v.baseline if v else "" for v in verdicts)),
+        (f"{comparison.target} over it", *map(_improvement, verdicts)),
+        ("p, paired t-test", *(p_text(test.p_t if test else None) for test in tests)),
+        ("p, Wilcoxon", *(p_text(test.p_wilcoxon if test else None) for test in tests)),
+    ]
+
+
+def cell_marks(cells: list[Cell]) -> list[str]:
+    """Best and second best of a column; only complete cells take part."""
     return marks([cell.mean if cell.complete else None for cell in cells], DECIMALS)
 
 
-def _entry(cell: Cell, mark: str) -> Entry:
+def entry(cell: Cell, mark: str) -> Entry:
+    """Mean and standard deviation of a cell, and how many of its seeds finished if not all."""
     if cell.mean is None:
         return Entry("")
     spread = "" if cell.std is None else f" ± {cell.std:.{DECIMALS}f}"
@@ -180,7 +192,17 @@ def _see(log: Path) -> str:
 def metric_name(metric: str) -> str:
     """``ndcg@10`` as a column title, ``NDCG@10``."""
     name, at, k = metric.partition("@")
-    return (name.upper() if name in ("ndcg", "mrr", "map") else name.capitalize()) + at + k
+    return (name.upper() if name in ("ndcg", "mrr", "map", "gauc") else name.capitalize()) + at + k
+
+
+def test_notes(comparison: Comparison, dataset: str) -> list[str]:
+    """What kind of tests there are on a data set; nothing where there are none."""
+    tests = [v.test for (d, _), v in comparison.verdicts.items() if d == dataset and v.test]
+    return [
+        f"Tests: two-sided, over {test.users} users, each user's value averaged over the "
+        f"seeds; * better with p < {LEVEL} by the t-test, not corrected for several tests."
+        for test in tests[:1]
+    ]
 
 
 def _notes(comparison: Comparison, dataset: str) -> list[str]:
@@ -190,12 +212,7 @@ def _notes(comparison: Comparison, dataset: str) -> list[str]:
     else:
         first = f"Seed {seeds[0]}."
     notes = [f"{first} Split {comparison.splits[dataset]}."]
-    tests = [v.test for (d, _), v in comparison.verdicts.items() if d == dataset and v.test]
-    if tests:
-        notes.append(
-            f"Tests: two-sided, over {tests[0].users} users, each user's value averaged over the "
-            f"seeds; * better with p < {LEVEL} by the t-test, not corrected for several tests."
-        )
+    notes += test_notes(comparison, dataset)
     for model in comparison.models:
         logs = comparison.logs(dataset, model)
         if logs:

@@ -101,8 +101,34 @@ class Outcome:
         return self.planned.run
 
     @property
+    def model(self) -> str:
+        return self.run.model
+
+    @property
+    def dataset(self) -> str:
+        return self.run.dataset
+
+    @property
+    def seed(self) -> int:
+        return int(self.planned.config["seed"])
+
+    @property
+    def split_hash(self) -> str:
+        return self.planned.split_hash
+
+    @property
     def finished(self) -> bool:
         return self.result is not None
+
+    @property
+    def metrics(self) -> dict[str, float] | None:
+        """The test metrics, or None where the run failed."""
+        return None if self.result is None else self.result["test_result"]
+
+    @property
+    def users(self) -> PerUser | None:
+        """The test metrics of every user, or None where the run has none of them."""
+        return self.per_user if "per_user" in (self.result or {}).get("files", {}) else None
 
     @property
     def log(self) -> Path:

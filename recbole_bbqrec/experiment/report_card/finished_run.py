@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.worker import PLAN, RESULT
 from recbole_bbqrec.trainer.epochs import Line, read_epochs
 from recbole_bbqrec.trainer.run_files import RunFiles
 
@@ -25,11 +26,12 @@ class FinishedRun:
 
     @classmethod
     def at(cls, path: Path) -> FinishedRun:
-        """The run whose directory or ``.pth`` file is ``path``.
+        """The run whose directory or ``.pth`` file is ``path``, or its place in a run store.
 
         Raises:
             UserError: there is no such run, it has not finished, or a file of it is damaged.
         """
+        path = _in_store(path) if (path / PLAN).is_file() else path
         files = RunFiles(path.with_suffix("") if path.suffix == ".pth" else path)
         if not files.model.is_file():
             raise UserError(
@@ -42,6 +44,19 @@ class FinishedRun:
                 f"--resume={files.directory}."
             )
         return cls(files, _read_result(files.result), read_epochs(files.epochs))
+
+
+def _in_store(directory: Path) -> Path:
+    """The ``.pth`` file of a run of ``compare``, ``tune`` or ``reproduce``."""
+    if not (directory / RESULT).is_file():
+        raise UserError(
+            f"The run at {directory} has no {RESULT}: it has not finished. Give the command that "
+            "started it again."
+        )
+    files = _read_result(directory / RESULT).get("files")
+    if not isinstance(files, dict) or not isinstance(files.get("model"), str):
+        raise UserError(f"{directory / RESULT} names no saved model. Restore it, or run again.")
+    return directory / files["model"]
 
 
 def _read_result(path: Path) -> dict[str, Any]:
