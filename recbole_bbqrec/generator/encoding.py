@@ -42,14 +42,13 @@ def _encode(plan: Plan, catalogue: Catalogue, items: Tensor, own: Tensor | None)
     rows = (catalogue.codes[packed] + plan.token_rows).flatten(0, 1)  # [n * L, M]
     tokens = F.embedding_bag(rows, plan.table.flatten(0, 1), mode="sum")
     n_items = items.shape[1]
-    places = plan.places[:n_items].expand(len(items), -1, -1, -1)  # [B, T, L, d]
     x = tokens.unflatten(0, (-1, plan.config.levels))
     if plan.config.history_tokens == "item":
         x = x.sum(1, keepdim=True)
-    x = x + cells.pack(places)  # [n, L, d]
     if own is not None:
         x = x + own[packed].unsqueeze(1)
-    x = normed(x, plan.encoder_input_norm).to(plan.dtype)
+    position = cells.pack(plan.position[:n_items].expand(*items.shape, -1)).unsqueeze(1)
+    x = (normed(x + plan.level, plan.encoder_input_norm) + position).to(plan.dtype)  # [n, L, d]
     bias, buckets = _bias(plan, cells, valid), None
     if plan.config.similarity:
         if catalogue.vectors is None:

@@ -54,7 +54,7 @@ class Plan:
     * ``table``: [M, L * N, d], projected codes; ``token_rows``: int64 [L, M], what to add to the
       codes of a level to get their rows in the flattened table.
     * ``wide``: the dtype of softmax and logits, at least float32.
-    * ``places``: [max_history, L, d], position and level embeddings added up.
+    * ``level``: [L, d] and ``position``: [max_history, d], added before and after the norm.
     * ``heads``: for each level, weight [M * N, d] and bias.
     * ``causal``: [T, 1, 1, T] for max_history items, hides items after the query's.
     * ``head_sums``: [d, H], 1 where a channel belongs to a head.
@@ -71,7 +71,8 @@ class Plan:
         signals = torch.arange(config.n_signals, device=device)
         levels = torch.arange(config.levels, device=device)
         self.token_rows = (signals * config.levels + levels[:, None]) * config.codebook_size
-        self.places = (generator.position.weight[:, None] + generator.encoder_level).detach()
+        self.level = generator.encoder_level.detach()
+        self.position = generator.position.weight.detach()
         self.decoder_level = generator.decoder_level.detach()
         self.start = None if generator.start is None else self._affine(generator.start)
         self.encoder_input_norm = _own(generator.encoder_input_norm)

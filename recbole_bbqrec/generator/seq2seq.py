@@ -127,12 +127,13 @@ class Generator(nn.Module):
         x = self.tokens(table, catalogue.codes[packed])  # [n, L, d]
         if self.config.history_tokens == "item":
             x = x.sum(1, keepdim=True)
-        x = x + self.encoder_level
-        per_item = cells.pack(self.position.weight[: items.shape[1]].expand(*items.shape, -1))
         own = self.item_inputs(catalogue, packed)
         if own is not None:
-            per_item = per_item + own
-        x = self.dropout(self.encoder_input_norm(x + per_item.unsqueeze(1)))
+            x = x + own.unsqueeze(1)
+        # Not before the norm: where positions weigh as much as the items, the network over-fits.
+        position = cells.pack(self.position.weight[: items.shape[1]].expand(*items.shape, -1))
+        x = self.encoder_input_norm(x + self.encoder_level) + position.unsqueeze(1)
+        x = self.dropout(x)
         bias = self._encoder_bias(valid, x.dtype)
         buckets = self._buckets(catalogue, items)
         for layer in self.encoder:
