@@ -105,7 +105,19 @@ def test_histories(events: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor
     return torch.from_numpy(items), torch.from_numpy(lengths), torch.from_numpy(targets)
 
 
-def random_catalogue(n_items: int, signals: int, seed: int, vectors: bool = True) -> Catalogue:
+#: What makes of the network with the paper's code loss the default (properties/model/BBQRec.yaml).
+DEFAULT: dict[str, Any] = {
+    "generation_loss": "item",
+    "history_tokens": "item",
+    "item_embedding": True,
+    "item_head": True,
+    "feature_dim": 2 * 512,  # two modalities of `feature_components`
+}
+
+
+def random_catalogue(
+    n_items: int, signals: int, seed: int, vectors: bool = True, feature_dim: int = 0
+) -> Catalogue:
     """Uniform codes: the widest first level that a catalogue of this size can have."""
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, CODES, (n_items, LEVELS, signals), generator=generator)
@@ -113,7 +125,8 @@ def random_catalogue(n_items: int, signals: int, seed: int, vectors: bool = True
     matrix = torch.randn(n_items, signals * 128, generator=generator) if vectors else None
     if matrix is not None:
         matrix[0] = 0
-    return Catalogue.build(codes, matrix, CODES)
+    features = torch.randn(n_items, feature_dim, generator=generator) if feature_dim else None
+    return Catalogue.build(codes, matrix, CODES, features=features)
 
 
 def generator_of(catalogue: Catalogue, **settings: Any) -> Generator:

@@ -63,15 +63,17 @@ def main() -> None:
     common.heading(f"Decoding, top {TOP}", options, f"{len(items)} test users of {source}\n")
     one = common.random_catalogue(n_items, 1, options.seed, vectors=False)
     three = common.random_catalogue(n_items, 3, options.seed)
-    head = {"generation_loss": "item", "item_embedding": True, "item_head": True}
-    with_head = common.generator_of(three, n_items=n_items, **head).eval()
+    featured = common.random_catalogue(
+        n_items, 3, options.seed, feature_dim=common.DEFAULT["feature_dim"]
+    )
+    default = common.generator_of(featured, n_items=n_items, **common.DEFAULT).eval()
     networks = {
         ("ours, M=1", "float32"): (common.generator_of(one).eval(), one),
         ("ours, M=1", "bfloat16"): (common.generator_of(one).eval(), one),
         ("BBQRec, M=3", "float32"): (common.generator_of(three).eval(), three),
         ("BBQRec, M=3", "bfloat16"): (common.generator_of(three).eval(), three),
-        ("BBQRec, item head", "float32"): (with_head, three),
-        ("BBQRec, item head", "bfloat16"): (with_head, three),
+        ("BBQRec by default", "float32"): (default, featured),
+        ("BBQRec by default", "bfloat16"): (default, featured),
     }
     theirs = reference(one.codes, items)
     many, alone = [], []

@@ -118,10 +118,14 @@ def main() -> None:
         step = our_step(options, three, options.precision, history_encoding=kind)
         add(f"BBQRec (M=3, similarity), {kind}", options.precision, step, kind, ours)
     name = f"BBQRec (M=3, similarity), {kind}"
-    head = {"generation_loss": "item", "item_embedding": True, "item_head": True}
-    with_head = our_step(options, three, options.precision, n_items=n_items, **head)
-    add("the same with the item head (default)", options.precision, with_head, "causal", ours)
     rows.append((name, options.precision, whole_epoch(step, kinds[kind]) / n_steps, "measured"))
+    featured = common.random_catalogue(
+        n_items, 3, options.seed, feature_dim=common.DEFAULT["feature_dim"]
+    )
+    default = our_step(options, featured, options.precision, n_items=n_items, **common.DEFAULT)
+    name = "BBQRec by default (item loss, head, features)"
+    add(name, options.precision, default, "causal", ours)
+    rows.append((name, options.precision, whole_epoch(default, kinds[kind]) / n_steps, "measured"))
 
     seconds = {(name, precision): value for name, precision, value, _ in rows}
     recipe = seconds["HF T5 4+4, 6x64, ff 1024", "float32"]
