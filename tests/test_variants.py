@@ -267,3 +267,22 @@ def test_models_verb_lists_every_model(capsys):
     assert theirs["BERT4Rec"] == "Fei Sun et al. 2019"
     assert theirs["GRU4Rec"] == "Yong Kiam Tan et al. 2016"
     assert rows["BBQRecS"].reference == rows["BBQRec"].reference == "Li et al. 2025"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "width"),
+    [
+        ("BBQRec", {}, 128),
+        ("BBQRec", {"feature_components": 10}, 20),
+        ("BBQRec", {"item_features": False}, None),
+        ("BBQRecNoText", {}, 64),
+        ("BBQRecNoID", {}, 128),
+        ("TIGER", {}, None),
+    ],
+)
+def test_phase_two_reads_the_features_of_a_models_signals(name, changes, width, rundir, tiny):
+    _, model, _ = built(name, tiny, **changes)
+    found = None if model.features is None else model.features.shape[1]
+    assert found == width
+    assert model.generator.config.feature_dim == (width or 0)
+    assert ("features" in model.state_dict()) == (width is not None)
