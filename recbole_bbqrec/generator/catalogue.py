@@ -50,10 +50,19 @@ class Catalogue:
             vectors = F.normalize(vectors, dim=-1)
         return cls(codes, vectors, Trie.build(codes, codebook_size, items), features)
 
+    def root_content(self, dtype: torch.dtype) -> Tensor:
+        """:meth:`mean_content` of all first-level nodes: every training step maps it.
+
+        Kept in the dtype last asked for; casting it anew would cost as much as a layer.
+        """
+        if dtype not in self._root_content:
+            self._root_content.clear()
+            self._root_content[dtype] = self.mean_content(0, None).to(dtype)
+        return self._root_content[dtype]
+
     @cached_property
-    def root_content(self) -> Tensor:
-        """:meth:`mean_content` of all first-level nodes, kept: every training step maps it."""
-        return self.mean_content(0, None)
+    def _root_content(self) -> dict[torch.dtype, Tensor]:
+        return {}
 
     @torch.no_grad()
     def mean_content(self, level: int, nodes: Tensor | None) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from recbole_bbqrec.generator import ragged
 from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.root_loss import product_dtype
 from recbole_bbqrec.generator.trie import Trie
 
 Table = tuple[Tensor, Tensor]
@@ -48,7 +49,8 @@ class NodeWeights:
 
         ``chosen``: int64 [k_l] for the levels l = 1 .. L - 1.
         """
-        trie, content = self.catalogue.trie, self.catalogue.root_content
+        trie = self.catalogue.trie
+        content = self.catalogue.root_content(product_dtype(self.code_biases))
         weights = [_RootSum.apply(self.code_weights[0], trie) + self.content(content)]
         biases = [_bias_sums(self.code_biases[0], trie.root_columns)]
         for level, nodes in enumerate(chosen, 1):

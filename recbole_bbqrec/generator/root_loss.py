@@ -18,7 +18,7 @@ _LOGITS = 1 << 22  # held at a time
 class _RootLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, biases: Tensor, states: Tensor, nodes: Tensor) -> Tensor:
-        dtype = _product_dtype(states)
+        dtype = product_dtype(states)
         wide = torch.promote_types(dtype, torch.float32)
         table, every = weights.to(dtype), states.to(dtype)
         want_grad = any(ctx.needs_input_grad)
@@ -63,7 +63,7 @@ def root_loss(weights: Tensor, biases: Tensor, states: Tensor, nodes: Tensor) ->
     return value
 
 
-def _product_dtype(states: Tensor) -> torch.dtype:
+def product_dtype(states: Tensor) -> torch.dtype:
     """What autocast would multiply in."""
     kind = states.device.type
     if states.dtype == torch.float32 and torch.is_autocast_enabled(kind):
