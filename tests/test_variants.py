@@ -213,7 +213,7 @@ def test_a_variant_that_leaves_out_nothing_equals_bbqrec_and_says_so(rundir, tin
 
 def test_a_variant_repeats_no_option_of_bbqrec(tiny):
     root = properties_directory() / "model"
-    defaults = read_yaml(root / "BBQRec.yaml")
+    defaults = {**read_yaml(root / "BBQRec.yaml"), **read_yaml(root / "BBQRec.Mini.yaml")}
     for variant in VARIANTS:
         assert read_yaml(root / f"BBQRec{variant}.yaml") == {}
         config = BBQRecConfig(f"BBQRec{variant}", "Mini", overrides=tiny)
