@@ -130,7 +130,7 @@ class Generator(nn.Module):
         own = self.item_inputs(catalogue, packed)
         if own is not None:
             x = x + own.unsqueeze(1)
-        # Not before the norm: where positions weigh as much as the items, the network over-fits.
+        # After the norm, as it did a SASRec good (docs/findings.md).
         position = cells.pack(self.position.weight[: items.shape[1]].expand(*items.shape, -1))
         x = self.encoder_input_norm(x + self.encoder_level) + position.unsqueeze(1)
         x = self.dropout(x)

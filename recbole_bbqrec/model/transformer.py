@@ -82,7 +82,7 @@ class CausalEncoder(nn.Module):
     Sequences are right padded, so the causal mask alone keeps padding out of every real state,
     and one pass gives the states of all prefixes. With ``input_norm`` the item vectors are
     normalised first, so that small embeddings are audible beside the first layer's output.
-    Positions are added after that: where they weigh as much as the items, the model over-fits.
+    Positions are added after that, which validated better (docs/findings.md).
     """
 
     def __init__(
