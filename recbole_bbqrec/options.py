@@ -164,6 +164,7 @@ MODEL_OPTIONS: dict[str, Option] = {
     "label_smoothing": probability(),
     "item_embedding": boolean(),
     "item_head": boolean(),
+    "repeat_logit": boolean(),
     "item_features": boolean(),
     "feature_components": integer(1),
     "tie_codes": boolean(),

@@ -196,6 +196,17 @@ def test_fused_scores_equal_a_loop_over_items(model, factor):
             assert float(found[row, item - 1]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+def test_one_modality_is_fused_like_several(model):
+    """With one modality there is nothing to weigh; a second that no item has changes nothing."""
+    states, representations = torch.randn(4, 16), model.representations().detach()
+    model.known[:, 2] = False
+    representations[:, 2] = 0
+    several = model.fused_logits(states, representations)
+    model.known = model.known[:, :2]
+    one = model.fused_logits(states, representations[:, :2])
+    torch.testing.assert_close(one, several)
+
+
 def test_an_item_without_any_modality_is_scored_by_its_id(model):
     model.known[5, 1:] = False
     representations = model.representations().detach()

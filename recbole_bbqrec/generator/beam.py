@@ -15,9 +15,9 @@ from torch import Tensor
 from recbole_bbqrec.generator import ragged, scoring
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.decoding import Decoder
-from recbole_bbqrec.generator.node_head import NodeHead, child_log_probs, root_log_probs
+from recbole_bbqrec.generator.item_head import ItemScores
 from recbole_bbqrec.generator.plan import plan_of
-from recbole_bbqrec.generator.selection import best_of_rows
+from recbole_bbqrec.generator.selection import best_of_columns, best_of_rows
 from recbole_bbqrec.generator.seq2seq import Generator, Memory
 from recbole_bbqrec.generator.trie import Trie
 
@@ -64,7 +64,7 @@ def beam_search(
         raise ValueError("beam search needs the generator in evaluation mode: call eval() first")
     plan = plan_of(generator)
     with torch.autocast(memory.lengths.device.type, enabled=False):  # the plan is cast already
-        decoder = Decoder(plan, memory, plan.node_head(generator, catalogue))
+        decoder = Decoder(plan, memory, plan.item_scores(generator, catalogue, memory))
         return _search(decoder, catalogue.trie, plan.config.generation_loss, num_beams, top_k)
 
 
@@ -84,25 +84,25 @@ def _search(
 
 def _first_level(decoder: Decoder, trie: Trie, loss: str, width: int) -> _Beams:
     """The best ``width`` children of the root for each user."""
-    states = decoder.start().squeeze(1)  # [B, d]
-    if decoder.head is None:
-        scores, nodes = scoring.root_top(decoder.logits(states, 0), trie, loss, width, _BLOCK)
+    logits = decoder.logits(decoder.start().squeeze(1), 0)  # [B, M * N]
+    if decoder.scores is None:
+        scores, nodes = scoring.root_top(logits, trie, loss, width, _BLOCK)
     else:
-        scores, nodes = _root_top_of_nodes(decoder.head, states, trie, width)
+        scores, nodes = _root_top_of_items(decoder.scores, logits, width)
     return _Beams(nodes, scores, torch.zeros_like(nodes))
 
 
-def _root_top_of_nodes(
-    head: NodeHead, states: Tensor, trie: Trie, width: int
-) -> tuple[Tensor, Tensor]:
-    """:func:`scoring.root_top` with an item head: ``states`` [B, d] -> two [B, W]."""
+def _root_top_of_items(items: ItemScores, logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """:func:`scoring.root_top` with an item head: ``logits`` [B, M * N] -> two [B, W]."""
     parts = []
-    for rows in states.split(max(1, _BLOCK // len(trie.codes[0]))):
-        scores = root_log_probs(head, rows)  # [b, n_0]
-        if trie.levels == 1:
-            leaves = torch.arange(scores.shape[1], device=scores.device)
-            scores = scores + scoring.leaf_share(trie, leaves, scores.dtype)
-        parts.append(best_of_rows(scores, min(width, scores.shape[1])))
+    rows = max(1, _BLOCK // len(items.keys))
+    for start in range(0, len(logits), rows):
+        part = slice(start, start + rows)
+        scores = scoring.headed_root_scores(logits[part], items.take(part))  # [n_0, b]
+        if items.trie.levels == 1:
+            leaves = torch.arange(len(scores), device=scores.device)
+            scores += scoring.leaf_share(items.trie, leaves, scores.dtype)[:, None]
+        parts.append(best_of_columns(scores, min(width, len(scores))))
     return torch.cat([top[0] for top in parts]), torch.cat([top[1] for top in parts])
 
 
@@ -146,7 +146,9 @@ def _next_level(
         gain = held.scores.flatten()[owner]  # [E]
         if hidden is not None:
             states = hidden[users].flatten(0, 1)  # [b * S, d]
-            gain = gain + _gain(decoder, states, trie, level, owner, child, held.nodes.shape[1])
+            items = None if decoder.scores is None else decoder.scores.take(users)
+            width_held = held.nodes.shape[1]
+            gain = gain + _gain(decoder, states, items, trie, level, owner, child, width_held)
         share = _share_at(trie, level, child, loss, gain.dtype)
         gain = gain if share is None else gain + share
         grid, start = _rows(gain, counts[users].sum(1), -torch.inf)
@@ -195,14 +197,14 @@ def _padded_gain(
     ``hidden`` [B, S, d].
     """
     loss = decoder.plan.config.generation_loss
-    if decoder.head is not None:
-        scores = decoder.head.grid_logits(level, hidden, child)
-    else:
-        logits = decoder.logits(hidden, level)  # [B, S, M * N]
-        if loss == "code":
-            logits = scoring.code_log_probs(logits, trie.n_signals)
-        columns = trie.columns(level, child).flatten(2)  # [B, S, C * M]
-        scores = logits.gather(2, columns).view(*child.shape, -1).sum(-1)
+    logits = decoder.logits(hidden, level)  # [B, S, M * N]
+    if loss == "code":
+        logits = scoring.code_log_probs(logits, trie.n_signals)
+    columns = trie.columns(level, child).flatten(2)  # [B, S, C * M]
+    scores = logits.gather(2, columns).view(*child.shape, -1).sum(-1)
+    if decoder.scores is not None:
+        row = exists.nonzero()[:, 0]
+        scores[exists] += decoder.scores.masses(level, row, child[exists])
     if loss == "item":
         total = scores.masked_fill(~exists, -torch.inf).logsumexp(2, keepdim=True)
         scores = scores - total
@@ -212,6 +214,7 @@ def _padded_gain(
 def _gain(
     decoder: Decoder,
     states: Tensor,
+    items: ItemScores | None,
     trie: Trie,
     level: int,
     owner: Tensor,
@@ -220,28 +223,24 @@ def _gain(
 ) -> Tensor:
     """Log-probabilities [E] of children given parents, 0 for those of beams not decoded.
 
-    ``states`` [b * S, d] of the first S of ``width`` beams; ``owner`` indexes b * width.
+    ``states`` [b * S, d] of the first S of ``width`` beams; ``items`` of the b users, if there is
+    an item head; ``owner`` indexes b * width.
     """
     users = int(owner[-1]) // width + 1
     n_open = len(states) // users
-    if n_open == width:
-        return _child_scores(decoder, states, trie, level, owner, child)
     decoded = owner % width < n_open  # [E]
-    row = owner // width * n_open + owner % width
-    gain = torch.zeros(owner.shape, dtype=decoder.plan.wide, device=owner.device)
-    gain[decoded] = _child_scores(decoder, states, trie, level, row[decoded], child[decoded])
-    return gain
-
-
-def _child_scores(
-    decoder: Decoder, states: Tensor, trie: Trie, level: int, owner: Tensor, child: Tensor
-) -> Tensor:
-    """Log-probabilities [E] of children given the parents' states [g, d]."""
-    if decoder.head is not None:
-        return child_log_probs(decoder.head, level, states, owner, child)
-    logits = decoder.logits(states, level)  # [g, M * N]
+    every = n_open == width
+    row = owner if every else (owner // width * n_open + owner % width)[decoded]
+    nodes = child if every else child[decoded]
+    masses = None if items is None else items.masses(level, row // n_open, nodes)
+    logits = decoder.logits(states, level)  # [b * S, M * N]
     loss = decoder.plan.config.generation_loss
-    return scoring.child_scores(logits, trie, level, owner, child, loss)
+    scores = scoring.child_scores(logits, trie, level, row, nodes, loss, masses)
+    if every:
+        return scores
+    gain = torch.zeros(owner.shape, dtype=scores.dtype, device=owner.device)
+    gain[decoded] = scores
+    return gain
 
 
 def _share_at(

@@ -50,30 +50,23 @@ class Catalogue:
             vectors = F.normalize(vectors, dim=-1)
         return cls(codes, vectors, Trie.build(codes, codebook_size, items), features)
 
-    def root_content(self, dtype: torch.dtype) -> Tensor:
-        """:meth:`mean_content` of all first-level nodes: every training step maps it.
+    def content(self, dtype: torch.dtype) -> Tensor:
+        """Features, or else vectors, of the trie's items: [I, F] or [I, V], as ``leaf_items``.
 
-        Kept in the dtype last asked for; casting it anew would cost as much as a layer.
+        Every training step maps them: they are kept in the dtype last asked for, since casting
+        them anew would cost as much as a layer. Raises ValueError when there are neither.
         """
-        if dtype not in self._root_content:
-            self._root_content.clear()
-            self._root_content[dtype] = self.mean_content(0, None).to(dtype)
-        return self._root_content[dtype]
+        known = self.vectors if self.features is None else self.features
+        if known is None:
+            raise ValueError("the item head needs item vectors or features; there are none")
+        if dtype not in self._content:
+            self._content.clear()
+            self._content[dtype] = known[self.trie.leaf_items].to(dtype)
+        return self._content[dtype]
 
     @cached_property
-    def _root_content(self) -> dict[torch.dtype, Tensor]:
+    def _content(self) -> dict[torch.dtype, Tensor]:
         return {}
-
-    @torch.no_grad()
-    def mean_content(self, level: int, nodes: Tensor | None) -> Tensor:
-        """Mean features, or else vectors, of the items below each node: [k, F] or [k, V].
-
-        See :meth:`Trie.mean_below`. Raises ValueError when there are neither.
-        """
-        content = self.vectors if self.features is None else self.features
-        if content is None:
-            raise ValueError("the item head needs item vectors or features; there are none")
-        return self.trie.mean_below(level, nodes, content)
 
     @property
     def n_items(self) -> int:

@@ -35,13 +35,13 @@ class GeneratorConfig:
     frozen item vectors and used with ``similarity`` and ``item_head`` only; ``n_items`` (with
     [PAD]) is used with ``item_embedding`` only. ``feature_dim`` is the width F of the items'
     features, which the encoder reads beside their codes and the item head instead of their
-    vectors; 0: none. ``item_head`` gives every token that exists
-    weights of its own, see :mod:`~recbole_bbqrec.generator.node_head`. ``similarity_init``
-    "identity" starts the gate at one (plus noise), "uniform" draws it from (0, 0.01) as the paper
-    does with all embeddings. ``history_tokens`` "level" makes L tokens of a history's item, "item"
-    adds them up to a single one. ``decoder_start`` "history" adds a projection of the last visible
-    item's encoder states to the decoder's inputs, which otherwise ("token") learn of the history
-    through cross-attention alone.
+    vectors; 0: none. ``item_head`` adds scores of whole items to the tokens' logits, see
+    :mod:`~recbole_bbqrec.generator.item_head`; ``repeat_logit`` gives the items of the history a
+    learned logit there. ``similarity_init`` "identity" starts the gate at one (plus noise),
+    "uniform" draws it from (0, 0.01) as the paper does with all embeddings. ``history_tokens``
+    "level" makes L tokens of a history's item, "item" adds them up to a single one.
+    ``decoder_start`` "history" adds a projection of the last visible item's encoder states to the
+    decoder's inputs, which otherwise ("token") learn of the history through cross-attention alone.
 
     Raises ValueError, naming the field and its value, for a value out of range.
     """
@@ -69,6 +69,7 @@ class GeneratorConfig:
     label_smoothing: float = 0.0
     item_embedding: bool = False
     item_head: bool = False
+    repeat_logit: bool = False
     n_items: int = 0
     feature_dim: int = 0
     tie_codes: bool = False
@@ -93,6 +94,8 @@ class GeneratorConfig:
             self._require("generation_loss", self.generation_loss == "item", "item with item_head")
             content = max(self.vector_dim, self.feature_dim)
             self._require("vector_dim", content >= 1, "at least 1 with item_head, or feature_dim")
+        if self.repeat_logit:
+            self._require("item_head", self.item_head, "True with repeat_logit")
         self._require("feature_dim", self.feature_dim >= 0, "at least 0")
         if self.item_embedding:
             self._require("n_items", self.n_items >= 2, "at least 2 with item_embedding")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recbole_bbqrec.generator.affine import feed_forward, linear, normed
 from recbole_bbqrec.generator.attention import FEWEST_KEYS, blocking_bias
-from recbole_bbqrec.generator.node_head import NodeHead
+from recbole_bbqrec.generator.item_head import ItemScores
 from recbole_bbqrec.generator.plan import DecoderWeights, Plan
 from recbole_bbqrec.generator.seq2seq import Memory
 
@@ -26,8 +26,9 @@ class Decoder:
     for W beams, W = 1 standing for all beams of the user.
     """
 
-    def __init__(self, plan: Plan, memory: Memory, head: NodeHead | None = None) -> None:
-        self.plan, self.head = plan, head
+    def __init__(self, plan: Plan, memory: Memory, scores: ItemScores | None = None) -> None:
+        """``scores``: the item head of the B histories, if there is one."""
+        self.plan, self.scores = plan, scores
         self.memory = _memory_keys_values(plan, memory)
         self.bias = _bias(plan, memory)
         self.history = _history(plan, memory)  # [B, 1, d]
@@ -115,8 +116,7 @@ def _history(plan: Plan, memory: Memory) -> Tensor:
     """What the decoder's inputs take from the last item: [B, 1, d], or zeros [B, 1, 1]."""
     if plan.start is None:
         return plan.decoder_level.new_zeros(len(memory.lengths), 1, 1)
-    last = memory.cells.last(memory.lengths)  # [B]
-    states = memory.states.index_select(0, last).flatten(1)  # [B, L * d]
+    states = memory.last().flatten(1)  # [B, L * d]
     history = linear(states.to(plan.dtype), plan.start)
     return history.to(plan.decoder_level.dtype).unsqueeze(1)
 

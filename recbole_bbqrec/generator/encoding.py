@@ -56,7 +56,7 @@ def _encode(plan: Plan, catalogue: Catalogue, items: Tensor, own: Tensor | None)
         buckets = similarity_buckets(catalogue.vectors[items], plan.config.similarity_buckets)
     for weights in plan.encoder:
         x = _layer(plan, x, weights, cells, bias, buckets)
-    return Memory(normed(x, plan.encoder_norm), cells, valid.sum(1), plan.table)
+    return Memory(normed(x, plan.encoder_norm), cells, items, valid.sum(1), plan.table)
 
 
 def _layer(

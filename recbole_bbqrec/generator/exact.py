@@ -11,8 +11,8 @@ from torch import Tensor
 
 from recbole_bbqrec.generator import ragged, scoring
 from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.item_head import ItemScores
 from recbole_bbqrec.generator.layers import KeysValues
-from recbole_bbqrec.generator.node_head import child_log_probs, root_log_probs
 from recbole_bbqrec.generator.packing import Packing
 from recbole_bbqrec.generator.seq2seq import Generator, Memory
 from recbole_bbqrec.generator.trie import Trie
@@ -33,13 +33,12 @@ def exact_scores(
     keys_values = generator.memory_keys_values(memory)
     paths = torch.empty(1, 0, trie.n_signals, dtype=torch.int64, device=memory.lengths.device)
     hidden = _decode(generator, memory, keys_values, paths)[:, 0]  # [B, d]
-    head = None
-    if generator.config.item_head:
-        head = generator.node_weights(catalogue, memory.table).head()
-    if head is None:
-        scores = scoring.root_scores(generator.logits(memory, hidden, 0), trie, loss)  # [B, n_0]
+    items = _item_scores(generator, catalogue, memory) if generator.config.item_head else None
+    logits = generator.logits(memory, hidden, 0)
+    if items is None:
+        scores = scoring.root_scores(logits, trie, loss)  # [B, n_0]
     else:
-        scores = root_log_probs(head, hidden)
+        scores = scoring.headed_root_scores(logits, items).t()
     paths = trie.codes[0].unsqueeze(1)  # [n_0, 1, M]
     for level in range(1, trie.levels):
         parts = []
@@ -47,16 +46,19 @@ def exact_scores(
             hidden = _decode(generator, memory, keys_values, paths[parents])  # [B, P, d]
             first, counts = (part.repeat(len(hidden)) for part in trie.children(level, parents))
             owner, child = ragged.expand(first, counts)  # [B * E]
-            if head is None:
-                logits = generator.logits(memory, hidden, level).flatten(0, 1)
-                gain = scoring.child_scores(logits, trie, level, owner, child, loss)
-            else:
-                gain = child_log_probs(head, level, hidden.flatten(0, 1), owner, child)
+            logits = generator.logits(memory, hidden, level).flatten(0, 1)
+            masses = None if items is None else items.masses(level, owner // len(parents), child)
+            gain = scoring.child_scores(logits, trie, level, owner, child, loss, masses)
             parts.append((scores[:, parents].flatten()[owner] + gain).view(len(hidden), -1))
         scores = torch.cat(parts, dim=1)  # [B, n_l]
         owner, _ = ragged.expand(*_all_children(trie, level))
         paths = torch.cat([paths[owner], trie.codes[level].unsqueeze(1)], dim=1)
     return _spread(scores, trie, loss)
+
+
+def _item_scores(generator: Generator, catalogue: Catalogue, memory: Memory) -> ItemScores:
+    head = (generator.item_keys(catalogue), memory.last()[:, -1], generator.repeat_logits())
+    return ItemScores.of(catalogue.trie, *head, memory.items, memory.lengths - 1)
 
 
 def _decode(

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from recbole_bbqrec.generator.affine import Affine
 from recbole_bbqrec.generator.attention import blocking_bias
 from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.item_head import ItemScores
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer
-from recbole_bbqrec.generator.node_head import NodeHead
-from recbole_bbqrec.generator.seq2seq import Generator
+from recbole_bbqrec.generator.seq2seq import Generator, Memory
 
 
 class EncoderWeights(NamedTuple):
@@ -93,7 +93,8 @@ class Plan:
         self.head_sums = torch.eye(config.n_heads, dtype=dtype, device=device)
         self.head_sums = self.head_sums.repeat_interleave(width, 0)
 
-        self._node_head: tuple[Catalogue, NodeHead] | None = None
+        self.repeat_logits = generator.repeat_logits().detach()
+        self._item_keys: tuple[Catalogue, Tensor] | None = None
         self._item_inputs: tuple[Catalogue, Tensor | None] | None = None
 
     def item_inputs(self, generator: Generator, catalogue: Catalogue) -> Tensor | None:
@@ -103,14 +104,17 @@ class Plan:
             self._item_inputs = catalogue, generator.item_inputs(catalogue, every)
         return self._item_inputs[1]
 
-    def node_head(self, generator: Generator, catalogue: Catalogue) -> NodeHead | None:
-        """Output weights of the catalogue's nodes, computed once; None without an item head."""
+    def item_scores(
+        self, generator: Generator, catalogue: Catalogue, memory: Memory
+    ) -> ItemScores | None:
+        """The item head after each history; its keys are computed once. None without a head."""
         if not self.config.item_head:
             return None
-        if self._node_head is None or self._node_head[0] is not catalogue:
-            head = generator.node_weights(catalogue, self.table).head()
-            self._node_head = catalogue, head.to(self.dtype)
-        return self._node_head[1]
+        if self._item_keys is None or self._item_keys[0] is not catalogue:
+            self._item_keys = catalogue, generator.item_keys(catalogue).to(self.dtype)
+        states = memory.last()[:, -1].to(self.dtype)  # [B, d]
+        head = (self._item_keys[1], states, self.repeat_logits)
+        return ItemScores.of(catalogue.trie, *head, memory.items, memory.lengths - 1)
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self.dtype)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.generator import ragged
+from recbole_bbqrec.generator.item_head import ItemScores
 from recbole_bbqrec.generator.selection import best_of_columns
 from recbole_bbqrec.generator.trie import Trie
 
@@ -110,18 +111,34 @@ def _rows_contiguous(table: Tensor) -> Tensor:
     return torch.empty(table.shape, dtype=table.dtype, device=table.device).copy_(table)
 
 
+def headed_root_scores(logits: Tensor, items: ItemScores) -> Tensor:
+    """:func:`root_scores` with an item head, by node: ``logits`` [b, M * N] -> [n_0, b]."""
+    masses = items.root_masses()
+    codes = _summed(items.trie.root_columns, _rows_contiguous(logits.t()))  # [n_0, b]
+    scores = masses.add_(codes)
+    return scores.sub_(scores.logsumexp(0))
+
+
 def child_scores(
-    logits: Tensor, trie: Trie, level: int, owner: Tensor, child: Tensor, loss: str
+    logits: Tensor,
+    trie: Trie,
+    level: int,
+    owner: Tensor,
+    child: Tensor,
+    loss: str,
+    masses: Tensor | None = None,
 ) -> Tensor:
     """Log-probabilities of listed children given their parents, in ``level`` >= 1.
 
     ``logits`` [g, M * N], one row a parent; ``owner`` and ``child`` int64 [E] as
-    :func:`ragged.expand` lists them -> [E].
+    :func:`ragged.expand` lists them, and what an item head adds to each, ``masses`` [E] -> [E].
     """
     if loss == "code":
         logits = code_log_probs(logits, trie.n_signals)
     cells = trie.columns(level, child) + (owner * logits.shape[1])[:, None]  # [E, M]
     scores = logits.flatten()[cells].sum(1)  # [E]
+    if masses is not None:
+        scores = scores + masses
     if loss == "item":
         scores = scores - ragged.group_logsumexp(scores, owner, len(logits))[owner]
     return scores

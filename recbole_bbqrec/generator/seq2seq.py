@@ -18,14 +18,19 @@ from recbole_bbqrec.generator.choices import choices
 from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.dropout import Dropout
 from recbole_bbqrec.generator.embedding import TokenEmbedding
+from recbole_bbqrec.generator.head_loss import product_dtype
+from recbole_bbqrec.generator.item_head import ItemScores
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer, KeysValues
-from recbole_bbqrec.generator.losses import code_loss, item_loss, node_loss
-from recbole_bbqrec.generator.node_head import NodeWeights
+from recbole_bbqrec.generator.losses import code_loss, item_loss
 from recbole_bbqrec.generator.packing import Packing, slots_of
 from recbole_bbqrec.generator.steps import Steps
 
 if TYPE_CHECKING:
     from recbole_bbqrec.generator.plan import Plan
+
+
+# Adam moves a number by about the learning rate a step, and these have far to go.
+_REPEAT_SCALE = 10.0
 
 
 @dataclass(frozen=True)
@@ -35,18 +40,23 @@ class Memory:
     * ``states``: [n, L, d], the encoder's output for the n items of the batch, packed. Here and
       below L is the number of tokens an item has in a history (``history_levels``).
     * ``cells``: where these items lie in the [B, T] grid.
-    * ``lengths``: int64 [B].
+    * ``items``: int64 [B, T], the histories; ``lengths``: int64 [B].
     * ``table``: projected token embeddings, computed once and shared with the decoder.
     """
 
     states: Tensor
     cells: Packing
+    items: Tensor
     lengths: Tensor
     table: Tensor
 
     def padded(self) -> Tensor:
         """The states on the grid: [B, T * L, d], zero at padding."""
         return self.cells.unpack(self.states).flatten(1, 2)
+
+    def last(self) -> Tensor:
+        """The states of each history's last item: [B, L, d]."""
+        return self.states.index_select(0, self.cells.last(self.lengths))
 
 
 class Generator(nn.Module):
@@ -82,10 +92,13 @@ class Generator(nn.Module):
         if not config.tie_codes:
             self.head_weight = nn.Parameter(torch.empty(config.levels, n_columns, d))
             nn.init.normal_(self.head_weight, 0.0, std)
-        # What an item's weights take from its features or phase-one vector; see node_weights().
-        self.content = None
+        # W and r of the item head, see item_keys() and repeat_logits().
+        self.content: nn.Linear | None = None
         if config.item_head:
             self.content = nn.Linear(config.feature_dim or config.vector_dim, d, bias=False)
+        self.repeat: nn.Parameter | None = None
+        if config.repeat_logit:
+            self.repeat = nn.Parameter(torch.zeros(config.max_history))
         self.dropout = Dropout(config.dropout)
         for parameter in (self.encoder_level, self.decoder_level):
             nn.init.normal_(parameter, 0.0, std)
@@ -138,7 +151,7 @@ class Generator(nn.Module):
         buckets = self._buckets(catalogue, items)
         for layer in self.encoder:
             x = layer(x, cells, bias, buckets)
-        return Memory(self.encoder_norm(x), cells, valid.sum(1), table)
+        return Memory(self.encoder_norm(x), cells, items, valid.sum(1), table)
 
     def loss(
         self, catalogue: Catalogue, items: Tensor, targets: Tensor
@@ -168,11 +181,12 @@ class Generator(nn.Module):
         rows = self._decode_rows(
             memory, keys_values, codes[:, levels], slots, position, paths.depth
         )  # [R, d]
+        scores = None
         if self.config.item_head:
-            weights = self.node_weights(catalogue, memory.table)
-            return node_loss(weights, paths.rows(self.dropout(rows)), paths)
+            scores = self._item_scores(catalogue, memory, wanted)
+            rows = self.dropout(rows)
         logits = [self.logits(memory, row, j) for j, row in enumerate(paths.rows(rows))]
-        return item_loss(logits, catalogue.trie, codes, paths)
+        return item_loss(logits, catalogue.trie, codes, paths, scores)
 
     def decode(
         self,
@@ -260,16 +274,36 @@ class Generator(nn.Module):
             return self.tokens.head_weight(table, level)
         return self.head_weight[level]
 
-    def node_weights(self, catalogue: Catalogue, table: Tensor) -> NodeWeights:
-        """The output weights of all tokens that exist (with ``item_head`` only).
+    def item_keys(self, catalogue: Catalogue) -> Tensor:
+        """What the item head scores items by: [I, d], in the order of the trie's ``leaf_items``.
 
         Raises ValueError without an item head.
         """
         if self.content is None:
             raise ValueError("the generator was built without item_head")
-        codes = [self.code_weight(table, level) for level in range(self.config.levels)]
-        items = None if self.items is None else self.items.weight
-        return NodeWeights(catalogue, codes, self.head_bias, self.content, items)
+        keys: Tensor = self.content(catalogue.content(product_dtype(self.content.weight)))
+        if self.items is None:
+            return keys
+        return self.items.weight.index_select(0, catalogue.trie.leaf_items) + keys
+
+    def repeat_logits(self) -> Tensor:
+        """The item head's logits of items that are in a history, the last one first: [T]."""
+        if self.repeat is None:
+            return self.decoder_level.new_zeros(self.config.max_history)
+        return self.repeat * _REPEAT_SCALE
+
+    def _item_scores(self, catalogue: Catalogue, memory: Memory, wanted: Tensor) -> ItemScores:
+        """The item head at the n places of ``wanted`` bool [B, T], row by row."""
+        rows, last = wanted.nonzero().unbind(1)  # [n]
+        states = memory.cells.unpack(memory.states[:, -1])[rows, last]  # [n, d]
+        return ItemScores.of(
+            catalogue.trie,
+            self.item_keys(catalogue),
+            self.dropout(states),
+            self.repeat_logits(),
+            memory.items[rows],
+            last,
+        )
 
     def item_inputs(self, catalogue: Catalogue, items: Tensor) -> Tensor | None:
         """What the encoder reads of ``items`` int64 [n] beside their codes: [n, d], or None.

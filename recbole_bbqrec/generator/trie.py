@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-from recbole_bbqrec.generator import ragged
 
 _ALL = slice(None)
 
@@ -24,6 +21,7 @@ class Trie:
     * ``child_ptr[l]``: int64 [n_{l-1} + 1]; the children, in level l, of node p of level l-1 are
       ``child_ptr[l][p] .. child_ptr[l][p+1] - 1``. ``child_ptr[0]`` is ``[0, n_0]``.
     * ``leaf_ptr``, ``leaf_items``: the items of each node of the last level, ids ascending.
+    * ``item_places``: int64 [n_items], where an item stands in ``leaf_items``, -1 if it does not.
     * ``item_nodes``: int64 [n_items, L], the nodes on an item's path, -1 for an item left out.
     * ``branches[l]``: bool [n_l], whether a node or a descendant of it has several children.
     * ``root_columns``: int64 [n_0, M], the first level's codes as positions in a row of M * N
@@ -37,6 +35,7 @@ class Trie:
     child_ptr: tuple[Tensor, ...]
     leaf_ptr: Tensor
     leaf_items: Tensor
+    item_places: Tensor
     item_nodes: Tensor
     branches: tuple[Tensor, ...]
     root_columns: Tensor
@@ -74,27 +73,6 @@ class Trie:
         for children in reversed(self.child_ptr[level + 1 :]):
             pointer = pointer[children]
         return pointer
-
-    def items_below(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The items below each of ``nodes`` int64 [k] of a level, node after node.
-
-        Returns, all int64, for each of E items its place in ``nodes`` [E] and the item [E], and
-        how many each node has [k].
-        """
-        pointer = self.item_ptr(level)
-        first, counts = pointer[nodes], pointer[nodes + 1] - pointer[nodes]
-        owner, place = ragged.expand(first, counts)
-        return owner, self.leaf_items[place], counts
-
-    def mean_below(self, level: int, nodes: Tensor | None, rows: Tensor) -> Tensor:
-        """Mean of ``rows`` [n_items, d] over the items below each node: [k, d].
-
-        ``nodes`` int64 [k], None for all of the level.
-        """
-        if nodes is None:
-            return F.embedding_bag(self.leaf_items, rows, self.item_ptr(level)[:-1], mode="mean")
-        _, items, counts = self.items_below(level, nodes)
-        return F.embedding_bag(items, rows, counts.cumsum(0) - counts, mode="mean")
 
     def to(self, device: torch.device | str) -> Trie:
         """The same trie with its arrays on ``device``."""
@@ -138,12 +116,16 @@ class Trie:
             n_parents = n_nodes
         root_codes = node_codes[0] + torch.arange(codes.shape[2]) * codebook_size  # [n_0, M]
         root_order, root_offsets = _group_by_code(root_codes, codes.shape[2] * codebook_size)
+        leaf_items = items[torch.argsort(node, stable=True)]
+        item_places = items.new_full((n_items,), -1)
+        item_places[leaf_items] = torch.arange(len(leaf_items))
         return cls(
             codebook_size=codebook_size,
             codes=tuple(node_codes),
             child_ptr=tuple(pointers),
             leaf_ptr=_pointers(node, n_parents),
-            leaf_items=items[torch.argsort(node, stable=True)],
+            leaf_items=leaf_items,
+            item_places=item_places,
             item_nodes=item_nodes,
             branches=_branches(pointers, n_parents),
             root_columns=root_codes,

@@ -131,6 +131,7 @@ class GenerativeRecommender(SequentialRecommender):
             label_smoothing=config["label_smoothing"],
             item_embedding=config["item_embedding"],
             item_head=config["item_head"],
+            repeat_logit=config["item_head"] and config["repeat_logit"],
             tie_codes=config["tie_codes"],
             **{key: config[key] for key in keys},
         )

@@ -171,10 +171,14 @@ class MISSRec(HistoryRecommender):
         ``id`` is the cosine with the ID embedding, ``fused`` the weighted mean of the cosines with
         the M modalities that the item has.
         """
-        candidates = F.normalize(representations[1:], dim=-1).to(states.dtype)  # [N, R, H]
+        candidates = F.normalize(representations[1:], dim=-1)  # [N, R, H]
         query = F.normalize(states, dim=-1)
-        by_id, *cosines = [query @ candidates[:, r].T for r in range(candidates.shape[1])]  # [P, N]
         known = self.known[1:, 1:]  # [N, M]
+        if known.shape[1] == 1:  # its weight is one: means of cosines are cosines of means
+            mean = candidates.sum(1) / (1 + known)  # [N, H], missing ones being zero
+            return query @ mean.to(states.dtype).T / self.temperature
+        candidates = candidates.to(states.dtype)
+        by_id, *cosines = [query @ candidates[:, r].T for r in range(candidates.shape[1])]  # [P, N]
         weights = torch.stack(
             [
                 # Finite: where all are missing the cosines are zero, and so must be their mean.

@@ -1,0 +1,247 @@
+"""The item head against its definition: loops over items, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from generator_helpers import (
+    VECTOR_DIM,
+    histories,
+    level_logits,
+    level_states,
+    small_catalogue,
+    small_generator,
+)
+from torch import Tensor
+
+from recbole_bbqrec.generator import beam, head_loss, losses
+from recbole_bbqrec.generator.beam import beam_search
+from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.exact import exact_scores
+from recbole_bbqrec.generator.head_loss import root_loss
+from recbole_bbqrec.generator.item_head import ItemScores
+from recbole_bbqrec.generator.seq2seq import Generator
+
+N_ITEMS = 30
+SHAPES = [(3, 1, 3), (3, 2, 3), (1, 2, 6), (2, 3, 2)]  # levels, signals, codes
+OPTIONS = {
+    "generation_loss": "item", "item_embedding": True, "item_head": True, "repeat_logit": True,
+    "n_items": N_ITEMS,
+}  # fmt: skip
+
+
+@torch.no_grad()
+def item_score(generator: Generator, catalogue: Catalogue, history: list[int], item: int) -> float:
+    """h . (e_i + W f_i) + r, by hand."""
+    memory, _ = level_states(generator, catalogue, history, catalogue.codes[item])
+    content = catalogue.vectors if catalogue.features is None else catalogue.features
+    assert content is not None and generator.content is not None
+    key = generator.content.weight @ content[item]
+    if generator.items is not None:
+        key = key + generator.items.weight[item]
+    score = float(memory.states[-1, -1] @ key)
+    if generator.repeat is not None:
+        for ago, seen in enumerate(reversed(history)):
+            score += 10 * float(generator.repeat[ago]) if seen == item else 0.0
+    return score
+
+
+def slow_score(generator: Generator, catalogue: Catalogue, history: list[int], item: int) -> float:
+    """Log-probability of one item: siblings found by comparing tuples, masses added one by one."""
+    tuples = {i: [tuple(t) for t in catalogue.codes[i].tolist()] for i in range(1, N_ITEMS)}
+    weight = {i: math.exp(item_score(generator, catalogue, history, i)) for i in tuples}
+    logits = level_logits(generator, catalogue, history, catalogue.codes[item])
+    score = 0.0
+    for level, table in enumerate(logits):
+        before, total = tuples[item][:level], {}
+        for token in {t[level] for t in tuples.values() if t[:level] == before}:
+            below = [i for i, t in tuples.items() if t[: level + 1] == [*before, token]]
+            codes = sum(float(table[m, c]) for m, c in enumerate(token))
+            total[token] = codes + math.log(sum(weight[i] for i in below))
+        score += total[tuples[item][level]] - math.log(sum(math.exp(v) for v in total.values()))
+    return score - math.log(sum(t == tuples[item] for t in tuples.values()))
+
+
+def build(levels: int, signals: int, codes: int, **options) -> tuple[Catalogue, Generator]:
+    torch.manual_seed(levels + signals)
+    width = options.get("feature_dim", 0)
+    catalogue = small_catalogue(N_ITEMS, levels, signals, codes, feature_dim=width)
+    return catalogue, small_generator(catalogue, **{**OPTIONS, **options})
+
+
+@pytest.mark.parametrize("options", [{}, {"feature_dim": 4}, {"history_tokens": "item"}])
+@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_loss_equals_its_definition(shape, in_parts: bool, options: dict, monkeypatch) -> None:
+    if in_parts:
+        monkeypatch.setattr(head_loss, "_SCORES", 1)
+        monkeypatch.setattr(losses, "_CHILD_KEYS", 1)
+    catalogue, generator = build(*shape, **options)
+    items = torch.tensor([[9, 3, 28, 3], [17, 5, 0, 0]])  # one item occurs twice
+    targets = torch.tensor([[0, 3, 28, 9], [0, 17, 0, 0]])
+    value, terms = generator.loss(catalogue, items, targets)
+    wanted = [
+        slow_score(generator, catalogue, items[b, : t + 1].tolist(), int(targets[b, t]))
+        for b, t in targets.nonzero().tolist()
+    ]
+    assert float(value) == pytest.approx(-sum(wanted) / len(wanted), abs=1e-10)
+    assert float(sum(terms.values())) == pytest.approx(float(value), abs=1e-12)
+
+
+def root_loss_by_autograd(logits: Tensor, scores: ItemScores, nodes: Tensor) -> Tensor:
+    trie = scores.trie
+    every = scores.states @ scores.keys.t()  # [n, I]
+    place, row, repeat = scores.repeats()
+    every = every.index_put((row, place), repeat, accumulate=True)
+    pointer = trie.item_ptr(0).tolist()
+    masses = [every[:, i:j].logsumexp(1) for i, j in zip(pointer, pointer[1:])]
+    total = torch.stack(masses, 1) + logits[:, trie.root_columns].sum(-1)  # [n, n_0]
+    return torch.nn.functional.cross_entropy(total, nodes, reduction="sum")
+
+
+@pytest.mark.parametrize("held", [1, 1 << 21])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_first_level_and_its_gradients(held: int, scale: float, monkeypatch) -> None:
+    """Against autograd through the definition, in one part and in many."""
+    monkeypatch.setattr(head_loss, "_SCORES", held)
+    torch.manual_seed(0)
+    trie = small_catalogue(60, 2, 2, 3).trie
+    n, d = 40, 5
+
+    def random(*shape: int) -> Tensor:
+        return (torch.randn(*shape, dtype=torch.float64) * scale**0.5).requires_grad_()
+
+    inputs = random(n, 6), random(59, d), random(n, d), random(20)
+    nodes = torch.randint(0, len(trie.codes[0]), (n,))
+    items, last = torch.randint(1, 60, (n, 4)), torch.randint(0, 4, (n,))
+    scores = ItemScores.of(trie, *inputs[1:], items, last)
+    values = [function(inputs[0], scores, nodes) for function in (root_loss, root_loss_by_autograd)]
+    torch.testing.assert_close(values[0], values[1])
+    got, wanted = (torch.autograd.grad(v, inputs, retain_graph=True) for v in values)
+    for one, other in zip(got, wanted):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+def test_scores_far_apart_stay_finite() -> None:
+    """A target that float32 cannot tell from impossible has a large, finite loss and gradient."""
+    trie = small_catalogue(20, 1, 1, 19, duplicates=0).trie
+    keys = torch.zeros(19, 1).index_fill_(0, torch.tensor([0]), 500.0).requires_grad_()
+    logits = torch.zeros(1, 19, requires_grad=True)
+    seen = torch.tensor([[3]])
+    scores = ItemScores.of(trie, keys, torch.ones(1, 1), torch.zeros(6), seen, torch.tensor([0]))
+    node = trie.item_nodes[trie.leaf_items[5], 0]
+    value = root_loss(logits, scores, node[None])
+    assert 80 < float(value.detach()) < 1000
+    for gradient in torch.autograd.grad(value, (keys, logits)):
+        assert bool(gradient.isfinite().all())
+
+
+def test_gradients_do_not_depend_on_the_parts(monkeypatch) -> None:
+    catalogue, generator = build(3, 2, 3)
+    items = torch.randint(1, N_ITEMS, (40, 3))
+    targets = torch.randint(1, N_ITEMS, (40, 3))
+
+    def gradients() -> list[Tensor]:
+        generator.zero_grad()
+        generator.loss(catalogue, items, targets)[0].backward()
+        return [p.grad.clone() for p in generator.parameters() if p.grad is not None]
+
+    whole = gradients()
+    monkeypatch.setattr(head_loss, "_SCORES", 1)
+    monkeypatch.setattr(losses, "_CHILD_KEYS", 40)
+    for one, other in zip(whole, gradients(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("padded", "block"), [(1 << 16, 1 << 21), (-(1 << 40), 1 << 21), (-(1 << 40), 1)]
+)
+@pytest.mark.parametrize("options", [{}, {"item_embedding": False}, {"repeat_logit": False}])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_exact_scores_and_a_beam_of_all_nodes_agree(
+    shape, options: dict, padded: int, block: int, monkeypatch
+) -> None:
+    """Children padded or listed, all users at once or one by one."""
+    monkeypatch.setattr(beam, "_PADDED", padded)
+    monkeypatch.setattr(beam, "_BLOCK", block)
+    catalogue, generator = build(*shape, **options)
+    items = histories(catalogue, [4, 2, 1], 4)
+    with torch.no_grad():
+        memory = generator.encode(catalogue, items)
+        scores = exact_scores(generator, catalogue, memory)
+        ids, found = beam_search(generator, catalogue, memory, N_ITEMS - 1)
+    torch.testing.assert_close(scores[:, 1:].exp().sum(1), torch.ones(3, dtype=torch.float64))
+    for row, length in enumerate((4, 2, 1)):
+        history = items[row, :length].tolist()
+        for item in (1, 7, 28, history[0]):
+            wanted = slow_score(generator, catalogue, history, item)
+            assert float(scores[row, item]) == pytest.approx(wanted, abs=1e-10)
+    torch.testing.assert_close(found, scores.gather(1, ids))
+    order = torch.argsort(scores[:, 1:], dim=1, descending=True, stable=True) + 1
+    assert torch.equal(ids, order)
+
+
+@torch.no_grad()
+def test_without_a_decoder_it_is_a_softmax_over_items() -> None:
+    """Where the codes say nothing, the levels multiply to the softmax of the items' scores."""
+    catalogue = small_catalogue(N_ITEMS, 3, 2, 3, duplicates=0)
+    generator = small_generator(catalogue, **OPTIONS)
+    assert generator.head_weight is not None
+    generator.head_weight.zero_()
+    generator.head_bias.zero_()
+    history = [5, 6, 11]
+    memory = generator.encode(catalogue, torch.tensor([history]))
+    got = exact_scores(generator, catalogue, memory)[0, 1:]
+    shared = catalogue.trie.leaf_ptr.diff()[catalogue.trie.item_nodes[1:, -1]]
+    every = [item_score(generator, catalogue, history, i) for i in range(1, N_ITEMS)]
+    wanted = torch.tensor(every, dtype=torch.float64).log_softmax(0)
+    alone = shared == 1
+    assert int(alone.sum()) > 20
+    torch.testing.assert_close(got[alone], wanted[alone])
+
+
+@torch.no_grad()
+def test_items_outside_the_trie_are_not_scored() -> None:
+    """Neither in the masses nor as items of the history."""
+    whole = small_catalogue(N_ITEMS, 3, 2, 3)
+    kept = torch.arange(1, N_ITEMS)[torch.arange(1, N_ITEMS) % 5 != 0]
+    catalogue = Catalogue.build(whole.codes, whole.vectors, 3, kept)
+    generator = small_generator(catalogue, **OPTIONS)
+    memory = generator.encode(catalogue, torch.tensor([[5, 6, 10, 7]]))
+    scores = exact_scores(generator, catalogue, memory)[0]
+    assert bool(torch.isinf(scores[::5]).all())
+    assert float(scores[kept].exp().sum()) == pytest.approx(1.0)
+    ids, found = beam_search(generator, catalogue, memory, len(kept))
+    torch.testing.assert_close(found[0], scores[ids[0]])
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"generation_loss": "code"}, "generation_loss"),
+        ({"vector_dim": 0, "similarity": False}, "vector_dim"),
+        ({"item_head": False}, "repeat_logit"),
+    ],
+)
+def test_what_an_item_head_needs(options: dict, field: str) -> None:
+    catalogue = small_catalogue(N_ITEMS, 3, 2, 3)
+    with pytest.raises(ValueError, match=f"GeneratorConfig.({field}|item_head)"):
+        small_generator(catalogue, **{**OPTIONS, **options})
+
+
+def test_without_an_item_head_there_are_no_keys() -> None:
+    catalogue = small_catalogue(N_ITEMS, 3, 2, 3)
+    with pytest.raises(ValueError, match="item_head"):
+        small_generator(catalogue, generation_loss="item").item_keys(catalogue)
+
+
+def test_a_catalogue_without_content_is_refused() -> None:
+    catalogue = small_catalogue(N_ITEMS, 3, 2, 3)
+    generator = small_generator(catalogue, **OPTIONS, similarity=False)
+    bare = Catalogue.build(catalogue.codes, None, 3)
+    assert VECTOR_DIM > 0
+    with pytest.raises(ValueError, match="item vectors or features"):
+        generator.item_keys(bare)
