@@ -111,6 +111,7 @@ DEFAULT: dict[str, Any] = {
     "history_tokens": "item",
     "item_embedding": True,
     "item_head": True,
+    "repeat_logit": True,
     "feature_dim": 2 * 512,  # two modalities of `feature_components`
 }
 

@@ -196,15 +196,19 @@ def test_fused_scores_equal_a_loop_over_items(model, factor):
             assert float(found[row, item - 1]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-def test_one_modality_is_fused_like_several(model):
-    """With one modality there is nothing to weigh; a second that no item has changes nothing."""
-    states, representations = torch.randn(4, 16), model.representations().detach()
-    model.known[:, 2] = False
-    representations[:, 2] = 0
-    several = model.fused_logits(states, representations)
-    model.known = model.known[:, :2]
-    one = model.fused_logits(states, representations[:, :2])
-    torch.testing.assert_close(one, several)
+@pytest.mark.parametrize("modalities", [1, 2])
+def test_few_modalities_are_fused_like_several(model, modalities):
+    """They have shorter formulas; one more, which no item has, changes nothing."""
+    torch.nn.init.constant_(model.fusion_factor, 4.0)
+    states = torch.randn(4, 16)
+    representations = model.representations().detach()[:, : 1 + modalities]
+    absent = torch.zeros(len(representations), 3 - modalities, 16)
+    known = model.known[:, : 1 + modalities]
+    model.known = known
+    few = model.fused_logits(states, representations)
+    model.known = torch.cat([known, absent[:, :, 0] > 0], dim=1)
+    several = model.fused_logits(states, torch.cat([representations, absent], dim=1))
+    torch.testing.assert_close(few, several, rtol=1e-4, atol=1e-4)
 
 
 def test_an_item_without_any_modality_is_scored_by_its_id(model):

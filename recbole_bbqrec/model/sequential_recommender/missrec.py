@@ -172,23 +172,33 @@ class MISSRec(HistoryRecommender):
         the M modalities that the item has.
         """
         candidates = F.normalize(representations[1:], dim=-1)  # [N, R, H]
-        query = F.normalize(states, dim=-1)
         known = self.known[1:, 1:]  # [N, M]
+        share = 1 / (1 + known.sum(1, keepdim=True)) / self.temperature  # [N, 1]
+        query = F.normalize(states, dim=-1)
+
+        def cosines(rows: Tensor) -> Tensor:
+            return query @ rows.to(states.dtype).T  # [P, N]
+
         if known.shape[1] == 1:  # its weight is one: means of cosines are cosines of means
-            mean = candidates.sum(1) / (1 + known)  # [N, H], missing ones being zero
-            return query @ mean.to(states.dtype).T / self.temperature
-        candidates = candidates.to(states.dtype)
-        by_id, *cosines = [query @ candidates[:, r].T for r in range(candidates.shape[1])]  # [P, N]
+            return cosines(candidates.sum(1) * share)
+        if known.shape[1] == 2:
+            # a + w (b - a) for the cosines a, b, where the item has both: of two products alone.
+            both = known.all(1, keepdim=True)  # [N, 1]
+            by_id, first, second = candidates.unbind(1)
+            base = by_id + torch.where(both, 2 * first, first + second)
+            gap = cosines(torch.where(both, second - first, 0))  # [P, N]
+            weighed = (self.fusion_factor * gap).sigmoid() * gap * (2 * share).T
+            return cosines(base * share) + weighed
+        by_id, *by_modality = [cosines(candidates[:, r]) for r in range(candidates.shape[1])]
         weights = torch.stack(
             [
                 # Finite: where all are missing the cosines are zero, and so must be their mean.
                 (self.fusion_factor * cosine).masked_fill(~known[:, m], _NO_WEIGHT)
-                for m, cosine in enumerate(cosines)
+                for m, cosine in enumerate(by_modality)
             ]
         ).softmax(0)  # [M, P, N]
-        fused = sum(weight * cosine for weight, cosine in zip(weights, cosines))
-        n_known = known.sum(1)  # [N]
-        return (by_id + n_known * fused) / (1 + n_known) / self.temperature
+        fused = sum(weight * cosine for weight, cosine in zip(weights, by_modality))
+        return (by_id + known.sum(1) * fused) * share.T
 
     # training -------------------------------------------------------------------------------
 
