@@ -112,6 +112,7 @@ DEFAULT: dict[str, Any] = {
     "item_embedding": True,
     "item_head": True,
     "repeat_logit": True,
+    "decoder_layers": 1,
     "feature_dim": 2 * 512,  # two modalities of `feature_components`
 }
 

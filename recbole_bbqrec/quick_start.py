@@ -25,7 +25,7 @@ from recbole_bbqrec.data.on_demand import prepare_missing
 from recbole_bbqrec.registry import get_dataset_class, get_model, get_trainer_class
 from recbole_bbqrec.report import final_block
 from recbole_bbqrec.runtime import peak_memory_mib, prepare_process
-from recbole_bbqrec.trainer.checkpoint import load_checkpoint
+from recbole_bbqrec.trainer.checkpoint import load_checkpoint, load_weights
 from recbole_bbqrec.trainer.per_user import recorded
 from recbole_bbqrec.trainer.resume import find_resumable, run_to_continue
 from recbole_bbqrec.trainer.run_files import RunFiles
@@ -184,7 +184,7 @@ def load_data_and_model(
     check_files(config)
     prepared = prepare(config)
     model = build_model(config, prepared.train_data)
-    model.load_state_dict(state["state_dict"])
+    load_weights(model, state["state_dict"], model_file)
     model.load_other_parameter(state.get("other_parameter"))
     return (
         config,

@@ -13,6 +13,7 @@ from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.trainer.checkpoint import (
     load_checkpoint,
+    load_weights,
     random_state,
     save_checkpoint,
     set_random_state,
@@ -78,3 +79,24 @@ def test_random_state_round_trip(tmp_path):
     assert draw() != first
     set_random_state(load_checkpoint(tmp_path / "r.pth")["random"])
     assert draw() == first
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([torch.nn.Linear(3, 2)], r"1\.bias is absent there and \(4,\) here"),
+        ([torch.nn.Linear(3, 2), torch.nn.Linear(2, 5)], r"is \(5,\) there and \(4,\) here"),
+    ],
+)
+def test_weights_of_another_shape_are_refused_whole(layers, message):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 4))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError, match=message):
+        load_weights(model, torch.nn.Sequential(*layers).state_dict(), "old.pth")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_weights_of_the_same_shape_are_loaded():
+    model, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    load_weights(model, other.state_dict(), "same.pth")
+    assert torch.equal(model.weight, other.weight)

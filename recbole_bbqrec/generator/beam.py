@@ -22,6 +22,7 @@ from recbole_bbqrec.generator.seq2seq import Generator, Memory
 from recbole_bbqrec.generator.trie import Trie
 
 _BLOCK = 1 << 21  # logits and candidate scores held at a time
+_ROWS = 16  # users at least, for whom all items are scored together: their keys are read once
 _PADDED = 1 << 16  # more places for children than twice the children themselves
 
 
@@ -95,7 +96,7 @@ def _first_level(decoder: Decoder, trie: Trie, loss: str, width: int) -> _Beams:
 def _root_top_of_items(items: ItemScores, logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """:func:`scoring.root_top` with an item head: ``logits`` [B, M * N] -> two [B, W]."""
     parts = []
-    rows = max(1, _BLOCK // len(items.keys))
+    rows = max(_ROWS, _BLOCK // len(items.keys))
     for start in range(0, len(logits), rows):
         part = slice(start, start + rows)
         scores = scoring.headed_root_scores(logits[part], items.take(part))  # [n_0, b]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
@@ -48,6 +49,24 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
             f"The file {path} is not a checkpoint of recbole_bbqrec (format {FORMAT} expected)."
         )
     return state
+
+
+def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Load the ``weights`` that a checkpoint at ``path`` holds into ``model``.
+
+    Raises:
+        UserError: they are of another shape than the model, which is left as it was.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if shapes != given:
+        name = min({name for name, _ in shapes.items() ^ given.items()})
+        raise UserError(
+            f"The weights in {path} do not fit this model: {name} is {given.get(name, 'absent')} "
+            f"there and {shapes.get(name, 'absent')} here. They were trained with other options or "
+            "by another version of recbole_bbqrec: use those, or train again."
+        )
+    model.load_state_dict(weights)
 
 
 def random_state() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.runtime import peak_memory_mib
 from recbole_bbqrec.trainer.checkpoint import (
     load_checkpoint,
+    load_weights,
     random_state,
     save_checkpoint,
     set_random_state,
@@ -67,7 +68,7 @@ class SafeCheckpoints(Trainer):
         """Load the weights of a model checkpoint of ours.
 
         Raises:
-            UserError: unreadable, or written by another model.
+            UserError: unreadable, written by another model, or of other shapes.
         """
         state = load_checkpoint(path, self.device)
         if state.get("model") != self.config["model"]:
@@ -75,13 +76,13 @@ class SafeCheckpoints(Trainer):
                 f"The checkpoint {path} holds a {state.get('model')} model; this run is "
                 f"{self.config['model']}."
             )
-        self.model.load_state_dict(state["state_dict"])
+        load_weights(self.model, state["state_dict"], path)
         self.model.load_other_parameter(state.get("other_parameter"))
 
     def resume_checkpoint(self, resume_file: Any) -> None:
         """Continue from a ``resume.pth`` written at the start of an epoch."""
         state = load_checkpoint(resume_file, self.device)
-        self.model.load_state_dict(state["state_dict"])
+        load_weights(self.model, state["state_dict"], resume_file)
         self.model.load_other_parameter(state.get("other_parameter"))
         self.optimizer.load_state_dict(state["optimizer"])
         self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
