@@ -245,3 +245,23 @@ def test_a_catalogue_without_content_is_refused() -> None:
     assert VECTOR_DIM > 0
     with pytest.raises(ValueError, match="item vectors or features"):
         generator.item_keys(bare)
+
+
+def test_the_logits_of_repeats_are_learned() -> None:
+    """Users go back and forth between two items: the last but one returns, the last does not."""
+    torch.manual_seed(0)
+    catalogue = small_catalogue(N_ITEMS, 3, 2, 3, duplicates=0)
+    generator = small_generator(catalogue, **OPTIONS).train()
+    assert generator.repeat is not None
+    with torch.no_grad():
+        generator.repeat.zero_()
+    optimizer = torch.optim.Adam(generator.parameters(), lr=0.02)
+    for _ in range(40):
+        first, second = torch.stack([torch.randperm(N_ITEMS - 1)[:2] + 1 for _ in range(32)]).t()
+        items = torch.stack([first, second, first, second], dim=1)  # [32, 4]
+        targets = torch.stack([second * 0, first, second, first], dim=1)
+        optimizer.zero_grad()
+        generator.loss(catalogue, items, targets)[0].backward()
+        optimizer.step()
+    last, before = generator.repeat[:2].tolist()
+    assert before > 0.1 and last < -0.1
