@@ -10,8 +10,9 @@ from torch import Tensor
 
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.config import GeneratorConfig
+from recbole_bbqrec.generator.memory import Memory
 from recbole_bbqrec.generator.packing import Packing
-from recbole_bbqrec.generator.seq2seq import Generator, Memory
+from recbole_bbqrec.generator.seq2seq import Generator
 
 VECTOR_DIM = 6
 

@@ -16,9 +16,10 @@ from recbole_bbqrec.generator import ragged, scoring
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.decoding import Decoder
 from recbole_bbqrec.generator.item_head import ItemScores
+from recbole_bbqrec.generator.memory import Memory
 from recbole_bbqrec.generator.plan import plan_of
 from recbole_bbqrec.generator.selection import best_of_columns, best_of_rows
-from recbole_bbqrec.generator.seq2seq import Generator, Memory
+from recbole_bbqrec.generator.seq2seq import Generator
 from recbole_bbqrec.generator.trie import Trie
 
 _BLOCK = 1 << 21  # logits and candidate scores held at a time

@@ -14,8 +14,8 @@ from torch import Tensor
 from recbole_bbqrec.generator.affine import feed_forward, linear, normed
 from recbole_bbqrec.generator.attention import FEWEST_KEYS, blocking_bias
 from recbole_bbqrec.generator.item_head import ItemScores
+from recbole_bbqrec.generator.memory import Memory
 from recbole_bbqrec.generator.plan import DecoderWeights, Plan
-from recbole_bbqrec.generator.seq2seq import Memory
 
 
 class Decoder:

@@ -15,9 +15,10 @@ from recbole_bbqrec.generator.attention import (
     softmax,
 )
 from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.memory import Memory, check_histories
 from recbole_bbqrec.generator.packing import Packing
 from recbole_bbqrec.generator.plan import EncoderWeights, Plan, plan_of
-from recbole_bbqrec.generator.seq2seq import Generator, Memory, check_histories
+from recbole_bbqrec.generator.seq2seq import Generator
 
 
 @torch.no_grad()

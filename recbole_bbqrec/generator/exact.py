@@ -13,8 +13,9 @@ from recbole_bbqrec.generator import ragged, scoring
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.item_head import ItemScores
 from recbole_bbqrec.generator.layers import KeysValues
+from recbole_bbqrec.generator.memory import Memory
 from recbole_bbqrec.generator.packing import Packing
-from recbole_bbqrec.generator.seq2seq import Generator, Memory
+from recbole_bbqrec.generator.seq2seq import Generator
 from recbole_bbqrec.generator.trie import Trie
 
 

@@ -19,7 +19,8 @@ from recbole_bbqrec.generator.attention import blocking_bias
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.item_head import ItemScores
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer
-from recbole_bbqrec.generator.seq2seq import Generator, Memory
+from recbole_bbqrec.generator.memory import Memory
+from recbole_bbqrec.generator.seq2seq import Generator
 
 
 class EncoderWeights(NamedTuple):

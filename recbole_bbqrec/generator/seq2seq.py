@@ -6,7 +6,6 @@ learns to weigh items by position (telling it made no difference on a copying ta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -22,6 +21,7 @@ from recbole_bbqrec.generator.head_loss import product_dtype
 from recbole_bbqrec.generator.item_head import ItemScores
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer, KeysValues
 from recbole_bbqrec.generator.losses import code_loss, item_loss
+from recbole_bbqrec.generator.memory import Memory, check_histories
 from recbole_bbqrec.generator.packing import Packing, slots_of
 from recbole_bbqrec.generator.steps import Steps
 
@@ -31,32 +31,6 @@ if TYPE_CHECKING:
 
 # Adam moves a number by about the learning rate a step, and these have far to go.
 _REPEAT_SCALE = 10.0
-
-
-@dataclass(frozen=True)
-class Memory:
-    """An encoded batch of histories.
-
-    * ``states``: [n, L, d], the encoder's output for the n items of the batch, packed. Here and
-      below L is the number of tokens an item has in a history (``history_levels``).
-    * ``cells``: where these items lie in the [B, T] grid.
-    * ``items``: int64 [B, T], the histories; ``lengths``: int64 [B].
-    * ``table``: projected token embeddings, computed once and shared with the decoder.
-    """
-
-    states: Tensor
-    cells: Packing
-    items: Tensor
-    lengths: Tensor
-    table: Tensor
-
-    def padded(self) -> Tensor:
-        """The states on the grid: [B, T * L, d], zero at padding."""
-        return self.cells.unpack(self.states).flatten(1, 2)
-
-    def last(self) -> Tensor:
-        """The states of each history's last item: [B, L, d]."""
-        return self.states.index_select(0, self.cells.last(self.lengths))
 
 
 class Generator(nn.Module):
@@ -347,13 +321,3 @@ class Generator(nn.Module):
                 raise ValueError(
                     "bidirectional encoding admits one target a row, at the row's last item"
                 )
-
-
-def check_histories(items: Tensor, max_history: int) -> Tensor:
-    """Which places of ``items`` int64 [B, T] hold an item: bool [B, T]. Raises ValueError."""
-    valid = items != 0  # [B, T]
-    if items.shape[1] > max_history:
-        raise ValueError(f"histories of {items.shape[1]} items: max_history is {max_history}")
-    if not bool(valid[:, 0].all()) or bool((valid[:, 1:] & ~valid[:, :-1]).any()):
-        raise ValueError("histories must be non-empty and padded on the right")
-    return valid

@@ -12,7 +12,8 @@ from recbole_bbqrec.data.features import load_modality
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.config import GeneratorConfig
-from recbole_bbqrec.generator.seq2seq import Generator, Memory
+from recbole_bbqrec.generator.memory import Memory
+from recbole_bbqrec.generator.seq2seq import Generator
 from recbole_bbqrec.model.checks import require_divisible
 from recbole_bbqrec.model.sequential_recommender.tiger import TIGER
 from recbole_bbqrec.tokenizer.collaborative import NextItemModel, fit_item_embeddings
