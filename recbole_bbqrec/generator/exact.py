@@ -34,7 +34,10 @@ def exact_scores(
     keys_values = generator.memory_keys_values(memory)
     paths = torch.empty(1, 0, trie.n_signals, dtype=torch.int64, device=memory.lengths.device)
     hidden = _decode(generator, memory, keys_values, paths)[:, 0]  # [B, d]
-    items = _item_scores(generator, catalogue, memory) if generator.config.item_head else None
+    items = None
+    if generator.config.item_head:
+        keys, repeat = generator.item_keys(catalogue), generator.repeat_logits()
+        items = ItemScores.at_end(trie, keys, repeat, memory)
     logits = generator.logits(memory, hidden, 0)
     if items is None:
         scores = scoring.root_scores(logits, trie, loss)  # [B, n_0]
@@ -55,11 +58,6 @@ def exact_scores(
         owner, _ = ragged.expand(*_all_children(trie, level))
         paths = torch.cat([paths[owner], trie.codes[level].unsqueeze(1)], dim=1)
     return _spread(scores, trie, loss)
-
-
-def _item_scores(generator: Generator, catalogue: Catalogue, memory: Memory) -> ItemScores:
-    head = (generator.item_keys(catalogue), memory.last()[:, -1], generator.repeat_logits())
-    return ItemScores.of(catalogue.trie, *head, memory.items, memory.lengths - 1)
 
 
 def _decode(

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.generator import ragged
+from recbole_bbqrec.generator.memory import Memory
 from recbole_bbqrec.generator.trie import Trie
 
 
@@ -59,6 +60,14 @@ class ItemScores:
         ago = last.unsqueeze(1) - torch.arange(items.shape[1], device=items.device)  # [n, T]
         seen = trie.item_places[items].masked_fill(ago < 0, -1)
         return cls(trie, keys, states, seen, repeat_logits[ago.clamp(min=0)])
+
+    @classmethod
+    def at_end(
+        cls, trie: Trie, keys: Tensor, repeat_logits: Tensor, memory: Memory
+    ) -> ItemScores:
+        """After the last item of each history of ``memory``, in the dtype of ``keys``."""
+        states = memory.last()[:, -1].to(keys.dtype)  # [B, d]
+        return cls.of(trie, keys, states, repeat_logits, memory.items, memory.lengths - 1)
 
     def take(self, rows: Tensor | slice) -> ItemScores:
         """Of some of the histories."""
