@@ -167,6 +167,7 @@ MODEL_OPTIONS: dict[str, Option] = {
     "repeat_logit": boolean(),
     "item_features": boolean(),
     "feature_components": integer(1),
+    "feature_whitening": boolean(),
     "tie_codes": boolean(),
     "generation_temperature": number(0, above=True),
     "warmup_ratio": number(0, 1),

@@ -45,8 +45,8 @@ PHASE_TWO = {
     "stopping_step", "hidden_size", "n_heads", "encoder_layers", "decoder_layers", "inner_size",
     "dropout", "similarity_buckets", "similarity_init", "token_fusion", "history_encoding",
     "history_tokens", "generation_loss", "decoder_start", "label_smoothing", "item_embedding",
-    "item_head", "repeat_logit", "item_features", "feature_components", "tie_codes",
-    "generation_temperature", "warmup_ratio", "num_beams",
+    "item_head", "repeat_logit", "item_features", "feature_components", "feature_whitening",
+    "tie_codes", "generation_temperature", "warmup_ratio", "num_beams",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
@@ -12,15 +13,18 @@ from torch import Tensor
 
 from recbole_bbqrec.tokenizer.encoders import Standardizer
 
+_RIDGE = 0.01  # of the mean variance; narrower directions are noise and stay narrower
+
 
 def item_features(
-    dataset: Any, names: Sequence[str], scaling: str, components: int
+    dataset: Any, names: Sequence[str], scaling: str, components: int, whitening: bool
 ) -> Tensor | None:
     """Features of all items, float32 [n_items, F]; None without modalities.
 
     Each modality is scaled (``zscore``, ``l2`` or ``none``, over the items that have it), cut to
     its first ``components`` principal components where it is wider, and brought to a mean square
-    of one. Rows of items that lack it, and of [PAD], are zero.
+    of one; ``whitening`` makes all its principal components about equally wide. Rows of items
+    that lack it, and of [PAD], are zero.
 
     ``dataset``: a ``MultiModalDataset`` that holds the modalities ``names``.
     """
@@ -29,8 +33,8 @@ def item_features(
         source = dataset.item_features(name)
         scaled = Standardizer(source.matrix, source.present, scaling)(source.matrix)
         known = scaled[source.present]  # [n, dim]
-        if known.shape[1] > components:
-            known = _principal(known, components)
+        if whitening or known.shape[1] > components:
+            known = _principal(known, components, whitening)
         known = known / known.square().mean().sqrt().clamp(min=1e-12)
         part = known.new_zeros(len(scaled), known.shape[1])
         part[source.present] = known
@@ -38,9 +42,14 @@ def item_features(
     return torch.cat(parts, dim=1) if parts else None
 
 
-def _principal(rows: Tensor, components: int) -> Tensor:
-    """Principal components [n, C] of ``rows`` [n, dim]; C is at most n. Deterministic."""
-    count = min(components, len(rows))
-    model = PCA(count, svd_solver="randomized", random_state=0)
+def _principal(rows: Tensor, components: int, whitening: bool) -> Tensor:
+    """Principal components [n, C] of ``rows`` [n, dim]; C is at most n and dim. Deterministic."""
+    count = min(components, *rows.shape)
+    solver = "randomized" if count < rows.shape[1] else "full"
+    model = PCA(count, svd_solver=solver, random_state=0)
     with threadpool_limits(limits=1):  # more threads add up in another order
-        return torch.from_numpy(model.fit_transform(rows.float().numpy())).float()
+        scores = model.fit_transform(rows.float().numpy())  # [n, C]
+    if whitening:
+        variance = model.explained_variance_
+        scores /= np.sqrt(variance + _RIDGE * variance.mean())
+    return torch.from_numpy(scores).float()

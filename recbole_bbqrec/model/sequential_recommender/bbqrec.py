@@ -72,8 +72,8 @@ class BBQRec(GenerativeRecommender):
 
     def build_features(self, config: Any, dataset: Any) -> torch.Tensor | None:
         modalities = self.modalities_of(config) if config["item_features"] else ()
-        scaling, components = config["feature_scaling"], config["feature_components"]
-        return item_features(dataset, modalities, scaling, components)
+        keys = ("feature_scaling", "feature_components", "feature_whitening")
+        return item_features(dataset, modalities, *(config[key] for key in keys))
 
     def build_tokenizer(
         self, config: Any, dataset: Any, trained_items: torch.Tensor
