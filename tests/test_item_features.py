@@ -74,6 +74,14 @@ def test_whitening_makes_principal_components_equally_wide() -> None:
     assert torch.equal(white, item_features(data, ("text",), "none", 20, True))  # type: ignore
 
 
+@pytest.mark.parametrize("absent", ([2, 3, 4], [3, 4], []))
+def test_features_that_do_not_differ_are_no_error(absent: list[int]) -> None:
+    data = data_set(text=(torch.ones(5, 3) * 2, absent))
+    for scaling in ("zscore", "none"):
+        white = item_features(data, ("text",), scaling, 2, True)
+        assert white is not None and bool(torch.isfinite(white).all())
+
+
 def test_what_a_network_with_features_needs() -> None:
     catalogue = small_catalogue()
     generator = small_generator(catalogue, feature_dim=4)

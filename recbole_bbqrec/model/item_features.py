@@ -33,7 +33,7 @@ def item_features(
         source = dataset.item_features(name)
         scaled = Standardizer(source.matrix, source.present, scaling)(source.matrix)
         known = scaled[source.present]  # [n, dim]
-        if whitening or known.shape[1] > components:
+        if len(known) > 1 and (whitening or known.shape[1] > components):
             known = _principal(known, components, whitening)
         known = known / known.square().mean().sqrt().clamp(min=1e-12)
         part = known.new_zeros(len(scaled), known.shape[1])
@@ -47,9 +47,11 @@ def _principal(rows: Tensor, components: int, whitening: bool) -> Tensor:
     count = min(components, *rows.shape)
     solver = "randomized" if count < rows.shape[1] else "full"
     model = PCA(count, svd_solver=solver, random_state=0)
-    with threadpool_limits(limits=1):  # more threads add up in another order
+    # More threads add up in another order; rows that do not differ have no share of variance.
+    with threadpool_limits(limits=1), np.errstate(invalid="ignore"):
         scores = model.fit_transform(rows.float().numpy())  # [n, C]
     if whitening:
         variance = model.explained_variance_
-        scores /= np.sqrt(variance + _RIDGE * variance.mean())
+        widths = np.sqrt(variance + _RIDGE * variance.mean())
+        scores /= np.maximum(widths, np.finfo(widths.dtype).tiny)
     return torch.from_numpy(scores).float()
