@@ -165,6 +165,8 @@ MODEL_OPTIONS: dict[str, Option] = {
     "item_embedding": boolean(),
     "item_head": boolean(),
     "repeat_logit": boolean(),
+    "cooccurrence_weight": number(0),
+    "cooccurrence_decay": number(0, 1),
     "item_features": boolean(),
     "feature_components": integer(1),
     "feature_whitening": boolean(),

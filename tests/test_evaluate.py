@@ -195,7 +195,7 @@ def test_a_run_in_a_store(rundir, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--epochs=3"], ["`epochs`", "mask_history, num_beams, topk, metrics"]),
+        (["--epochs=3"], ["`epochs`", "mask_history, num_beams, cooccurrence_weight"]),
         (["--num_beam=30"], ["`num_beam`", "Did you mean `num_beams`?"]),
         (["--num_beams=30"], ["`num_beams`", "GRU4Rec", "Remove it"]),
         (["--precision=bfloat16"], ["`precision`", "GRU4Rec"]),

@@ -10,6 +10,7 @@ import torch
 
 from recbole_bbqrec import models_cli
 from recbole_bbqrec.config import BBQRecConfig, read_yaml
+from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.properties_files import overlay_files, properties_directory
 from recbole_bbqrec.quick_start import build_model, load_data_and_model, prepare, run
@@ -286,3 +287,32 @@ def test_phase_two_reads_the_features_of_a_models_signals(name, changes, width, 
     assert found == width
     assert model.generator.config.feature_dim == (width or 0)
     assert ("features" in model.state_dict()) == (width is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "there"),
+    [
+        ("BBQRec", {}, True),
+        ("BBQRec", {"cooccurrence_weight": 0}, False),
+        ("BBQRec", {"item_head": False, "repeat_logit": False}, False),
+        ("BBQRecNoID", {}, False),
+        ("BBQRecNoText", {}, True),
+        ("TIGER", {}, False),
+    ],
+)
+def test_who_chose_an_item_is_part_of_its_id(name, changes, there, rundir, tiny):
+    _, model, _ = built(name, tiny, **changes)
+    assert (model.neighbours is not None) == there
+
+
+def test_held_out_items_are_nobodys_neighbours(rundir, tiny):
+    model = built("BBQRec", tiny)[1]
+    train = prepare(BBQRecConfig("BBQRec", "Mini", overrides=tiny)).train_data
+    histories = Histories.from_training_data(train._dataset)
+    pairs = set()
+    for begin, end in zip(histories.offsets[:-1].tolist(), histories.offsets[1:].tolist()):
+        own = histories.items[begin:end].tolist()
+        pairs |= {(one, other) for one in own for other in own if one != other}
+    near = model.neighbours
+    owner = torch.repeat_interleave(torch.arange(model.n_items), near.pointer.diff())
+    assert set(zip(owner.tolist(), near.items.tolist())) == pairs

@@ -46,7 +46,8 @@ PHASE_TWO = {
     "dropout", "similarity_buckets", "similarity_init", "token_fusion", "history_encoding",
     "history_tokens", "generation_loss", "decoder_start", "label_smoothing", "item_embedding",
     "item_head", "repeat_logit", "item_features", "feature_components", "feature_whitening",
-    "tie_codes", "generation_temperature", "warmup_ratio", "num_beams",
+    "tie_codes", "generation_temperature", "warmup_ratio", "cooccurrence_weight",
+    "cooccurrence_decay", "num_beams",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_bbqrec.generator.neighbours import Neighbours
 from recbole_bbqrec.generator.trie import Trie
 
 
@@ -21,12 +22,14 @@ class Catalogue:
       network has no similarity module.
     * ``trie``: the semantic IDs that may be generated.
     * ``features``: float32 [n_items, F], what else is known of the items, or None.
+    * ``neighbours``: which items were chosen together in training, or None.
     """
 
     codes: Tensor
     vectors: Tensor | None
     trie: Trie
     features: Tensor | None = None
+    neighbours: Neighbours | None = None
 
     @classmethod
     def build(
@@ -36,19 +39,20 @@ class Catalogue:
         codebook_size: int,
         items: Tensor | None = None,
         features: Tensor | None = None,
+        neighbours: Neighbours | None = None,
     ) -> Catalogue:
         """Normalise ``vectors`` [n_items, V] and index ``codes`` [n_items, L, M].
 
         ``items`` restricts what can be generated (default: all but [PAD]); ``features``
-        [n_items, F] are taken as they are. Raises ValueError when they disagree on n_items, and
-        as :meth:`Trie.build` does.
+        [n_items, F] and ``neighbours`` are taken as they are. Raises ValueError when they disagree
+        on n_items, and as :meth:`Trie.build` does.
         """
         for name, rows in (("vectors", vectors), ("features", features)):
             if rows is not None and len(rows) != len(codes):
                 raise ValueError(f"{len(rows)} item {name} but {len(codes)} semantic IDs")
         if vectors is not None:
             vectors = F.normalize(vectors, dim=-1)
-        return cls(codes, vectors, Trie.build(codes, codebook_size, items), features)
+        return cls(codes, vectors, Trie.build(codes, codebook_size, items), features, neighbours)
 
     def content(self, dtype: torch.dtype) -> Tensor:
         """Features, or else vectors, of the trie's items: [I, F] or [I, V], as ``leaf_items``.
@@ -78,4 +82,5 @@ class Catalogue:
         vectors, features = (
             None if rows is None else rows.to(device) for rows in (self.vectors, self.features)
         )
-        return Catalogue(self.codes.to(device), vectors, self.trie.to(device), features)
+        neighbours = None if self.neighbours is None else self.neighbours.to(device)
+        return Catalogue(self.codes.to(device), vectors, self.trie.to(device), features, neighbours)

@@ -37,7 +37,7 @@ def exact_scores(
     items = None
     if generator.config.item_head:
         keys, repeat = generator.item_keys(catalogue), generator.repeat_logits()
-        items = ItemScores.at_end(trie, keys, repeat, memory)
+        items = ItemScores.at_end(catalogue, keys, repeat, memory)
     logits = generator.logits(memory, hidden, 0)
     if items is None:
         scores = scoring.root_scores(logits, trie, loss)  # [B, n_0]

@@ -7,6 +7,8 @@ item head scores every item that exists from the encoder's last state h:
 
 with the item embedding e_i that the encoder reads, the item's features f_i (without any, its
 phase-one vector), and r, where the item is in the history, a learned logit for how long ago. The
+At inference the items' co-occurrence with those of the history may be added, see
+:mod:`~recbole_bbqrec.generator.neighbours`. The
 mass of a trie node is the log-sum-exp of the scores of the items below it, and the logit of a token
 is the sum of its codes' logits plus the mass of its node:
 
@@ -18,14 +20,16 @@ masses look ahead to the items that a token leads to, and the decoder corrects t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.generator import ragged
+from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.memory import Memory
+from recbole_bbqrec.generator.neighbours import Bonus
 from recbole_bbqrec.generator.trie import Trie
 
 
@@ -35,6 +39,7 @@ class ItemScores:
 
     * ``keys``: [I, d], e_i + W f_i; ``states``: [n, d], h.
     * ``seen``: int64 [n, T], the items of a history, -1 for none; ``repeat``: [n, T], their r.
+    * ``bonus``: what co-occurrence adds; None in training.
     """
 
     trie: Trie
@@ -42,6 +47,7 @@ class ItemScores:
     states: Tensor
     seen: Tensor
     repeat: Tensor
+    bonus: Bonus | None = None
 
     @classmethod
     def of(
@@ -63,16 +69,22 @@ class ItemScores:
 
     @classmethod
     def at_end(
-        cls, trie: Trie, keys: Tensor, repeat_logits: Tensor, memory: Memory
+        cls, catalogue: Catalogue, keys: Tensor, repeat_logits: Tensor, memory: Memory
     ) -> ItemScores:
-        """After the last item of each history of ``memory``, in the dtype of ``keys``."""
+        """At inference: after the last item of each history of ``memory``, in ``keys``' dtype."""
+        trie, items, lengths = catalogue.trie, memory.items, memory.lengths
         states = memory.last()[:, -1].to(keys.dtype)  # [B, d]
-        return cls.of(trie, keys, states, repeat_logits, memory.items, memory.lengths - 1)
+        scores = cls.of(trie, keys, states, repeat_logits, items, lengths - 1)
+        if catalogue.neighbours is None:
+            return scores
+        bonus = catalogue.neighbours.bonus(trie, items, lengths, scores.dtype)
+        return replace(scores, bonus=bonus)
 
     def take(self, rows: Tensor | slice) -> ItemScores:
         """Of some of the histories."""
-        parts = (part[rows] for part in (self.states, self.seen, self.repeat))
-        return ItemScores(self.trie, self.keys, *parts)
+        states, seen, repeat = (part[rows] for part in (self.states, self.seen, self.repeat))
+        bonus = None if self.bonus is None else self.bonus.take(rows)
+        return replace(self, states=states, seen=seen, repeat=repeat, bonus=bonus)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,7 +100,8 @@ class ItemScores:
         """Scores of all items, without gradients: [I, n], histories along the contiguous axis."""
         scores = (self.keys @ self.states.t()).to(self.dtype)
         place, row, repeat = self.repeats()
-        return scores.index_put_((place, row), repeat.to(self.dtype), accumulate=True)
+        scores.index_put_((place, row), repeat.to(self.dtype), accumulate=True)
+        return scores if self.bonus is None else self.bonus.add_to(scores)
 
     def root_masses(self) -> Tensor:
         """Masses of all first-level nodes, without gradients: [n_0, n]."""
@@ -113,7 +126,10 @@ class ItemScores:
         keys = self.keys.index_select(0, places).to(wide)  # [E, d]
         scores = (keys * self.states.index_select(0, rows).to(wide)).sum(1)
         same = self.seen.index_select(0, rows) == places.unsqueeze(1)  # [E, T]
-        return scores + (self.repeat.index_select(0, rows).to(wide) * same).sum(1)
+        scores = scores + (self.repeat.index_select(0, rows).to(wide) * same).sum(1)
+        if self.bonus is None:
+            return scores
+        return scores + self.bonus.at(rows, places, len(self.keys))
 
 
 def sum_below_roots(trie: Trie, values: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ class Plan:
             return None
         if self._item_keys is None or self._item_keys[0] is not catalogue:
             self._item_keys = catalogue, generator.item_keys(catalogue).to(self.dtype)
-        return ItemScores.at_end(catalogue.trie, self._item_keys[1], self.repeat_logits, memory)
+        return ItemScores.at_end(catalogue, self._item_keys[1], self.repeat_logits, memory)
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self.dtype)

@@ -20,6 +20,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.exact import exact_scores
+from recbole_bbqrec.generator.neighbours import Neighbours
 from recbole_bbqrec.generator.ranking import rank
 from recbole_bbqrec.generator.seq2seq import Generator
 from recbole_bbqrec.runtime import autocast, resolve_precision
@@ -65,6 +66,7 @@ class GenerativeRecommender(SequentialRecommender):
         settings = self.generator_config(config, len(signals), width)
         settings = replace(settings, feature_dim=0 if features is None else features.shape[1])
         self.generator = self.build_generator(config, settings)
+        self.neighbours = self.build_neighbours(config, dataset)
         self._catalogue: Catalogue | None = None
         self.register_load_state_dict_post_hook(_forget_catalogue)
 
@@ -93,6 +95,10 @@ class GenerativeRecommender(SequentialRecommender):
 
     def build_features(self, config: Any, dataset: Any) -> torch.Tensor | None:
         """What phase two reads of the items beside their semantic IDs, [n_items, F] or None."""
+        return None
+
+    def build_neighbours(self, config: Any, dataset: Any) -> Neighbours | None:
+        """Which items the training histories of ``dataset`` hold together, for the item head."""
         return None
 
     @classmethod
@@ -215,9 +221,11 @@ class GenerativeRecommender(SequentialRecommender):
         if self._catalogue is None:
             if not bool(self.tokenized):
                 raise RuntimeError("The items have no semantic IDs yet; run phase one first.")
+            near, device = self.neighbours, self.codes.device
             self._catalogue = Catalogue.build(
-                self.codes, self.vectors, self.codebook_size, features=self.features
-            )
+                self.codes, self.vectors, self.codebook_size, features=self.features,
+                neighbours=None if near is None else near.to(device),
+            )  # fmt: skip
         return self._catalogue
 
     # training -------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.config import GeneratorConfig
+from recbole_bbqrec.generator.neighbours import Neighbours
 from recbole_bbqrec.model.generative import GenerativeRecommender
 from recbole_bbqrec.model.item_features import item_features
 from recbole_bbqrec.tokenizer.bbq import BBQTokenizer, BBQTokenizerConfig
@@ -74,6 +76,15 @@ class BBQRec(GenerativeRecommender):
         modalities = self.modalities_of(config) if config["item_features"] else ()
         keys = ("feature_scaling", "feature_components", "feature_whitening")
         return item_features(dataset, modalities, *(config[key] for key in keys))
+
+    def build_neighbours(self, config: Any, dataset: Any) -> Neighbours | None:
+        weight, decay = config["cooccurrence_weight"], config["cooccurrence_decay"]
+        # Who chose an item is an ID representation, too.
+        if not (self.use_id and config["item_head"] and weight):
+            return None
+        histories = Histories.from_training_data(dataset)
+        parts = histories.items, histories.offsets, self.n_items
+        return Neighbours.of_histories(*parts, weight, decay)
 
     def build_tokenizer(
         self, config: Any, dataset: Any, trained_items: torch.Tensor

@@ -1,0 +1,188 @@
+"""Co-occurrence in the item head, against loops over users and items."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from generator_helpers import histories, level_logits, small_catalogue, small_generator
+from torch import Tensor
+
+from recbole_bbqrec.generator import beam, neighbours
+from recbole_bbqrec.generator.beam import beam_search
+from recbole_bbqrec.generator.catalogue import Catalogue
+from recbole_bbqrec.generator.exact import exact_scores
+from recbole_bbqrec.generator.neighbours import Neighbours
+from recbole_bbqrec.generator.ranking import rank
+
+N_ITEMS = 30
+OPTIONS = {
+    "generation_loss": "item", "item_embedding": True, "item_head": True, "repeat_logit": True,
+    "n_items": N_ITEMS,
+}  # fmt: skip
+
+
+def training_histories(users: int = 25) -> list[list[int]]:
+    """Some items twice, some items never."""
+    return [torch.randint(1, N_ITEMS - 5, (2 + user % 6,)).tolist() for user in range(users)]
+
+
+def built(users: list[list[int]], weight: float = 2.0, decay: float = 0.5) -> Neighbours:
+    items = torch.tensor([item for user in users for item in user])
+    offsets = torch.tensor([0, *(len(user) for user in users)]).cumsum(0)
+    return Neighbours.of_histories(items, offsets, N_ITEMS, weight, decay)
+
+
+def slow_cosine(users: list[list[int]], one: int, other: int) -> float:
+    has = [sum(item in user for user in users) for item in (one, other)]
+    both = sum(one in user and other in user for user in users)
+    return both / math.sqrt(has[0] * has[1]) if both and one != other else 0.0
+
+
+def slow_bonus(users: list[list[int]], history: list[int], item: int) -> float:
+    """With the weight 2 and the decay 0.5."""
+    ago = enumerate(reversed(history))
+    return sum(2 * 0.5**steps * slow_cosine(users, item, chosen) for steps, chosen in ago)
+
+
+def dense(near: Neighbours) -> Tensor:
+    matrix = torch.zeros(N_ITEMS, N_ITEMS)
+    for item in range(N_ITEMS):
+        own = slice(int(near.pointer[item]), int(near.pointer[item + 1]))
+        matrix[item, near.items[own]] = near.cosines[own]
+    return matrix
+
+
+def test_cosines_of_items() -> None:
+    torch.manual_seed(0)
+    users = training_histories()
+    near = built(users)
+    expected = [[slow_cosine(users, i, j) for j in range(N_ITEMS)] for i in range(N_ITEMS)]
+    torch.testing.assert_close(dense(near), torch.tensor(expected))
+    assert int((dense(near) == 0).sum()) < N_ITEMS**2 - 100
+
+
+def test_the_most_similar_neighbours_are_kept(monkeypatch) -> None:
+    torch.manual_seed(1)
+    users = training_histories()
+    every = dense(built(users))
+    monkeypatch.setattr(neighbours, "_KEPT", 3)
+    kept = dense(built(users))
+    for item in range(N_ITEMS):
+        best = sorted(range(N_ITEMS), key=lambda j: (-float(every[item, j]), j))[:3]
+        wanted = torch.zeros(N_ITEMS)
+        wanted[best] = every[item, best]
+        torch.testing.assert_close(kept[item], wanted)
+
+
+@pytest.mark.parametrize("left_out", [0, 4])
+def test_bonus_of_a_history(left_out: int) -> None:
+    """For every item of the trie, repeated items and items outside the trie included."""
+    torch.manual_seed(2)
+    users = training_histories()
+    whole = small_catalogue(N_ITEMS, 3, 2, 3)
+    kept = torch.arange(1 + left_out, N_ITEMS)
+    trie = Catalogue.build(whole.codes, whole.vectors, 3, kept).trie
+    rows = [[5, 9, 5], [27, 2], [3]]
+    padded = torch.tensor([row + [0] * (3 - len(row)) for row in rows])
+    lengths = torch.tensor([3, 2, 1])
+    bonus = built(users).bonus(trie, padded, lengths, torch.float64)
+    expected = torch.tensor(
+        [[slow_bonus(users, row, item) for row in rows] for item in trie.leaf_items.tolist()],
+        dtype=torch.float64,
+    )  # [I, n]
+    start = torch.randn(len(kept), 3, dtype=torch.float64)
+    torch.testing.assert_close(bonus.add_to(start.clone()), start + expected, rtol=0, atol=1e-6)
+    row, place = torch.cartesian_prod(torch.arange(3), torch.arange(len(kept))).t()
+    got = bonus.at(row, place, len(kept))
+    torch.testing.assert_close(got.view(3, -1).t(), expected, rtol=0, atol=1e-6)
+    order = torch.tensor([2, 0, 2])
+    part = bonus.take(order).add_to(torch.zeros(len(kept), 3, dtype=torch.float64))
+    torch.testing.assert_close(part, expected[:, order], rtol=0, atol=1e-6)
+    part = bonus.take(slice(1, 3)).add_to(torch.zeros(len(kept), 2, dtype=torch.float64))
+    torch.testing.assert_close(part, expected[:, 1:], rtol=0, atol=1e-6)
+
+
+def test_items_that_nobody_chose_together_have_no_bonus() -> None:
+    trie = small_catalogue(N_ITEMS, 3, 2, 3).trie
+    bonus = built([[1, 2]]).bonus(trie, torch.tensor([[7, 8]]), torch.tensor([2]), torch.float32)
+    assert not bonus.add_to(torch.zeros(N_ITEMS - 1, 1)).any()
+    assert bonus.at(torch.tensor([0, 0]), torch.tensor([3, 9]), N_ITEMS - 1).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("padded", "block"), [(1 << 16, 1 << 21), (-(1 << 40), 1 << 21), (-(1 << 40), 1)]
+)
+@pytest.mark.parametrize("shape", [(3, 1, 3), (3, 2, 3), (1, 2, 6), (2, 3, 2)])
+@torch.no_grad()
+def test_beam_and_exact_scores_hold_the_bonus(shape, padded: int, block: int, monkeypatch) -> None:
+    """Children padded or listed, all users at once or one by one; weights in float64."""
+    monkeypatch.setattr(beam, "_PADDED", padded)
+    monkeypatch.setattr(beam, "_BLOCK", block)
+    torch.manual_seed(3)
+    users = training_histories()
+    bare = small_catalogue(N_ITEMS, *shape)
+    catalogue = replace(bare, neighbours=built(users))
+    generator = small_generator(catalogue, **OPTIONS)
+    items = histories(catalogue, [4, 2, 1], 4)
+    memory = generator.encode(catalogue, items)
+    scores = exact_scores(generator, catalogue, memory)
+    ids, found = beam_search(generator, catalogue, memory, N_ITEMS - 1)
+    torch.testing.assert_close(found, scores.gather(1, ids))
+    order = torch.argsort(scores[:, 1:], dim=1, descending=True, stable=True) + 1
+    assert torch.equal(ids, order)
+    torch.testing.assert_close(scores[:, 1:].exp().sum(1), torch.ones(3, dtype=torch.float64))
+    # The definition: one softmax a level over codes' logits and masses.
+    without = exact_scores(generator, bare, memory)
+    assert not torch.allclose(scores[:, 1:], without[:, 1:], atol=0.1)
+    history = items[0].tolist()
+    for item in (1, 7, 28):
+        wanted = slow_score(generator, bare, users, history, item)
+        assert float(scores[0, item]) == pytest.approx(wanted, abs=1e-6)
+    ranked, _ = rank(generator.float(), _float(catalogue), items, N_ITEMS - 1, torch.float32)
+    assert torch.equal(ranked[:, :5], ids[:, :5])
+
+
+def _float(catalogue: Catalogue) -> Catalogue:
+    assert catalogue.vectors is not None
+    return replace(catalogue, vectors=catalogue.vectors.float())
+
+
+def slow_score(generator, catalogue, users, history: list[int], item: int) -> float:
+    """Log-probability of an item; its siblings found by comparing tuples."""
+    tuples = {i: [tuple(t) for t in catalogue.codes[i].tolist()] for i in range(1, N_ITEMS)}
+    memory = generator.encode(catalogue, torch.tensor([history]))
+    keys = generator.item_keys(catalogue)
+    weight = {}
+    for place, other in enumerate(catalogue.trie.leaf_items.tolist()):
+        score = float(memory.states[-1, -1] @ keys[place])
+        for ago, chosen in enumerate(reversed(history)):
+            score += float(generator.repeat_logits()[ago]) if chosen == other else 0.0
+        weight[other] = math.exp(score + slow_bonus(users, history, other))
+    total = 0.0
+    for level, logits in enumerate(
+        level_logits(generator, catalogue, history, catalogue.codes[item])
+    ):
+        gain = {}
+        for token in {t[level] for t in tuples.values() if t[:level] == tuples[item][:level]}:
+            path = [*tuples[item][:level], token]
+            mass = sum(weight[i] for i, t in tuples.items() if t[: level + 1] == path)
+            gain[token] = math.log(mass) + sum(float(logits[m, c]) for m, c in enumerate(token))
+        peak = max(gain.values())
+        norm = math.log(sum(math.exp(v - peak) for v in gain.values()))
+        total += gain[tuples[item][level]] - peak - norm
+    return total - math.log(sum(t == tuples[item] for t in tuples.values()))
+
+
+@torch.no_grad()
+def test_training_does_not_see_it() -> None:
+    """The next item would be a neighbour of its own history."""
+    torch.manual_seed(4)
+    bare = small_catalogue(N_ITEMS, 3, 2, 3)
+    generator = small_generator(bare, **OPTIONS).train()
+    items, targets = histories(bare, [4, 3], 4), torch.tensor([[0, 7, 0, 3], [0, 0, 9, 0]])
+    near = replace(bare, neighbours=built(training_histories()))
+    losses = [generator.loss(catalogue, items, targets)[0] for catalogue in (bare, near)]
+    assert torch.equal(*losses)
