@@ -6,11 +6,10 @@ item head scores every item that exists from the encoder's last state h:
     score(i) = h . (e_i + W f_i) + r
 
 with the item embedding e_i that the encoder reads, the item's features f_i (without any, its
-phase-one vector), and r, where the item is in the history, a learned logit for how long ago. The
-At inference the items' co-occurrence with those of the history may be added, see
-:mod:`~recbole_bbqrec.generator.neighbours`. The
-mass of a trie node is the log-sum-exp of the scores of the items below it, and the logit of a token
-is the sum of its codes' logits plus the mass of its node:
+phase-one vector), and r, where the item is in the history, a learned logit for how long ago. At
+inference what items were chosen with may be added (:mod:`~recbole_bbqrec.generator.neighbours`).
+The mass of a trie node is the log-sum-exp of the scores of the items below it, and the logit of a
+token is the sum of its codes' logits plus the mass of its node:
 
     log P(v | parent) = codes(v) + mass(v) - log-sum-exp over the siblings of v
 
