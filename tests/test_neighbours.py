@@ -55,7 +55,9 @@ def dense(near: Neighbours) -> Tensor:
     return matrix
 
 
-def test_cosines_of_items() -> None:
+@pytest.mark.parametrize("block", [7, 1024])
+def test_cosines_of_items(block: int, monkeypatch) -> None:
+    monkeypatch.setattr(neighbours, "_BLOCK", block)
     torch.manual_seed(0)
     users = training_histories()
     near = built(users)

@@ -23,6 +23,7 @@ from recbole_bbqrec.generator import ragged
 from recbole_bbqrec.generator.trie import Trie
 
 _KEPT = 500  # neighbours of an item, the most similar ones
+_BLOCK = 1024  # items whose cosines with all others are held at a time
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,17 @@ class Neighbours:
         chosen = sparse.csr_matrix((np.ones(len(users)), (users, items.numpy())), shape=shape)
         chosen.data[:] = 1
         lengths = np.sqrt(np.maximum(chosen.sum(0).A1, 1))  # [n_items]
-        scaled = chosen @ sparse.diags(1 / lengths)
-        cosines = (scaled.T @ scaled).tocsr()
-        cosines.setdiag(0)
-        cosines.eliminate_zeros()
-        cosines.sort_indices()
-        kept = _largest(cosines, _KEPT)
-        pointer = np.r_[0, np.cumsum(np.bincount(kept[0], minlength=n_items))]
+        scaled = (chosen @ sparse.diags(1 / lengths)).tocsr()
+        columns = scaled.tocsc()
+        parts = [
+            _nearest(columns[:, start : start + _BLOCK].T @ scaled, start)
+            for start in range(0, n_items, _BLOCK)
+        ]
+        counts, near, cosines = (np.concatenate(part) for part in zip(*parts))
         return cls(
-            torch.from_numpy(pointer),
-            torch.from_numpy(kept[1].astype(np.int64)),
-            torch.from_numpy(kept[2].astype(np.float32)),
+            torch.from_numpy(np.r_[0, counts.cumsum()]),
+            torch.from_numpy(near.astype(np.int64)),
+            torch.from_numpy(cosines.astype(np.float32)),
             weight,
             decay,
         )
@@ -131,12 +132,16 @@ class Bonus:
         return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
 
 
-def _largest(
-    matrix: sparse.csr_matrix, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and value of the ``count`` largest entries of each row, rows ascending."""
-    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, row))
-    rank = np.arange(len(row)) - matrix.indptr[row]
-    order = order[rank < count]
-    return row[order], matrix.indices[order], matrix.data[order]
+def _nearest(cosines: sparse.csr_matrix, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Neighbours of a block of items, from ``start`` on: how many each has, which, and cosines.
+
+    ``cosines`` [block, n_items], those of an item with itself included.
+    """
+    cosines.setdiag(0, k=start)
+    cosines.eliminate_zeros()
+    row = np.repeat(np.arange(cosines.shape[0]), np.diff(cosines.indptr))
+    order = np.lexsort((cosines.indices, -cosines.data, row))
+    rank = np.arange(len(row)) - cosines.indptr[row]
+    order = order[rank < _KEPT]
+    counts = np.bincount(row[order], minlength=cosines.shape[0])
+    return counts, cosines.indices[order], cosines.data[order]
