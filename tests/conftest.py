@@ -24,6 +24,8 @@ TINY = {
     "eval_step": 1,
     "train_batch_size": 256,
     "learning_rate": 0.003,
+    "feature_whitening": True,
+    "cooccurrence_weight": 6.0,
     "codebook_size": 32,
     "codebook_dim": 16,
     "encoder_hidden": [32],

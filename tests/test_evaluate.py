@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -78,13 +79,14 @@ def test_unchanged_options_give_the_runs_own_metrics(runs, crowded, rundir, caps
     assert sorted(path.name for path in rundir.iterdir()) == ["out"]
 
 
-def brute_force(scores, rows, k):
-    """Recall and NDCG of a leave-one-out split from all scores, without each row's history."""
+def brute_force(scores, rows, k, masked=True):
+    """Recall and NDCG of a leave-one-out split from all scores; masked: without the history."""
     hits, gains = [], []
     for one, history, target in zip(
         scores.double().numpy(), rows["item_id_list"].tolist(), rows["item_id"].tolist()
     ):
-        left = [item for item in range(1, len(one)) if item not in set(history)]
+        hidden = set(history) if masked else set()
+        left = [item for item in range(1, len(one)) if item not in hidden]
         place = sorted(left, key=lambda item: (-one[item], item)).index(target)
         hits.append(place < k)
         gains.append(1 / np.log2(place + 2) if place < k else 0.0)
@@ -111,6 +113,25 @@ def test_masked_history_equals_brute_force(runs, crowded, rundir, model):
     assert values_of(rows_of()) == pytest.approx(expected, abs=1e-6)
     assert "mask_history=True" in rows_of()[0]["options"]
     assert config["mask_history"] is False  # and the saved run is as it was
+
+
+def test_cooccurrence_can_be_switched_off(crowded, rundir):
+    """Against exact scores of the saved weights without it."""
+    directory = crowded.files.directory
+    options = ["--cooccurrence_weight=0", "--num_beams=405", "--topk=[7]"]
+    assert main(["evaluate", str(directory), *options, "--output=out"]) == 0
+    _, network, _, _, _, test_data = load_data_and_model(f"{directory}.pth")
+    network.eval()
+    rows = test_data._dataset.inter_feat
+    both = []
+    for catalogue in (network.catalogue, replace(network.catalogue, neighbours=None)):
+        memory = network.generator.encode(catalogue, rows["item_id_list"])
+        with torch.no_grad():
+            both.append(exact_scores(network.generator, catalogue, memory))
+    assert not torch.allclose(both[0][:, 1:], both[1][:, 1:], atol=0.1)
+    expected = brute_force(both[1], rows, 7, masked=False)
+    assert values_of(rows_of()) == pytest.approx(expected, abs=1e-6)
+    assert "cooccurrence_weight=0" in rows_of()[0]["options"]
 
 
 def test_seeds_and_models_together(runs, rundir, capsys):

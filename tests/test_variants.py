@@ -301,12 +301,12 @@ def test_phase_two_reads_the_features_of_a_models_signals(name, changes, width, 
     ],
 )
 def test_who_chose_an_item_is_part_of_its_id(name, changes, there, rundir, tiny):
-    _, model, _ = built(name, tiny, **changes)
+    _, model, _ = built(name, tiny, **{"cooccurrence_weight": 6.0, **changes})
     assert (model.neighbours is not None) == there
 
 
 def test_held_out_items_are_nobodys_neighbours(rundir, tiny):
-    model = built("BBQRec", tiny)[1]
+    model = built("BBQRec", tiny, cooccurrence_weight=6.0)[1]
     train = prepare(BBQRecConfig("BBQRec", "Mini", overrides=tiny)).train_data
     histories = Histories.from_training_data(train._dataset)
     pairs = set()
