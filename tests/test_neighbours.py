@@ -178,6 +178,12 @@ def slow_score(generator, catalogue, users, history: list[int], item: int) -> fl
     return total - math.log(sum(t == tuples[item] for t in tuples.values()))
 
 
+def test_neighbours_of_other_items_are_refused() -> None:
+    whole = small_catalogue(N_ITEMS + 1, 3, 2, 3)
+    with pytest.raises(ValueError, match="30 item neighbours but 31 semantic IDs"):
+        Catalogue.build(whole.codes, whole.vectors, 3, neighbours=built([[1, 2]]))
+
+
 @torch.no_grad()
 def test_training_does_not_see_it() -> None:
     """The next item would be a neighbour of its own history."""

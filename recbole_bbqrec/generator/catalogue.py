@@ -47,7 +47,8 @@ class Catalogue:
         [n_items, F] and ``neighbours`` are taken as they are. Raises ValueError when they disagree
         on n_items, and as :meth:`Trie.build` does.
         """
-        for name, rows in (("vectors", vectors), ("features", features)):
+        near = None if neighbours is None else neighbours.pointer[1:]
+        for name, rows in (("vectors", vectors), ("features", features), ("neighbours", near)):
             if rows is not None and len(rows) != len(codes):
                 raise ValueError(f"{len(rows)} item {name} but {len(codes)} semantic IDs")
         if vectors is not None:
