@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -115,3 +116,46 @@ def slow_item_score(
     if generator.config.generation_loss == "item":
         score -= math.log(sum(other == path for other in existing))
     return score
+
+
+@torch.no_grad()
+def item_score(generator: Generator, catalogue: Catalogue, history: list[int], item: int) -> float:
+    """The item head's h . (e_i + W f_i) + r, by hand."""
+    memory, _ = level_states(generator, catalogue, history, catalogue.codes[item])
+    content = catalogue.vectors if catalogue.features is None else catalogue.features
+    assert content is not None and generator.content is not None
+    key = generator.content.weight @ content[item]
+    if generator.items is not None:
+        key = key + generator.items.weight[item]
+    score = float(memory.states[-1, -1] @ key)
+    if generator.repeat is not None:
+        for ago, seen in enumerate(reversed(history)):
+            score += 10 * float(generator.repeat[ago]) if seen == item else 0.0
+    return score
+
+
+def headed_score(
+    generator: Generator,
+    catalogue: Catalogue,
+    history: list[int],
+    item: int,
+    bonus: Callable[[int], float] = lambda item: 0.0,
+) -> float:
+    """:func:`slow_item_score` with an item head, masses added one by one, for all items.
+
+    ``bonus``: what is added to an item's score.
+    """
+    tuples = {
+        i: [tuple(t) for t in catalogue.codes[i].tolist()] for i in range(1, catalogue.n_items)
+    }
+    scores = {i: item_score(generator, catalogue, history, i) + bonus(i) for i in tuples}
+    logits = level_logits(generator, catalogue, history, catalogue.codes[item])
+    score = 0.0
+    for level, table in enumerate(logits):
+        before, total = tuples[item][:level], {}
+        for token in {t[level] for t in tuples.values() if t[:level] == before}:
+            below = [i for i, t in tuples.items() if t[: level + 1] == [*before, token]]
+            codes = sum(float(table[m, c]) for m, c in enumerate(token))
+            total[token] = codes + math.log(sum(math.exp(scores[i]) for i in below))
+        score += total[tuples[item][level]] - math.log(sum(math.exp(v) for v in total.values()))
+    return score - math.log(sum(t == tuples[item] for t in tuples.values()))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from generator_helpers import (
+    headed_score,
     histories,
-    level_logits,
-    level_states,
+    item_score,
     small_catalogue,
     small_generator,
 )
@@ -29,38 +27,6 @@ OPTIONS = {
     "generation_loss": "item", "item_embedding": True, "item_head": True, "repeat_logit": True,
     "n_items": N_ITEMS,
 }  # fmt: skip
-
-
-@torch.no_grad()
-def item_score(generator: Generator, catalogue: Catalogue, history: list[int], item: int) -> float:
-    """h . (e_i + W f_i) + r, by hand."""
-    memory, _ = level_states(generator, catalogue, history, catalogue.codes[item])
-    content = catalogue.vectors if catalogue.features is None else catalogue.features
-    assert content is not None and generator.content is not None
-    key = generator.content.weight @ content[item]
-    if generator.items is not None:
-        key = key + generator.items.weight[item]
-    score = float(memory.states[-1, -1] @ key)
-    if generator.repeat is not None:
-        for ago, seen in enumerate(reversed(history)):
-            score += 10 * float(generator.repeat[ago]) if seen == item else 0.0
-    return score
-
-
-def slow_score(generator: Generator, catalogue: Catalogue, history: list[int], item: int) -> float:
-    """Log-probability of one item: siblings found by comparing tuples, masses added one by one."""
-    tuples = {i: [tuple(t) for t in catalogue.codes[i].tolist()] for i in range(1, N_ITEMS)}
-    weight = {i: math.exp(item_score(generator, catalogue, history, i)) for i in tuples}
-    logits = level_logits(generator, catalogue, history, catalogue.codes[item])
-    score = 0.0
-    for level, table in enumerate(logits):
-        before, total = tuples[item][:level], {}
-        for token in {t[level] for t in tuples.values() if t[:level] == before}:
-            below = [i for i, t in tuples.items() if t[: level + 1] == [*before, token]]
-            codes = sum(float(table[m, c]) for m, c in enumerate(token))
-            total[token] = codes + math.log(sum(weight[i] for i in below))
-        score += total[tuples[item][level]] - math.log(sum(math.exp(v) for v in total.values()))
-    return score - math.log(sum(t == tuples[item] for t in tuples.values()))
 
 
 def build(levels: int, signals: int, codes: int, **options) -> tuple[Catalogue, Generator]:
@@ -83,7 +49,7 @@ def test_loss_equals_its_definition(shape, in_parts: bool, options: dict, monkey
     targets = torch.tensor([[0, 3, 28, 9], [0, 17, 0, 0]])
     value, terms = generator.loss(catalogue, items, targets)
     wanted = [
-        slow_score(generator, catalogue, items[b, : t + 1].tolist(), int(targets[b, t]))
+        headed_score(generator, catalogue, items[b, : t + 1].tolist(), int(targets[b, t]))
         for b, t in targets.nonzero().tolist()
     ]
     assert float(value) == pytest.approx(-sum(wanted) / len(wanted), abs=1e-10)
@@ -176,7 +142,7 @@ def test_exact_scores_and_a_beam_of_all_nodes_agree(
     for row, length in enumerate((4, 2, 1)):
         history = items[row, :length].tolist()
         for item in (1, 7, 28, history[0]):
-            wanted = slow_score(generator, catalogue, history, item)
+            wanted = headed_score(generator, catalogue, history, item)
             assert float(scores[row, item]) == pytest.approx(wanted, abs=1e-10)
     torch.testing.assert_close(found, scores.gather(1, ids))
     order = torch.argsort(scores[:, 1:], dim=1, descending=True, stable=True) + 1

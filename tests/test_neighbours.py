@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from generator_helpers import histories, level_logits, small_catalogue, small_generator
+from generator_helpers import headed_score, histories, small_catalogue, small_generator
 from torch import Tensor
 
 from recbole_bbqrec.generator import beam, neighbours
@@ -141,7 +141,9 @@ def test_beam_and_exact_scores_hold_the_bonus(shape, padded: int, block: int, mo
     assert not torch.allclose(scores[:, 1:], without[:, 1:], atol=0.1)
     history = items[0].tolist()
     for item in (1, 7, 28):
-        wanted = slow_score(generator, bare, users, history, item)
+        wanted = headed_score(
+            generator, bare, history, item, lambda i: slow_bonus(users, history, i)
+        )
         assert float(scores[0, item]) == pytest.approx(wanted, abs=1e-6)
     ranked, _ = rank(generator.float(), _float(catalogue), items, N_ITEMS - 1, torch.float32)
     assert torch.equal(ranked[:, :5], ids[:, :5])
@@ -150,32 +152,6 @@ def test_beam_and_exact_scores_hold_the_bonus(shape, padded: int, block: int, mo
 def _float(catalogue: Catalogue) -> Catalogue:
     assert catalogue.vectors is not None
     return replace(catalogue, vectors=catalogue.vectors.float())
-
-
-def slow_score(generator, catalogue, users, history: list[int], item: int) -> float:
-    """Log-probability of an item; its siblings found by comparing tuples."""
-    tuples = {i: [tuple(t) for t in catalogue.codes[i].tolist()] for i in range(1, N_ITEMS)}
-    memory = generator.encode(catalogue, torch.tensor([history]))
-    keys = generator.item_keys(catalogue)
-    weight = {}
-    for place, other in enumerate(catalogue.trie.leaf_items.tolist()):
-        score = float(memory.states[-1, -1] @ keys[place])
-        for ago, chosen in enumerate(reversed(history)):
-            score += float(generator.repeat_logits()[ago]) if chosen == other else 0.0
-        weight[other] = math.exp(score + slow_bonus(users, history, other))
-    total = 0.0
-    for level, logits in enumerate(
-        level_logits(generator, catalogue, history, catalogue.codes[item])
-    ):
-        gain = {}
-        for token in {t[level] for t in tuples.values() if t[:level] == tuples[item][:level]}:
-            path = [*tuples[item][:level], token]
-            mass = sum(weight[i] for i, t in tuples.items() if t[: level + 1] == path)
-            gain[token] = math.log(mass) + sum(float(logits[m, c]) for m, c in enumerate(token))
-        peak = max(gain.values())
-        norm = math.log(sum(math.exp(v - peak) for v in gain.values()))
-        total += gain[tuples[item][level]] - peak - norm
-    return total - math.log(sum(t == tuples[item] for t in tuples.values()))
 
 
 def test_neighbours_of_other_items_are_refused() -> None:
