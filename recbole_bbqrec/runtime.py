@@ -14,6 +14,18 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _MIB = 1 << 20
 
 
+def _glibc() -> ctypes.CDLL | None:
+    """The C library of the process, if it is glibc."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.gnu_get_libc_version  # noqa: B018  (absent in other C libraries)
+    except (OSError, AttributeError):
+        return None
+    return libc
+
+
 def tune_allocator() -> bool:
     """Make glibc keep freed memory instead of returning it to the system after every step.
 
@@ -21,12 +33,8 @@ def tune_allocator() -> bool:
     every one of them is unmapped, mapped and zeroed anew by the kernel. A no-op (returning False)
     where the C library is not glibc.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.gnu_get_libc_version  # noqa: B018  (absent in other C libraries)
-    except (OSError, AttributeError):
+    libc = _glibc()
+    if libc is None:
         return False
     settings = [
         (_M_MMAP_THRESHOLD, 1024 * _MIB),
@@ -35,6 +43,17 @@ def tune_allocator() -> bool:
         (_M_ARENA_MAX, 1),
     ]
     return all(libc.mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def trim_memory() -> None:
+    """Return to the system what the heap holds and nobody uses; a no-op without glibc.
+
+    Batches differ in size, so kept blocks seldom fit anew and the heap grows from epoch to epoch.
+    Once an epoch this costs tenths of a second (:func:`tune_allocator` is about every step).
+    """
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
 
 
 def prepare_process(

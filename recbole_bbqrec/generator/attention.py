@@ -50,6 +50,20 @@ def blocking_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return bias.masked_fill_(~visible, torch.finfo(dtype).min / 2)
 
 
+def history_bias(valid: Tensor, n_tokens: int, causal: bool, dtype: torch.dtype) -> Tensor:
+    """:func:`blocking_bias` of self-attention over histories of ``n_tokens`` tokens an item.
+
+    ``valid`` bool [B, T] -> [T * L, T * L] if ``causal``, else [B, 1, 1, T * L].
+    """
+    if not causal:
+        return blocking_bias(valid.repeat_interleave(n_tokens, 1)[:, None, None], dtype)
+    # Padding lies to the right of every item, so causality alone hides it.
+    n_items = valid.shape[1]
+    visible = torch.ones(n_items, n_items, dtype=torch.bool, device=valid.device).tril()
+    visible = visible.repeat_interleave(n_tokens, 0).repeat_interleave(n_tokens, 1)
+    return blocking_bias(visible, dtype)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """Scaled dot-product attention: [B, H, S, C] against [B, H, K, C] -> [B, H, S, C].
 

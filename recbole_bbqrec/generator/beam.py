@@ -41,6 +41,15 @@ class _Beams(NamedTuple):
         return _Beams(self.nodes[users], self.scores[users], self.rows[users])
 
 
+class _Level(NamedTuple):
+    """What is searched: one level of the trie below the first."""
+
+    decoder: Decoder
+    trie: Trie
+    level: int
+    loss: str  # item | code
+
+
 @torch.no_grad()
 def beam_search(
     generator: Generator,
@@ -75,12 +84,13 @@ def _search(
 ) -> tuple[Tensor, Tensor]:
     beams = _first_level(decoder, trie, loss, num_beams)
     for level in range(1, trie.levels):
-        beams, n_open = _open_first(beams, trie, level, loss)
+        at = _Level(decoder, trie, level, loss)
+        beams, n_open = _open_first(at, beams)
         hidden = None
         if n_open > 0:
             codes = trie.codes[level - 1][beams.nodes[:, :n_open]]  # [B, S, M]
             hidden = decoder.advance(level, codes, beams.rows[:, :n_open])  # [B, S, d]
-        beams = _next_level(decoder, trie, level, loss, beams, hidden, num_beams)
+        beams = _next_level(at, beams, hidden, num_beams)
     return _items(trie, beams, min(top_k or num_beams, trie.leaf_items.numel()))
 
 
@@ -108,55 +118,47 @@ def _root_top_of_items(items: ItemScores, logits: Tensor, width: int) -> tuple[T
     return torch.cat([top[0] for top in parts]), torch.cat([top[1] for top in parts])
 
 
-def _open_first(beams: _Beams, trie: Trie, level: int, loss: str) -> tuple[_Beams, int]:
+def _open_first(at: _Level, beams: _Beams) -> tuple[_Beams, int]:
     """Reorder each user's beams so that those with a choice ahead come first; count these.
 
     With the "item" loss an only child has probability one, so a beam without any choice left
     needs no decoder. With the "code" loss every beam does.
     """
-    if loss == "code":
+    if at.loss == "code":
         return beams, beams.nodes.shape[1]
-    is_open = trie.branches[level - 1][beams.nodes]  # [B, W]
+    is_open = at.trie.branches[at.level - 1][beams.nodes]  # [B, W]
     order = torch.argsort(~is_open, dim=1, stable=True)
     return _Beams(*(part.gather(1, order) for part in beams)), int(is_open.sum(1).max())
 
 
-def _next_level(
-    decoder: Decoder,
-    trie: Trie,
-    level: int,
-    loss: str,
-    beams: _Beams,
-    hidden: Tensor | None,
-    width: int,
-) -> _Beams:
-    """The best ``width`` children, in ``level``, of each user's beams.
+def _next_level(at: _Level, beams: _Beams, hidden: Tensor | None, width: int) -> _Beams:
+    """The best ``width`` children of each user's beams.
 
     ``hidden`` [B, S, d] belongs to the first S beams; the others have a single child each.
     """
-    first, counts = trie.children(level, beams.nodes)  # [B, W]
+    trie = at.trie
+    first, counts = trie.children(at.level, beams.nodes)  # [B, W]
     n_open = 0 if hidden is None else hidden.shape[1]
     n_columns = trie.n_signals * trie.codebook_size
     padded = counts.numel() * int(counts.max())
     logits_fit = len(counts) * n_open * n_columns <= 4 * _BLOCK
     if logits_fit and padded <= _PADDED + 2 * int(counts.sum()):
-        return _next_of_padded(decoder, trie, level, loss, beams, hidden, width)
+        return _next_of_padded(at, beams, hidden, width)
     parts = []
     for users in ragged.chunks(counts.sum(1) + n_open * n_columns, _BLOCK):
         held = beams.take(users)
         owner, child = ragged.expand(first[users].flatten(), counts[users].flatten())  # [E]
         gain = held.scores.flatten()[owner]  # [E]
         if hidden is not None:
-            states = hidden[users].flatten(0, 1)  # [b * S, d]
-            items = None if decoder.scores is None else decoder.scores.take(users)
-            width_held = held.nodes.shape[1]
-            gain = gain + _gain(decoder, states, items, trie, level, owner, child, width_held)
-        share = _share_at(trie, level, child, loss, gain.dtype)
+            scores = at.decoder.scores
+            items = None if scores is None else scores.take(users)
+            gain = gain + _gain(at, hidden[users], items, owner, child, held.nodes.shape[1])
+        share = _share_at(at, child, gain.dtype)
         gain = gain if share is None else gain + share
         grid, start = _rows(gain, counts[users].sum(1), -torch.inf)
         # There are never too few candidates: every beam has a child, and where the level before
         # had fewer nodes than the width, all of them were kept.
-        best, chosen = best_of_rows(grid, min(width, len(trie.codes[level])))
+        best, chosen = best_of_rows(grid, min(width, len(trie.codes[at.level])))
         chosen = chosen + start[:, None]  # [b, W']
         row = owner[chosen] % held.nodes.shape[1]
         # A beam without decoder row has no choice ahead and will not ask for one: any will do.
@@ -164,80 +166,65 @@ def _next_level(
     return _Beams(*(torch.cat(part) for part in zip(*parts)))
 
 
-def _next_of_padded(
-    decoder: Decoder,
-    trie: Trie,
-    level: int,
-    loss: str,
-    beams: _Beams,
-    hidden: Tensor | None,
-    width: int,
-) -> _Beams:
+def _next_of_padded(at: _Level, beams: _Beams, hidden: Tensor | None, width: int) -> _Beams:
     """:func:`_next_level` with children padded to the widest node: far fewer operators."""
-    first, counts = trie.children(level, beams.nodes)  # [B, W]
+    first, counts = at.trie.children(at.level, beams.nodes)  # [B, W]
     n_open, widest = 0 if hidden is None else hidden.shape[1], int(counts.max())
     place = torch.arange(widest, device=first.device)
     exists = place < counts.unsqueeze(-1)  # [B, W, C]
     child = torch.where(exists, first.unsqueeze(-1) + place, first.unsqueeze(-1))
     scores = beams.scores.unsqueeze(-1).expand(child.shape)  # [B, W, C]
     if hidden is not None:
-        gain = _padded_gain(decoder, hidden, trie, level, child[:, :n_open], exists[:, :n_open])
+        gain = _padded_gain(at, hidden, child[:, :n_open], exists[:, :n_open])
         scores = torch.cat([scores[:, :n_open] + gain, scores[:, n_open:]], dim=1)
-    share = _share_at(trie, level, child, loss, scores.dtype)
+    share = _share_at(at, child, scores.dtype)
     scores = scores if share is None else scores + share
     scores = scores.masked_fill(~exists, -torch.inf).flatten(1)
-    best, chosen = best_of_rows(scores, min(width, len(trie.codes[level])))
+    best, chosen = best_of_rows(scores, min(width, len(at.trie.codes[at.level])))
     rows = chosen.div(widest, rounding_mode="floor").clamp_(max=max(n_open - 1, 0))
     return _Beams(child.flatten(1).gather(1, chosen), best, rows)
 
 
-def _padded_gain(
-    decoder: Decoder, hidden: Tensor, trie: Trie, level: int, child: Tensor, exists: Tensor
-) -> Tensor:
+def _padded_gain(at: _Level, hidden: Tensor, child: Tensor, exists: Tensor) -> Tensor:
     """Log-probabilities [B, S, C] of children, some of which do not exist, given parents.
 
     ``hidden`` [B, S, d].
     """
-    loss = decoder.plan.config.generation_loss
-    logits = decoder.logits(hidden, level)  # [B, S, M * N]
-    if loss == "code":
-        logits = scoring.code_log_probs(logits, trie.n_signals)
-    columns = trie.columns(level, child).flatten(2)  # [B, S, C * M]
+    logits = at.decoder.logits(hidden, at.level)  # [B, S, M * N]
+    if at.loss == "code":
+        logits = scoring.code_log_probs(logits, at.trie.n_signals)
+    columns = at.trie.columns(at.level, child).flatten(2)  # [B, S, C * M]
     scores = logits.gather(2, columns).view(*child.shape, -1).sum(-1)
-    if decoder.scores is not None:
+    if at.decoder.scores is not None:
         row = exists.nonzero()[:, 0]
-        scores[exists] += decoder.scores.masses(level, row, child[exists])
-    if loss == "item":
+        scores[exists] += at.decoder.scores.masses(at.level, row, child[exists])
+    if at.loss == "item":
         total = scores.masked_fill(~exists, -torch.inf).logsumexp(2, keepdim=True)
         scores = scores - total
     return scores
 
 
 def _gain(
-    decoder: Decoder,
-    states: Tensor,
+    at: _Level,
+    hidden: Tensor,
     items: ItemScores | None,
-    trie: Trie,
-    level: int,
     owner: Tensor,
     child: Tensor,
     width: int,
 ) -> Tensor:
     """Log-probabilities [E] of children given parents, 0 for those of beams not decoded.
 
-    ``states`` [b * S, d] of the first S of ``width`` beams; ``items`` of the b users, if there is
+    ``hidden`` [b, S, d] of the first S of ``width`` beams; ``items`` of the b users, if there is
     an item head; ``owner`` indexes b * width.
     """
-    users = int(owner[-1]) // width + 1
-    n_open = len(states) // users
+    n_open = hidden.shape[1]
     decoded = owner % width < n_open  # [E]
     every = n_open == width
     row = owner if every else (owner // width * n_open + owner % width)[decoded]
     nodes = child if every else child[decoded]
-    masses = None if items is None else items.masses(level, row // n_open, nodes)
-    logits = decoder.logits(states, level)  # [b * S, M * N]
-    loss = decoder.plan.config.generation_loss
-    scores = scoring.child_scores(logits, trie, level, row, nodes, loss, masses)
+    masses = None if items is None else items.masses(at.level, row // n_open, nodes)
+    logits = at.decoder.logits(hidden.flatten(0, 1), at.level)  # [b * S, M * N]
+    scores = scoring.child_scores(logits, at.trie, at.level, row, nodes, at.loss, masses)
     if every:
         return scores
     gain = torch.zeros(owner.shape, dtype=scores.dtype, device=owner.device)
@@ -245,13 +232,11 @@ def _gain(
     return gain
 
 
-def _share_at(
-    trie: Trie, level: int, nodes: Tensor, loss: str, dtype: torch.dtype
-) -> Tensor | None:
+def _share_at(at: _Level, nodes: Tensor, dtype: torch.dtype) -> Tensor | None:
     """The leaf's term of an item's score; None above the last level and for the "code" loss."""
-    if level < trie.levels - 1 or loss == "code":
+    if at.level < at.trie.levels - 1 or at.loss == "code":
         return None
-    return scoring.leaf_share(trie, nodes, dtype)
+    return scoring.leaf_share(at.trie, nodes, dtype)
 
 
 def _rows(values: Tensor, counts: Tensor, fill: float) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from recbole_bbqrec.generator.packing import Packing
@@ -43,3 +44,21 @@ def check_histories(items: Tensor, max_history: int) -> Tensor:
     if not bool(valid[:, 0].all()) or bool((valid[:, 1:] & ~valid[:, :-1]).any()):
         raise ValueError("histories must be non-empty and padded on the right")
     return valid
+
+
+def check_targets(items: Tensor, wanted: Tensor, encoding: str) -> None:
+    """Whether every place of ``wanted`` bool [B, T] may have a target. Raises ValueError.
+
+    ``items`` int64 [B, T]; ``encoding``: causal | bidirectional.
+    """
+    valid = items != 0
+    if not bool(wanted.any()):
+        raise ValueError("the batch has no targets")
+    if bool((wanted & ~valid).any()):
+        raise ValueError("a target stands at a padded position")
+    if encoding == "bidirectional":
+        last = torch.arange(items.shape[1], device=items.device) == valid.sum(1)[:, None] - 1
+        if not torch.equal(wanted, last):
+            raise ValueError(
+                "bidirectional encoding admits one target a row, at the row's last item"
+            )

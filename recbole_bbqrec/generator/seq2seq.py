@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from recbole_bbqrec.generator.attention import blocking_bias, similarity_buckets
+from recbole_bbqrec.generator.attention import (
+    blocking_bias,
+    history_bias,
+    similarity_buckets,
+)
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.choices import choices
 from recbole_bbqrec.generator.config import GeneratorConfig
@@ -21,7 +25,7 @@ from recbole_bbqrec.generator.head_loss import product_dtype
 from recbole_bbqrec.generator.item_head import ItemScores
 from recbole_bbqrec.generator.layers import DecoderLayer, EncoderLayer, KeysValues
 from recbole_bbqrec.generator.losses import code_loss, item_loss
-from recbole_bbqrec.generator.memory import Memory, check_histories
+from recbole_bbqrec.generator.memory import Memory, check_histories, check_targets
 from recbole_bbqrec.generator.packing import Packing, slots_of
 from recbole_bbqrec.generator.steps import Steps
 
@@ -121,7 +125,8 @@ class Generator(nn.Module):
         position = cells.pack(self.position.weight[: items.shape[1]].expand(*items.shape, -1))
         x = self.encoder_input_norm(x + self.encoder_level) + position.unsqueeze(1)
         x = self.dropout(x)
-        bias = self._encoder_bias(valid, x.dtype)
+        causal = self.config.history_encoding == "causal"
+        bias = history_bias(valid, self.config.history_levels, causal, x.dtype)
         buckets = self._buckets(catalogue, items)
         for layer in self.encoder:
             x = layer(x, cells, bias, buckets)
@@ -139,7 +144,7 @@ class Generator(nn.Module):
         Raises ValueError as :meth:`encode` does, and for targets in places not allowed.
         """
         wanted = targets != 0  # [B, T]
-        self._check_targets(items, wanted)
+        check_targets(items, wanted, self.config.history_encoding)
         memory = self.encode(catalogue, items)
         position, filled = slots_of(wanted)  # [B, S]
         slots = Packing(filled)
@@ -292,32 +297,9 @@ class Generator(nn.Module):
         projected: Tensor = self.features(catalogue.features[items])
         return projected if own is None else own + projected
 
-    def _encoder_bias(self, valid: Tensor, dtype: torch.dtype) -> Tensor | None:
-        n_items, levels = valid.shape[1], self.config.history_levels
-        if self.config.history_encoding == "causal":
-            # Padding lies to the right of every item, so causality alone hides it.
-            visible = torch.ones(n_items, n_items, dtype=torch.bool, device=valid.device).tril()
-            visible = visible.repeat_interleave(levels, 0).repeat_interleave(levels, 1)
-        else:
-            visible = valid.repeat_interleave(levels, 1)[:, None, None]  # [B, 1, 1, T * L]
-        return blocking_bias(visible, dtype)
-
     def _buckets(self, catalogue: Catalogue, items: Tensor) -> Tensor | None:
         if not self.config.similarity:
             return None
         if catalogue.vectors is None:
             raise ValueError("the similarity module needs item vectors; the catalogue has none")
         return similarity_buckets(catalogue.vectors[items], self.config.similarity_buckets)
-
-    def _check_targets(self, items: Tensor, wanted: Tensor) -> None:
-        valid = items != 0
-        if not bool(wanted.any()):
-            raise ValueError("the batch has no targets")
-        if bool((wanted & ~valid).any()):
-            raise ValueError("a target stands at a padded position")
-        if self.config.history_encoding == "bidirectional":
-            last = torch.arange(items.shape[1], device=items.device) == valid.sum(1)[:, None] - 1
-            if not torch.equal(wanted, last):
-                raise ValueError(
-                    "bidirectional encoding admits one target a row, at the row's last item"
-                )

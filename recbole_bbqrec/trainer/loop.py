@@ -14,6 +14,7 @@ from typing import Any, Callable, Optional
 
 from tqdm import tqdm
 
+from recbole_bbqrec.runtime import trim_memory
 from recbole_bbqrec.trainer.progress import progress_bar
 
 
@@ -121,11 +122,13 @@ def _one_epoch(phase: Phase, state: LoopState, bar: tqdm[Any]) -> None:
     epoch, start = state.epoch, time.perf_counter()
     record: dict[str, Any] = {"phase": phase.name, "epoch": epoch}
     record["terms"] = _train(phase, epoch, state, bar)
+    trim_memory()
     record["seconds"] = {"train": time.perf_counter() - start}
     due = phase.eval_step > 0 and (epoch + 1) % phase.eval_step == 0
     evaluates = due or (phase.eval_step > 0 and epoch + 1 == phase.epochs)
     if evaluates:
         validation = phase.validate(epoch)
+        trim_memory()
         record["valid"] = dict(validation.metrics)
         record["score"] = validation.score
         record["seconds"]["valid"] = time.perf_counter() - start - record["seconds"]["train"]

@@ -15,7 +15,7 @@ from recbole.trainer import Trainer
 from tqdm import tqdm
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.runtime import peak_memory_mib
+from recbole_bbqrec.runtime import peak_memory_mib, trim_memory
 from recbole_bbqrec.trainer.checkpoint import (
     load_checkpoint,
     load_weights,
@@ -147,6 +147,7 @@ class SafeCheckpoints(Trainer):
             self._save_resume(epoch_idx, train_data)
         start = time.perf_counter()
         loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        trim_memory()
         steps = 1 if self.loss_is_mean else max(1, len(train_data))
         line = {"phase": "train", "epoch": epoch_idx, "terms": _terms(loss, steps)}
         line["learning_rate"] = self.optimizer.param_groups[0]["lr"]
@@ -162,6 +163,7 @@ class SafeCheckpoints(Trainer):
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         start = time.perf_counter()
         score, result = super()._valid_epoch(valid_data, show_progress)
+        trim_memory()
         if self.epoch_lines:  # none where a caller validates without having trained
             line = self.epoch_lines[-1]
             line["valid"] = {name: float(value) for name, value in result.items()}
