@@ -96,9 +96,7 @@ def main() -> None:
     common.heading("Catalogue size", options)
     sizes = (1000, 10_000) if options.small else (10_000, 100_000, 1_000_000)
     built = {n: common.in_child(build, options, n) for n in sizes}
-    common.table(
-        ("items", "trie s", "peak MiB", "MiB held"), [(n, *built[n]) for n in sizes]
-    )
+    common.table(("items", "trie s", "peak MiB", "MiB held"), [(n, *built[n]) for n in sizes])
     found = {n: common.in_child(decoding, options, n) for n in sizes}
     first = found[sizes[0]]
     common.table(

@@ -124,9 +124,7 @@ def main() -> None:
         n_items, 3, options.seed, feature_dim=common.DEFAULT["feature_dim"]
     )
     default = our_step(options, featured, options.precision, n_items=n_items, **common.DEFAULT)
-    wide = HistoryBatches(
-        histories, batch_size=DEFAULT_BATCH, encoding="causal", seed=options.seed
-    )
+    wide = HistoryBatches(histories, batch_size=DEFAULT_BATCH, encoding="causal", seed=options.seed)
     mean_step(default, wide, ours)  # as the others are warm when their epoch is measured
     name = f"BBQRec by default, batches of {DEFAULT_BATCH} (ms of {BATCH} targets)"
     rows.append((name, options.precision, whole_epoch(default, wide) / n_steps, "measured"))

@@ -74,8 +74,6 @@ def rows_of_test(data: Prepared, n: int = 16) -> Any:
     return data.test_data._dataset.inter_feat[torch.arange(n)]
 
 
-
-
 def reloaded_metrics(result: dict[str, Any]) -> dict[str, float]:
     """Test metrics of the saved model, loaded anew."""
     config, model, _, _, _, test_data = load_data_and_model(result["files"]["model"])

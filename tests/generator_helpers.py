@@ -89,9 +89,7 @@ def level_logits(
     """Logits [M, N] of every level for one history and one path [L, M]."""
     memory, hidden = level_states(generator, catalogue, history, path)
     signals = path.shape[1]
-    return [
-        generator.logits(memory, hidden[j], j).view(signals, -1) for j in range(path.shape[0])
-    ]
+    return [generator.logits(memory, hidden[j], j).view(signals, -1) for j in range(path.shape[0])]
 
 
 def slow_item_score(

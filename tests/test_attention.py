@@ -34,8 +34,9 @@ def bias_of(kind: str) -> Tensor | None:
     return blocking_bias(seen[:, None, None], torch.float64)
 
 
-def naive(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, table: Tensor, buckets: Tensor
-          ) -> Tensor:
+def naive(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, table: Tensor, buckets: Tensor
+) -> Tensor:
     """Eq. 17 as printed, with one gated value for every pair of tokens."""
     scores = torch.einsum("bhsc,bhtc->bhst", q, k) / C**0.5
     alpha = (scores if bias is None else scores + bias).softmax(-1)

@@ -24,9 +24,7 @@ LENGTHS = [5, 1, 3]
 
 def search(generator: Any, catalogue: Any, items: Any, width: int, top_k: Any = None) -> Any:
     with torch.no_grad():
-        return beam_search(
-            generator, catalogue, generator.encode(catalogue, items), width, top_k
-        )
+        return beam_search(generator, catalogue, generator.encode(catalogue, items), width, top_k)
 
 
 @pytest.mark.parametrize("padded", [-1 << 40, 1 << 16])
@@ -255,7 +253,9 @@ def test_training_mode_is_refused() -> None:
     catalogue = small_catalogue()
     generator = small_generator(catalogue).train()
     memory = generator.encode(catalogue, torch.tensor([[1]]))
-    for call in (lambda: beam_search(generator, catalogue, memory, 2),
-                 lambda: exact_scores(generator, catalogue, memory)):
+    for call in (
+        lambda: beam_search(generator, catalogue, memory, 2),
+        lambda: exact_scores(generator, catalogue, memory),
+    ):
         with pytest.raises(ValueError, match="eval"):
             call()

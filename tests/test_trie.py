@@ -81,7 +81,9 @@ def test_branches_and_root_groups() -> None:
     codes = torch.tensor([[0, 0, 0], [0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 0], [2, 1, 1]])
     trie = Trie.build(codes.unsqueeze(2), 3)
     assert [b.tolist() for b in trie.branches] == [
-        [True, False, False], [True, False, False], [False] * 4
+        [True, False, False],
+        [True, False, False],
+        [False] * 4,
     ]
     torch.manual_seed(0)
     trie = Trie.build(torch.randint(0, 3, (20, 1, 2)), 3)

@@ -107,5 +107,6 @@ class GeneratorConfig:
 
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:
-            raise ValueError(f"GeneratorConfig.{name} is {getattr(self, name)!r}: it must be "
-                             f"{expected}")
+            raise ValueError(
+                f"GeneratorConfig.{name} is {getattr(self, name)!r}: it must be {expected}"
+            )

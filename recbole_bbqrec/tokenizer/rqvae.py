@@ -81,9 +81,7 @@ class RQVAETokenizer(QuantizingNetwork):
     matrix: Tensor
     present: Tensor
 
-    def __init__(
-        self, config: RQVAEConfig, modality: str, matrix: Tensor, present: Tensor
-    ) -> None:
+    def __init__(self, config: RQVAEConfig, modality: str, matrix: Tensor, present: Tensor) -> None:
         super().__init__(len(matrix))
         if tuple(present.shape) != (len(matrix),):
             raise ValueError(f"present must be [{len(matrix)}], got {tuple(present.shape)}")

@@ -194,8 +194,10 @@ def _problem(ids: SemanticIds) -> str | None:
     ):
         return f"codes_before must be int64 and fit codes, not {_describe(before)}"
     for part in (codes, before):
-        if part is not None and len(part) and not 0 <= int(part.min()) <= int(part.max()) < (
-            ids.codebook_size
+        if (
+            part is not None
+            and len(part)
+            and not 0 <= int(part.min()) <= int(part.max()) < (ids.codebook_size)
         ):
             return f"codes must lie in [0, {ids.codebook_size})"
     return None

@@ -27,9 +27,7 @@ def build_optimizer(
         UserError: ``learner`` is neither.
     """
     if learner.lower() not in _LEARNERS:
-        raise UserError(
-            f"Option `learner` is {learner!r}; expected one of {', '.join(_LEARNERS)}."
-        )
+        raise UserError(f"Option `learner` is {learner!r}; expected one of {', '.join(_LEARNERS)}.")
     decayed: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in named_parameters:

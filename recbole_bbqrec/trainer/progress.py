@@ -11,9 +11,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 
 @contextmanager
-def progress_bar(
-    name: str, *, total: int, done: int, unit: str, show: bool
-) -> Iterator[tqdm[Any]]:
+def progress_bar(name: str, *, total: int, done: int, unit: str, show: bool) -> Iterator[tqdm[Any]]:
     """A bar over ``total`` units of which ``done`` lie behind; shows the time left."""
     bar = tqdm(
         total=total,
