@@ -115,10 +115,11 @@ def test_masked_history_equals_brute_force(runs, crowded, rundir, model):
     assert config["mask_history"] is False  # and the saved run is as it was
 
 
-def test_cooccurrence_can_be_switched_off(crowded, rundir):
+def test_neighbours_can_be_switched_off(crowded, rundir):
     """Against exact scores of the saved weights without it."""
     directory = crowded.files.directory
-    options = ["--cooccurrence_weight=0", "--num_beams=405", "--topk=[7]"]
+    weights = ["--cooccurrence_weight=0", "--feature_similarity_weight=0"]
+    options = [*weights, "--num_beams=405", "--topk=[7]"]
     assert main(["evaluate", str(directory), *options, "--output=out"]) == 0
     _, network, _, _, _, test_data = load_data_and_model(f"{directory}.pth")
     network.eval()

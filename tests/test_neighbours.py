@@ -1,16 +1,16 @@
-"""Co-occurrence in the item head, against loops over users and items."""
+"""What the neighbours of a history add in the item head, against loops over items."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
 import torch
 from generator_helpers import headed_score, histories, small_catalogue, small_generator
+from scipy import sparse
 from torch import Tensor
 
-from recbole_bbqrec.generator import beam, neighbours
+from recbole_bbqrec.generator import beam
 from recbole_bbqrec.generator.beam import beam_search
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.exact import exact_scores
@@ -24,75 +24,37 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def training_histories(users: int = 25) -> list[list[int]]:
-    """Some items twice, some items never."""
-    return [torch.randint(1, N_ITEMS - 5, (2 + user % 6,)).tolist() for user in range(users)]
+def near_values() -> Tensor:
+    """value(j, i) at row j and column i; most are 0, items 28 and 29 have none."""
+    values = torch.rand(N_ITEMS, N_ITEMS) * 2 * (torch.rand(N_ITEMS, N_ITEMS) < 0.3)
+    values[0], values[:, 0], values[28:], values[:, 28:] = 0, 0, 0, 0
+    return values
 
 
-def built(users: list[list[int]], weight: float = 2.0, decay: float = 0.5) -> Neighbours:
-    items = torch.tensor([item for user in users for item in user])
-    offsets = torch.tensor([0, *(len(user) for user in users)]).cumsum(0)
-    return Neighbours.of_histories(items, offsets, N_ITEMS, weight, decay)
+def built(values: Tensor) -> Neighbours:
+    """With the decay 0.5."""
+    return Neighbours.of_matrix(sparse.csr_matrix(values.numpy()), 0.5)
 
 
-def slow_cosine(users: list[list[int]], one: int, other: int) -> float:
-    has = [sum(item in user for user in users) for item in (one, other)]
-    both = sum(one in user and other in user for user in users)
-    return both / math.sqrt(has[0] * has[1]) if both and one != other else 0.0
-
-
-def slow_bonus(users: list[list[int]], history: list[int], item: int) -> float:
-    """With the weight 2 and the decay 0.5."""
+def slow_bonus(values: Tensor, history: list[int], item: int) -> float:
     ago = enumerate(reversed(history))
-    return sum(2 * 0.5**steps * slow_cosine(users, item, chosen) for steps, chosen in ago)
-
-
-def dense(near: Neighbours) -> Tensor:
-    matrix = torch.zeros(N_ITEMS, N_ITEMS)
-    for item in range(N_ITEMS):
-        own = slice(int(near.pointer[item]), int(near.pointer[item + 1]))
-        matrix[item, near.items[own]] = near.cosines[own]
-    return matrix
-
-
-@pytest.mark.parametrize("block", [7, 1024])
-def test_cosines_of_items(block: int, monkeypatch) -> None:
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
-    torch.manual_seed(0)
-    users = training_histories()
-    near = built(users)
-    expected = [[slow_cosine(users, i, j) for j in range(N_ITEMS)] for i in range(N_ITEMS)]
-    torch.testing.assert_close(dense(near), torch.tensor(expected))
-    assert int((dense(near) == 0).sum()) < N_ITEMS**2 - 100
-
-
-def test_the_most_similar_neighbours_are_kept(monkeypatch) -> None:
-    torch.manual_seed(1)
-    users = training_histories()
-    every = dense(built(users))
-    monkeypatch.setattr(neighbours, "_KEPT", 3)
-    kept = dense(built(users))
-    for item in range(N_ITEMS):
-        best = sorted(range(N_ITEMS), key=lambda j: (-float(every[item, j]), j))[:3]
-        wanted = torch.zeros(N_ITEMS)
-        wanted[best] = every[item, best]
-        torch.testing.assert_close(kept[item], wanted)
+    return sum(0.5**steps * float(values[chosen, item]) for steps, chosen in ago)
 
 
 @pytest.mark.parametrize("left_out", [0, 4])
 def test_bonus_of_a_history(left_out: int) -> None:
     """For every item of the trie, repeated items and items outside the trie included."""
     torch.manual_seed(2)
-    users = training_histories()
+    values = near_values()
     whole = small_catalogue(N_ITEMS, 3, 2, 3)
     kept = torch.arange(1 + left_out, N_ITEMS)
     trie = Catalogue.build(whole.codes, whole.vectors, 3, kept).trie
     rows = [[5, 9, 5], [27, 2], [3]]
     padded = torch.tensor([row + [0] * (3 - len(row)) for row in rows])
     lengths = torch.tensor([3, 2, 1])
-    bonus = built(users).bonus(trie, padded, lengths, torch.float64)
+    bonus = built(values).bonus(trie, padded, lengths, torch.float64)
     expected = torch.tensor(
-        [[slow_bonus(users, row, item) for row in rows] for item in trie.leaf_items.tolist()],
+        [[slow_bonus(values, row, item) for row in rows] for item in trie.leaf_items.tolist()],
         dtype=torch.float64,
     )  # [I, n]
     start = torch.randn(len(kept), 3, dtype=torch.float64)
@@ -107,9 +69,10 @@ def test_bonus_of_a_history(left_out: int) -> None:
     torch.testing.assert_close(part, expected[:, 1:], rtol=0, atol=1e-6)
 
 
-def test_items_that_nobody_chose_together_have_no_bonus() -> None:
+def test_items_without_neighbours_give_no_bonus() -> None:
     trie = small_catalogue(N_ITEMS, 3, 2, 3).trie
-    bonus = built([[1, 2]]).bonus(trie, torch.tensor([[7, 8]]), torch.tensor([2]), torch.float32)
+    items, lengths = torch.tensor([[28, 29]]), torch.tensor([2])
+    bonus = built(near_values()).bonus(trie, items, lengths, torch.float32)
     assert not bonus.add_to(torch.zeros(N_ITEMS - 1, 1)).any()
     assert bonus.at(torch.tensor([0, 0]), torch.tensor([3, 9]), N_ITEMS - 1).tolist() == [0, 0]
 
@@ -124,9 +87,9 @@ def test_beam_and_exact_scores_hold_the_bonus(shape, padded: int, block: int, mo
     monkeypatch.setattr(beam, "_PADDED", padded)
     monkeypatch.setattr(beam, "_BLOCK", block)
     torch.manual_seed(3)
-    users = training_histories()
+    values = near_values()
     bare = small_catalogue(N_ITEMS, *shape)
-    catalogue = replace(bare, neighbours=built(users))
+    catalogue = replace(bare, neighbours=built(values))
     generator = small_generator(catalogue, **OPTIONS)
     items = histories(catalogue, [4, 2, 1], 4)
     memory = generator.encode(catalogue, items)
@@ -142,7 +105,7 @@ def test_beam_and_exact_scores_hold_the_bonus(shape, padded: int, block: int, mo
     history = items[0].tolist()
     for item in (1, 7, 28):
         wanted = headed_score(
-            generator, bare, history, item, lambda i: slow_bonus(users, history, i)
+            generator, bare, history, item, lambda i: slow_bonus(values, history, i)
         )
         assert float(scores[0, item]) == pytest.approx(wanted, abs=1e-6)
     ranked, _ = rank(generator.float(), _float(catalogue), items, N_ITEMS - 1, torch.float32)
@@ -157,16 +120,16 @@ def _float(catalogue: Catalogue) -> Catalogue:
 def test_neighbours_of_other_items_are_refused() -> None:
     whole = small_catalogue(N_ITEMS + 1, 3, 2, 3)
     with pytest.raises(ValueError, match="30 item neighbours but 31 semantic IDs"):
-        Catalogue.build(whole.codes, whole.vectors, 3, neighbours=built([[1, 2]]))
+        Catalogue.build(whole.codes, whole.vectors, 3, neighbours=built(near_values()))
 
 
 @torch.no_grad()
 def test_training_does_not_see_it() -> None:
-    """The next item would be a neighbour of its own history."""
+    """The next item would be chosen after its own history."""
     torch.manual_seed(4)
     bare = small_catalogue(N_ITEMS, 3, 2, 3)
     generator = small_generator(bare, **OPTIONS).train()
     items, targets = histories(bare, [4, 3], 4), torch.tensor([[0, 7, 0, 3], [0, 0, 9, 0]])
-    near = replace(bare, neighbours=built(training_histories()))
+    near = replace(bare, neighbours=built(near_values()))
     losses = [generator.loss(catalogue, items, targets)[0] for catalogue in (bare, near)]
     assert torch.equal(*losses)

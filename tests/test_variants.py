@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy import sparse
 
 from recbole_bbqrec import models_cli
 from recbole_bbqrec.config import BBQRecConfig, read_yaml
@@ -289,30 +290,53 @@ def test_phase_two_reads_the_features_of_a_models_signals(name, changes, width, 
     assert ("features" in model.state_dict()) == (width is not None)
 
 
+def neighbours_of(name, tiny, after: float, similar: float, **changes):
+    weights = {"cooccurrence_weight": after, "feature_similarity_weight": similar}
+    return built(name, tiny, **weights, **changes)[1].neighbours
+
+
 @pytest.mark.parametrize(
-    ("name", "changes", "there"),
+    ("name", "changes", "after", "similar"),
     [
-        ("BBQRec", {}, True),
-        ("BBQRec", {"cooccurrence_weight": 0}, False),
-        ("BBQRec", {"item_head": False, "repeat_logit": False}, False),
-        ("BBQRecNoID", {}, False),
-        ("BBQRecNoText", {}, True),
-        ("TIGER", {}, False),
+        ("BBQRec", {}, True, True),
+        ("BBQRec", {"item_head": False, "repeat_logit": False}, False, False),
+        ("BBQRec", {"item_features": False}, True, False),
+        ("BBQRecNoID", {}, False, True),
+        ("BBQRecNoText", {}, True, True),
+        ("TIGER", {}, False, False),
     ],
 )
-def test_who_chose_an_item_is_part_of_its_id(name, changes, there, rundir, tiny):
-    _, model, _ = built(name, tiny, **{"cooccurrence_weight": 6.0, **changes})
-    assert (model.neighbours is not None) == there
+def test_who_chose_an_item_is_part_of_its_id(name, changes, after, similar, rundir, tiny):
+    assert (neighbours_of(name, tiny, 1, 0, **changes) is not None) == after
+    assert (neighbours_of(name, tiny, 0, 1, **changes) is not None) == similar
+    assert neighbours_of(name, tiny, 0, 0, **changes) is None
 
 
-def test_held_out_items_are_nobodys_neighbours(rundir, tiny):
-    model = built("BBQRec", tiny, cooccurrence_weight=6.0)[1]
+def pairs_of(near) -> set[tuple[int, int]]:
+    owner = torch.repeat_interleave(torch.arange(len(near.pointer) - 1), near.pointer.diff())
+    return set(zip(owner.tolist(), near.items.tolist()))
+
+
+def test_held_out_items_are_chosen_after_nothing(rundir, tiny):
+    near = neighbours_of("BBQRec", tiny, 2.0, 0)
     train = prepare(BBQRecConfig("BBQRec", "Mini", overrides=tiny)).train_data
     histories = Histories.from_training_data(train._dataset)
     pairs = set()
     for begin, end in zip(histories.offsets[:-1].tolist(), histories.offsets[1:].tolist()):
-        own = histories.items[begin:end].tolist()
-        pairs |= {(one, other) for one in own for other in own if one != other}
-    near = model.neighbours
-    owner = torch.repeat_interleave(torch.arange(model.n_items), near.pointer.diff())
-    assert set(zip(owner.tolist(), near.items.tolist())) == pairs
+        own = list(dict.fromkeys(histories.items[begin:end].tolist()))
+        pairs |= {(one, later) for place, one in enumerate(own) for later in own[place + 1 :]}
+    assert pairs_of(near) == pairs
+
+
+def test_neighbours_add_up(rundir, tiny):
+    """Values of both kinds, each with its weight."""
+
+    def dense(after: float, similar: float):
+        near = neighbours_of("BBQRec", tiny, after, similar)
+        size = len(near.pointer) - 1
+        parts = near.values.numpy(), near.items.numpy(), near.pointer.numpy()
+        return torch.from_numpy(sparse.csr_matrix(parts, shape=(size, size)).toarray())
+
+    expected = 3 * dense(1, 0) + 2 * dense(0, 1)
+    torch.testing.assert_close(dense(3, 2), expected)
+    assert (dense(1, 0) > 0).sum() > 100 and (dense(0, 1) > 0).sum() > 100

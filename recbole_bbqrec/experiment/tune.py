@@ -47,7 +47,7 @@ PHASE_TWO = {
     "history_tokens", "generation_loss", "decoder_start", "label_smoothing", "item_embedding",
     "item_head", "repeat_logit", "item_features", "feature_components", "feature_whitening",
     "tie_codes", "generation_temperature", "warmup_ratio", "cooccurrence_weight",
-    "cooccurrence_decay", "num_beams",
+    "feature_similarity_weight", "neighbour_decay", "num_beams",
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ class Catalogue:
       network has no similarity module.
     * ``trie``: the semantic IDs that may be generated.
     * ``features``: float32 [n_items, F], what else is known of the items, or None.
-    * ``neighbours``: which items were chosen together in training, or None.
+    * ``neighbours``: which items are near to each other, for the item head, or None.
     """
 
     codes: Tensor

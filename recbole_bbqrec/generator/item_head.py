@@ -7,7 +7,7 @@ item head scores every item that exists from the encoder's last state h:
 
 with the item embedding e_i that the encoder reads, the item's features f_i (without any, its
 phase-one vector), and r, where the item is in the history, a learned logit for how long ago. At
-inference what items were chosen with may be added (:mod:`~recbole_bbqrec.generator.neighbours`).
+inference items near those of the history gain (:mod:`~recbole_bbqrec.generator.neighbours`).
 The mass of a trie node is the log-sum-exp of the scores of the items below it, and the logit of a
 token is the sum of its codes' logits plus the mass of its node:
 
@@ -38,7 +38,7 @@ class ItemScores:
 
     * ``keys``: [I, d], e_i + W f_i; ``states``: [n, d], h.
     * ``seen``: int64 [n, T], the items of a history, -1 for none; ``repeat``: [n, T], their r.
-    * ``bonus``: what co-occurrence adds; None in training.
+    * ``bonus``: what neighbours add; None in training.
     """
 
     trie: Trie

@@ -98,7 +98,7 @@ class GenerativeRecommender(SequentialRecommender):
         return None
 
     def build_neighbours(self, config: Any, dataset: Any) -> Neighbours | None:
-        """Which items the training histories of ``dataset`` hold together, for the item head."""
+        """Which items the item head takes for near to each other when it ranks, or None."""
         return None
 
     @classmethod

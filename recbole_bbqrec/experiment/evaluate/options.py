@@ -13,8 +13,9 @@ from recbole_bbqrec.registry import get_model
 CHANGEABLE: dict[str, str] = {
     "mask_history": "keep a user's history out of the ranking",
     "num_beams": "width of the beam, of generative models",
-    "cooccurrence_weight": "of items chosen together in training, of models that have the option",
-    "cooccurrence_decay": "by how many items ago, of the same",
+    "cooccurrence_weight": "of items chosen after the history's in training, of BBQRec",
+    "feature_similarity_weight": "of items whose features are like the history's, of BBQRec",
+    "neighbour_decay": "by how many items ago, of both",
     "topk": "cut-offs of the metrics",
     "metrics": "Recall, NDCG, Hit, MRR, Precision, ...",
     "eval_batch_size": "users ranked at once",
@@ -25,7 +26,8 @@ CHANGEABLE: dict[str, str] = {
 
 #: Those of them that can change which items a user is given; the rest measure the same ranking.
 OF_THE_RANKING = (
-    "mask_history", "num_beams", "precision", "cooccurrence_weight", "cooccurrence_decay",
+    "mask_history", "num_beams", "precision",
+    "cooccurrence_weight", "feature_similarity_weight", "neighbour_decay",
 )  # fmt: skip
 
 
@@ -55,8 +57,10 @@ def is_used_by(model: str, key: str) -> bool:
     generative = getattr(kind, "two_phase", False)
     if key == "num_beams":
         return generative
-    if key.startswith("cooccurrence_"):
+    if key == "cooccurrence_weight":
         return bool(getattr(kind, "use_id", False))
+    if key in ("feature_similarity_weight", "neighbour_decay"):
+        return hasattr(kind, "use_id")
     if key == "precision":
         return generative or getattr(kind, "trains_on_histories", False)
     return True

@@ -13,6 +13,7 @@ from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.neighbours import Neighbours
 from recbole_bbqrec.model.generative import GenerativeRecommender
 from recbole_bbqrec.model.item_features import item_features
+from recbole_bbqrec.model.item_neighbours import alike, chosen_after
 from recbole_bbqrec.tokenizer.bbq import BBQTokenizer, BBQTokenizerConfig
 
 ID_SIGNAL = "id"
@@ -78,13 +79,18 @@ class BBQRec(GenerativeRecommender):
         return item_features(dataset, modalities, *(config[key] for key in keys))
 
     def build_neighbours(self, config: Any, dataset: Any) -> Neighbours | None:
-        weight, decay = config["cooccurrence_weight"], config["cooccurrence_decay"]
-        # Who chose an item is an ID representation, too.
-        if not (self.use_id and config["item_head"] and weight):
+        if not config["item_head"]:
             return None
-        histories = Histories.from_training_data(dataset)
-        parts = histories.items, histories.offsets, self.n_items
-        return Neighbours.of_histories(*parts, weight, decay)
+        parts = []
+        # Who chose an item is an ID representation, too.
+        if config["cooccurrence_weight"] and self.use_id:
+            after = chosen_after(Histories.from_training_data(dataset), self.n_items)
+            parts.append(config["cooccurrence_weight"] * after)
+        if config["feature_similarity_weight"] and self.features is not None:
+            parts.append(config["feature_similarity_weight"] * alike(self.features))
+        if not parts:
+            return None
+        return Neighbours.of_matrix(sum(parts[1:], parts[0]), config["neighbour_decay"])
 
     def build_tokenizer(
         self, config: Any, dataset: Any, trained_items: torch.Tensor

@@ -1,0 +1,81 @@
+"""How near items are to each other: who was chosen after whom, and whose features are alike.
+
+A rare item has too few training events for its embedding to be learned well, but which users chose
+it after which other item, and what it looks like, is known exactly. Item-based nearest-neighbour
+recommenders rank by nothing else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from torch import Tensor
+
+from recbole_bbqrec.data.histories import Histories
+
+_LATER = 50  # items after an item, in a user's history, that count as chosen after it
+_CHOSEN = 500  # items chosen after an item that are kept, the ones of the largest values
+_ALIKE = 50  # items with the most similar features that are kept
+_CELLS = 1 << 25  # cosines held at a time
+
+
+def chosen_after(histories: Histories, n_items: int) -> sparse.csr_matrix:
+    """n(j, i) / sqrt(n(j)) at row j and column i: [n_items, n_items].
+
+    n(j) users chose the item j in training, n(j, i) of them chose i later, as one of their next 50
+    items (an item counts where a user chose it first). That is the share of the users of j who went
+    on to i, and counts for more where there are more of them. The 500 largest values of an item are
+    kept, of equals those with the lowest number.
+    """
+    items, users = histories.items.numpy(), _owners(histories)
+    key = users * n_items + items
+    first = np.sort(np.unique(key, return_index=True)[1])
+    items, users = items[first], users[first]
+    counts = np.maximum(np.bincount(items, minlength=n_items), 1)
+    total = sparse.csr_matrix((n_items, n_items))
+    for gap in range(1, _LATER + 1):
+        rows = np.flatnonzero(users[gap:] == users[:-gap])
+        if len(rows) == 0:
+            break
+        pairs = items[rows], items[rows + gap]
+        total = total + sparse.csr_matrix((np.ones(len(rows)), pairs), shape=total.shape)
+    return _largest((sparse.diags(1 / np.sqrt(counts)) @ total).tocsr(), _CHOSEN)
+
+
+def alike(features: Tensor) -> sparse.csr_matrix:
+    """Cosines of features, those above 0: [n_items, n_items].
+
+    ``features`` float [n_items, F], zero for items without any. An item is not its own neighbour,
+    and has its 50 most similar ones. The time grows with the square of the number of items.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    kept = min(_ALIKE, len(unit))
+    columns, values = [], []
+    for rows in torch.arange(len(unit)).split(max(1, _CELLS // len(unit))):
+        cosines = unit[rows] @ unit.t()
+        cosines[torch.arange(len(rows)), rows] = 0
+        best, items = cosines.topk(kept, 1)
+        columns.append(items)
+        values.append(best.clamp_(min=0))
+    pointer = np.arange(len(unit) + 1) * kept
+    parts = torch.cat(values).flatten().numpy(), torch.cat(columns).flatten().numpy(), pointer
+    matrix = sparse.csr_matrix(parts, shape=(len(unit), len(unit)))
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _owners(histories: Histories) -> np.ndarray:
+    """Number of the history of each event, int64 [E]."""
+    return np.repeat(np.arange(len(histories)), histories.offsets.diff().numpy())
+
+
+def _largest(matrix: sparse.csr_matrix, kept: int) -> sparse.csr_matrix:
+    """The largest entries of each row; of equals those of the first columns."""
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, row))
+    rank = np.arange(len(row)) - matrix.indptr[row]
+    order = order[rank < kept]
+    parts = matrix.data[order], (row[order], matrix.indices[order])
+    return sparse.csr_matrix(parts, shape=matrix.shape)

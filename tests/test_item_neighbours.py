@@ -1,0 +1,92 @@
+"""Who was chosen after whom and whose features are alike, against loops over users and items."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.data.histories import Histories
+from recbole_bbqrec.model import item_neighbours
+from recbole_bbqrec.model.item_neighbours import alike, chosen_after
+
+N_ITEMS = 30
+
+
+def users_of(count: int) -> list[list[int]]:
+    """Some items twice, some items never."""
+    return [torch.randint(1, N_ITEMS - 5, (2 + user % 7,)).tolist() for user in range(count)]
+
+
+def histories_of(users: list[list[int]]) -> Histories:
+    items = torch.tensor([item for user in users for item in user])
+    offsets = torch.tensor([0, *(len(user) for user in users)]).cumsum(0)
+    return Histories(items, offsets, torch.arange(len(users)))
+
+
+def matrix_of(users: list[list[int]]) -> Tensor:
+    return torch.from_numpy(chosen_after(histories_of(users), N_ITEMS).toarray())
+
+
+def slow_chosen_after(users: list[list[int]], window: int = 50) -> Tensor:
+    values = torch.zeros(N_ITEMS, N_ITEMS, dtype=torch.float64)
+    for one in range(N_ITEMS):
+        having = [list(dict.fromkeys(user)) for user in users if one in user]
+        for other in range(N_ITEMS):
+            after = [user[user.index(one) + 1 :][:window] for user in having]
+            count = sum(other in later for later in after)
+            values[one, other] = count / math.sqrt(len(having)) if count else 0.0
+    return values
+
+
+@pytest.mark.parametrize("window", [50, 2])
+def test_chosen_after(window: int, monkeypatch) -> None:
+    monkeypatch.setattr(item_neighbours, "_LATER", window)
+    torch.manual_seed(0)
+    users = users_of(60)
+    torch.testing.assert_close(matrix_of(users), slow_chosen_after(users, window))
+    assert not torch.equal(slow_chosen_after(users, window), slow_chosen_after(users, 1))
+
+
+def test_an_item_counts_where_it_was_chosen_first() -> None:
+    values = matrix_of([[4, 7, 4], [7, 4], [9]])
+    assert values[4, 7] == pytest.approx(1 / math.sqrt(2))
+    assert values[7, 4] == pytest.approx(1 / math.sqrt(2))
+    assert int((values != 0).sum()) == 2
+
+
+def test_the_largest_values_are_kept(monkeypatch) -> None:
+    torch.manual_seed(1)
+    users = users_of(60)
+    every = matrix_of(users)
+    monkeypatch.setattr(item_neighbours, "_CHOSEN", 3)
+    kept = matrix_of(users)
+    assert int((every != 0).sum(1).max()) > 3
+    for item in range(N_ITEMS):
+        best = sorted(range(N_ITEMS), key=lambda j: (-float(every[item, j]), j))[:3]
+        wanted = torch.zeros(N_ITEMS, dtype=torch.float64)
+        wanted[best] = every[item, best]
+        torch.testing.assert_close(kept[item], wanted)
+
+
+@pytest.mark.parametrize("cells", [1, 70, 1 << 25])
+@pytest.mark.parametrize("kept", [4, 50])
+def test_alike(kept: int, cells: int, monkeypatch) -> None:
+    """Items without features are like none; opposite ones are not listed."""
+    monkeypatch.setattr(item_neighbours, "_ALIKE", kept)
+    monkeypatch.setattr(item_neighbours, "_CELLS", cells)
+    torch.manual_seed(2)
+    features = torch.randn(N_ITEMS, 5)
+    features[[0, 6]] = 0
+    found = torch.from_numpy(alike(features).toarray())
+    for item in range(N_ITEMS):
+        cosines = torch.cosine_similarity(features[item : item + 1], features).clamp(min=0)
+        cosines[item] = 0
+        order = torch.argsort(cosines, descending=True)[:kept]
+        wanted = torch.zeros(N_ITEMS)
+        wanted[order] = cosines[order]
+        torch.testing.assert_close(found[item], wanted)
+    assert not found[6].any() and not found[:, 6].any()
+    assert (found >= 0).all() and found[7].any()
