@@ -45,10 +45,12 @@ def chosen_after(histories: Histories, n_items: int) -> sparse.csr_matrix:
 
 
 def alike(features: Tensor) -> sparse.csr_matrix:
-    """Cosines of features, those above 0: [n_items, n_items].
+    """Cosines of features, over their mean at the item's neighbours: [n_items, n_items].
 
-    ``features`` float [n_items, F], zero for items without any. An item is not its own neighbour,
-    and has its 50 most similar ones. The time grows with the square of the number of items.
+    ``features`` float [n_items, F], zero for items without any. The neighbours of an item are the
+    50 most similar others, where the cosine is above 0. Over the mean, since 50 items that are all
+    of one kind say less of the next item than a few near ones among others that are not. The time
+    grows with the square of the number of items.
     """
     unit = F.normalize(features.float(), dim=1)
     kept = min(_ALIKE, len(unit))
@@ -63,7 +65,9 @@ def alike(features: Tensor) -> sparse.csr_matrix:
     parts = torch.cat(values).flatten().numpy(), torch.cat(columns).flatten().numpy(), pointer
     matrix = sparse.csr_matrix(parts, shape=(len(unit), len(unit)))
     matrix.eliminate_zeros()
-    return matrix
+    counts = np.maximum(np.diff(matrix.indptr), 1)
+    means = matrix.sum(1).A1 / counts  # 0 without neighbours
+    return (sparse.diags(1 / np.where(means > 0, means, 1)) @ matrix).tocsr()
 
 
 def _owners(histories: Histories) -> np.ndarray:
