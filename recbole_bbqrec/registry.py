@@ -43,6 +43,7 @@ MODELS: dict[str, str] = {
     "VQRec": "vqrec",
     "ESASRec": "esasrec",
     "RPG": "rpg",
+    "ItemNeighbours": "itemneighbours",
 }
 
 

@@ -7,6 +7,8 @@ recommenders rank by nothing else.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,22 @@ _LATER = 50  # items after an item, in a user's history, that count as chosen af
 _CHOSEN = 500  # items chosen after an item that are kept, the ones of the largest values
 _ALIKE = 50  # items with the most similar features that are kept
 _CELLS = 1 << 25  # cosines held at a time
+
+
+def near_items(
+    config: Any, histories: Histories | None, features: Tensor | None, n_items: int
+) -> sparse.csr_matrix | None:
+    """The sum of both kinds of values, each by its weight: [n_items, n_items], or None.
+
+    ``config``: reads ``cooccurrence_weight``, without use if ``histories`` are None, and
+    ``feature_similarity_weight``, without use if ``features`` are.
+    """
+    parts = []
+    if config["cooccurrence_weight"] and histories is not None:
+        parts.append(config["cooccurrence_weight"] * chosen_after(histories, n_items))
+    if config["feature_similarity_weight"] and features is not None:
+        parts.append(config["feature_similarity_weight"] * alike(features))
+    return sum(parts[1:], parts[0]) if parts else None
 
 
 def chosen_after(histories: Histories, n_items: int) -> sparse.csr_matrix:

@@ -13,7 +13,7 @@ from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.neighbours import Neighbours
 from recbole_bbqrec.model.generative import GenerativeRecommender
 from recbole_bbqrec.model.item_features import item_features
-from recbole_bbqrec.model.item_neighbours import alike, chosen_after
+from recbole_bbqrec.model.item_neighbours import near_items
 from recbole_bbqrec.tokenizer.bbq import BBQTokenizer, BBQTokenizerConfig
 
 ID_SIGNAL = "id"
@@ -81,16 +81,10 @@ class BBQRec(GenerativeRecommender):
     def build_neighbours(self, config: Any, dataset: Any) -> Neighbours | None:
         if not config["item_head"]:
             return None
-        parts = []
         # Who chose an item is an ID representation, too.
-        if config["cooccurrence_weight"] and self.use_id:
-            after = chosen_after(Histories.from_training_data(dataset), self.n_items)
-            parts.append(config["cooccurrence_weight"] * after)
-        if config["feature_similarity_weight"] and self.features is not None:
-            parts.append(config["feature_similarity_weight"] * alike(self.features))
-        if not parts:
-            return None
-        return Neighbours.of_matrix(sum(parts[1:], parts[0]), config["neighbour_decay"])
+        histories = Histories.from_training_data(dataset) if self.use_id else None
+        near = near_items(config, histories, self.features, self.n_items)
+        return None if near is None else Neighbours.of_matrix(near, config["neighbour_decay"])
 
     def build_tokenizer(
         self, config: Any, dataset: Any, trained_items: torch.Tensor

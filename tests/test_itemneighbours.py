@@ -1,0 +1,56 @@
+"""ItemNeighbours: the whole run, and its scores against loops over a history."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import ROOT
+
+from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.data.histories import Histories
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.item_features import item_features
+from recbole_bbqrec.model.item_neighbours import alike, chosen_after
+from recbole_bbqrec.quick_start import load_data_and_model, run
+
+OPTIONS = {"data_path": str(ROOT / "dataset"), "show_progress": False, "state": "WARNING"}
+
+
+def test_a_run_ranks_by_the_definition(rundir):
+    changes = {"cooccurrence_weight": 3.0, "feature_similarity_weight": 0.5}
+    result = run("ItemNeighbours", "Mini", overrides={**OPTIONS, **changes})
+    _, model, dataset, train, _, test = load_data_and_model(result["files"]["model"])
+    source = train._dataset
+    features = item_features(source, source.modalities, "zscore", 512, True)
+    after = chosen_after(Histories.from_training_data(source), model.n_items).toarray()
+    similar = alike(features).toarray()
+    rows = test._dataset.inter_feat
+    scores = model.full_sort_predict(rows)
+    assert scores.shape == (len(rows), dataset.item_num) and scores.dtype == torch.float32
+    assert torch.isneginf(scores[:, 0]).all()
+    for row in range(0, len(rows), 97):
+        length = int(rows["item_length"][row])
+        history = rows["item_id_list"][row, :length].tolist()
+        expected = sum(
+            0.6**ago * (3.0 * after[item] + 0.5 * similar[item])
+            for ago, item in enumerate(reversed(history))
+        )
+        torch.testing.assert_close(
+            scores[row, 1:], torch.from_numpy(expected[1:]).float(), rtol=1e-5, atol=1e-6
+        )
+    hits = (scores.topk(10).indices == rows["item_id"].unsqueeze(1)).any(1)
+    assert result["test_result"]["recall@10"] == pytest.approx(float(hits.float().mean()), abs=1e-6)
+
+
+def test_without_any_weight_there_is_nothing_to_rank_by():
+    for changes in (
+        {"cooccurrence_weight": 0, "feature_similarity_weight": 0},
+        {"cooccurrence_weight": 0, "modalities": []},
+    ):
+        with pytest.raises(UserError, match="`cooccurrence_weight`.*nothing is left to rank by"):
+            BBQRecConfig("ItemNeighbours", "Mini", overrides={**OPTIONS, **changes})
+
+
+def test_without_features_it_ranks_by_who_chose_what(rundir):
+    result = run("ItemNeighbours", "Mini", overrides={**OPTIONS, "modalities": []})
+    assert 0 < result["test_result"]["recall@10"] < 1
