@@ -30,6 +30,7 @@ class ItemNeighbours(PredictByRanking, SequentialRecommender):
 
     dataset_class = MultiModalDataset
     input_type = InputType.POINTWISE
+    use_id = True  # who chose an item, as in BBQRec
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

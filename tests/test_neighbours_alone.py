@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import ROOT
 
+from recbole_bbqrec.__main__ import main
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
@@ -51,6 +55,22 @@ def test_without_any_weight_there_is_nothing_to_rank_by():
             BBQRecConfig("ItemNeighbours", "Mini", overrides={**OPTIONS, **changes})
 
 
+def test_a_finished_run_can_be_evaluated_under_other_weights(rundir):
+    finished = run("ItemNeighbours", "Mini", overrides=OPTIONS)
+    wanted = run("ItemNeighbours", "Mini", overrides={**OPTIONS, "cooccurrence_weight": 0})
+    path = finished["files"]["model"].removesuffix(".pth")
+    assert main(["evaluate", path, "--cooccurrence_weight=0", "--output=out"]) == 0
+    rows = csv.DictReader(Path("out/evaluation.csv").read_text().splitlines())
+    found = {row["metric"].lower(): float(row["value"]) for row in rows}
+    assert found == pytest.approx(wanted["test_result"], abs=1e-6)
+    assert wanted["test_result"] != finished["test_result"]
+
+
 def test_without_features_it_ranks_by_who_chose_what(rundir):
-    result = run("ItemNeighbours", "Mini", overrides={**OPTIONS, "modalities": []})
-    assert 0 < result["test_result"]["recall@10"] < 1
+    """As with a weight of 0 for the features, and otherwise than with them."""
+    changes = ({"modalities": []}, {"feature_similarity_weight": 0}, {})
+    found = [
+        run("ItemNeighbours", "Mini", overrides={**OPTIONS, **change})["test_result"]
+        for change in changes
+    ]
+    assert found[0] == found[1] != found[2]
