@@ -44,6 +44,7 @@ MODELS: dict[str, str] = {
     "ESASRec": "esasrec",
     "RPG": "rpg",
     "ItemNeighbours": "itemneighbours",
+    "ESASRecNeighbours": "esasrecneighbours",
 }
 
 

@@ -36,6 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "MISSRec": {**_ATTENTION, "decoder_layers": 1, "interest_ratio": 0.2},
     "VQRec": {**_ATTENTION, **_CODES},
     "ESASRec": _ATTENTION,
+    "ESASRecNeighbours": _ATTENTION,
     "RPG": {**_ATTENTION, **_CODES},
 }
 

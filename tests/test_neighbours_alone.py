@@ -1,4 +1,4 @@
-"""ItemNeighbours: the whole run, and its scores against loops over a history."""
+"""ItemNeighbours, alone and in ESASRec: whole runs, and scores against loops over a history."""
 
 from __future__ import annotations
 
@@ -74,3 +74,25 @@ def test_without_features_it_ranks_by_who_chose_what(rundir):
         for change in changes
     ]
     assert found[0] == found[1] != found[2]
+
+
+def test_esasrec_with_neighbours_adds_their_scores(rundir):
+    """Trained as ESASRec, scores that are the sum of both, and plain ESASRec at weights of 0."""
+    changes = {**OPTIONS, "epochs": 2, "eval_step": 0, "num_threads": 1}
+    result = run("ESASRecNeighbours", "Mini", overrides=changes)
+    plain = run("ESASRec", "Mini", overrides=changes)
+    weights = {"cooccurrence_weight": 3.0, "feature_similarity_weight": 3.0}
+    alone = run("ItemNeighbours", "Mini", overrides={**OPTIONS, **weights})
+    found = []
+    for files in (result["files"], plain["files"], alone["files"]):
+        _, model, _, _, _, test = load_data_and_model(files["model"])
+        found.append(model.full_sort_predict(test._dataset.inter_feat))
+    torch.testing.assert_close(found[0][:, 1:], found[1][:, 1:] + found[2][:, 1:])
+    assert torch.isneginf(found[0][:, 0]).all()
+    path = result["files"]["model"].removesuffix(".pth")
+    options = ["--cooccurrence_weight=0", "--feature_similarity_weight=0", "--output=out"]
+    assert main(["evaluate", path, *options]) == 0
+    rows = csv.DictReader(Path("out/evaluation.csv").read_text().splitlines())
+    metrics = {row["metric"].lower(): float(row["value"]) for row in rows}
+    assert metrics == pytest.approx(plain["test_result"], abs=1e-6)
+    assert plain["test_result"] != result["test_result"]

@@ -13,8 +13,8 @@ from recbole_bbqrec.registry import get_model
 CHANGEABLE: dict[str, str] = {
     "mask_history": "keep a user's history out of the ranking",
     "num_beams": "width of the beam, of generative models",
-    "cooccurrence_weight": "of items chosen after the history's (BBQRec, ItemNeighbours)",
-    "feature_similarity_weight": "of items with features like the history's (the same models)",
+    "cooccurrence_weight": "of items chosen after the history's, of models with neighbours",
+    "feature_similarity_weight": "of items with features like the history's, likewise",
     "neighbour_decay": "by how many items ago, of both",
     "topk": "cut-offs of the metrics",
     "metrics": "Recall, NDCG, Hit, MRR, Precision, ...",

@@ -8,14 +8,11 @@ import torch
 import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
-from scipy import sparse
 from torch import Tensor, nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.model.item_features import item_features
-from recbole_bbqrec.model.item_neighbours import near_items
+from recbole_bbqrec.model.neighbour_scores import NeighbourScores
 from recbole_bbqrec.model.predict import PredictByRanking
 
 
@@ -34,12 +31,8 @@ class ItemNeighbours(PredictByRanking, SequentialRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.decay: float = config["neighbour_decay"]
-        keys = ("feature_scaling", "feature_components", "feature_whitening")
-        features = item_features(dataset, dataset.modalities, *(config[key] for key in keys))
-        histories = Histories.from_training_data(dataset)
         # Neither in the checkpoint nor on the device: made anew from the same data.
-        self.near: sparse.csr_matrix = near_items(config, histories, features, self.n_items)
+        self.neighbour_scores = NeighbourScores.of(config, dataset)
         self.unused = nn.Parameter(torch.zeros(1))  # RecBole's trainer wants something to train
 
     @classmethod
@@ -66,12 +59,7 @@ class ItemNeighbours(PredictByRanking, SequentialRecommender):
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Score of every item as the next one, float32 [B, n_items]; [PAD] has -inf."""
-        items, lengths = interaction[self.ITEM_SEQ].cpu(), interaction[self.ITEM_SEQ_LEN].cpu()
-        ago = lengths.unsqueeze(1) - 1 - torch.arange(items.shape[1])  # [B, T]
-        row, column = (ago >= 0).nonzero().unbind(1)  # [E]
-        share = self.decay ** ago[row, column].double()
-        cells = row.numpy(), items[row, column].numpy()
-        history = sparse.csr_matrix((share.numpy(), cells), shape=(len(items), self.n_items))
-        scores = torch.from_numpy((history @ self.near).toarray()).float()
-        scores = F.pad(scores[:, 1:], (1, 0), value=-torch.inf)
-        return scores.to(interaction[self.ITEM_SEQ].device)
+        items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        scores = torch.zeros(len(items), self.n_items, device=items.device)
+        self.neighbour_scores.add_to(scores, items, lengths)
+        return F.pad(scores[:, 1:], (1, 0), value=-torch.inf)
