@@ -80,7 +80,7 @@ def test_alike(kept: int, cells: int, monkeypatch) -> None:
     torch.manual_seed(2)
     features = torch.randn(N_ITEMS, 5)
     features[[0, 6]] = 0
-    found = torch.from_numpy(alike(features).toarray())
+    found = torch.from_numpy(alike([features]).toarray())
     for item in range(N_ITEMS):
         cosines = torch.cosine_similarity(features[item : item + 1], features).clamp(min=0)
         cosines[item] = 0
@@ -91,3 +91,16 @@ def test_alike(kept: int, cells: int, monkeypatch) -> None:
         torch.testing.assert_close(found[item], wanted, check_dtype=False)
     assert not found[6].any() and not found[:, 6].any()
     assert (found >= 0).all() and found[7].any()
+
+
+def test_alike_is_the_mean_over_the_modalities_that_an_item_has() -> None:
+    torch.manual_seed(3)
+    text, image = torch.randn(N_ITEMS, 5), torch.randn(N_ITEMS, 400)
+    text[[0, 6, 7]], image[[0, 7, 8]] = 0, 0
+    found, by_text, by_image = (
+        torch.from_numpy(alike(parts).toarray()) for parts in ([text, image], [text], [image])
+    )
+    expected = (by_text + by_image) / 2
+    expected[6], expected[8] = by_image[6], by_text[8]
+    torch.testing.assert_close(found, expected)
+    assert not found[7].any() and not torch.allclose(by_text, by_image)

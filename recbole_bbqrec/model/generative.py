@@ -61,12 +61,12 @@ class GenerativeRecommender(SequentialRecommender):
         self.register_buffer("vectors", torch.zeros(self.n_items, width))
         self.register_buffer("tokenized", torch.tensor(False))
         # So do the features: their principal components may come out otherwise elsewhere.
-        features = self.build_features(config, dataset)
-        self.register_buffer("features", features)
+        parts = self.build_features(config, dataset)
+        self.register_buffer("features", torch.cat(parts, dim=1) if parts else None)
         settings = self.generator_config(config, len(signals), width)
-        settings = replace(settings, feature_dim=0 if features is None else features.shape[1])
+        settings = replace(settings, feature_dim=sum(part.shape[1] for part in parts))
         self.generator = self.build_generator(config, settings)
-        self.neighbours = self.build_neighbours(config, dataset)
+        self.neighbours = self.build_neighbours(config, dataset, parts)
         self._catalogue: Catalogue | None = None
         self.register_load_state_dict_post_hook(_forget_catalogue)
 
@@ -93,11 +93,13 @@ class GenerativeRecommender(SequentialRecommender):
         """The phase-one network over the items of ``dataset``."""
         raise NotImplementedError
 
-    def build_features(self, config: Any, dataset: Any) -> torch.Tensor | None:
-        """What phase two reads of the items beside their semantic IDs, [n_items, F] or None."""
-        return None
+    def build_features(self, config: Any, dataset: Any) -> list[torch.Tensor]:
+        """What phase two reads of the items beside their semantic IDs, each [n_items, F_m]."""
+        return []
 
-    def build_neighbours(self, config: Any, dataset: Any) -> Neighbours | None:
+    def build_neighbours(
+        self, config: Any, dataset: Any, features: list[torch.Tensor]
+    ) -> Neighbours | None:
         """Which items the item head takes for near to each other when it ranks, or None."""
         return None
 

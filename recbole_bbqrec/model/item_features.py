@@ -1,4 +1,4 @@
-"""The items' features as phase two reads them: scaled, narrowed, side by side."""
+"""The items' features as phase two and the neighbours read them: scaled and narrowed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _RIDGE = 0.01  # of the mean variance; narrower directions are noise and stay na
 
 def item_features(
     dataset: Any, names: Sequence[str], scaling: str, components: int, whitening: bool
-) -> Tensor | None:
-    """Features of all items, float32 [n_items, F]; None without modalities.
+) -> list[Tensor]:
+    """Features of all items, float32 [n_items, F_m] of each modality in the order of ``names``.
 
     Each modality is scaled (``zscore``, ``l2`` or ``none``, over the items that have it), cut to
     its first ``components`` principal components where it is wider, and brought to a mean square
@@ -39,7 +39,7 @@ def item_features(
         part = known.new_zeros(len(scaled), known.shape[1])
         part[source.present] = known
         parts.append(part)
-    return torch.cat(parts, dim=1) if parts else None
+    return parts
 
 
 def _principal(rows: Tensor, components: int, whitening: bool) -> Tensor:

@@ -7,6 +7,7 @@ recommenders rank by nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,17 @@ _CELLS = 1 << 25  # cosines held at a time
 
 
 def near_items(
-    config: Any, histories: Histories | None, features: Tensor | None, n_items: int
+    config: Any, histories: Histories | None, features: Sequence[Tensor], n_items: int
 ) -> sparse.csr_matrix | None:
     """The sum of both kinds of values, each by its weight: [n_items, n_items], or None.
 
     ``config``: reads ``cooccurrence_weight``, without use if ``histories`` are None, and
-    ``feature_similarity_weight``, without use if ``features`` are.
+    ``feature_similarity_weight``, without use if there are no ``features`` [n_items, F_m].
     """
     parts = []
     if config["cooccurrence_weight"] and histories is not None:
         parts.append(config["cooccurrence_weight"] * chosen_after(histories, n_items))
-    if config["feature_similarity_weight"] and features is not None:
+    if config["feature_similarity_weight"] and features:
         parts.append(config["feature_similarity_weight"] * alike(features))
     return sum(parts[1:], parts[0]) if parts else None
 
@@ -62,14 +63,24 @@ def chosen_after(histories: Histories, n_items: int) -> sparse.csr_matrix:
     return _largest((sparse.diags(1 / np.sqrt(counts)) @ total).tocsr(), _CHOSEN)
 
 
-def alike(features: Tensor) -> sparse.csr_matrix:
-    """Cosines of features, over their mean at the item's neighbours: [n_items, n_items].
+def alike(features: Sequence[Tensor]) -> sparse.csr_matrix:
+    """Mean over the modalities of how alike an item's features are: [n_items, n_items].
 
-    ``features`` float [n_items, F], zero for items without any. The neighbours of an item are the
-    50 most similar others, where the cosine is above 0. Over the mean, since 50 items that are all
-    of one kind say less of the next item than a few near ones among others that are not. The time
-    grows with the square of the number of items.
+    ``features``: float [n_items, F_m] of each modality, zero for items without it; a modality in
+    which an item is like no other has no part in its mean. An item's neighbours in one modality are
+    the 50 with the largest cosines above 0, and their values those cosines over the mean of them:
+    50 items that are all of one kind say less of the next item than a few near ones among others
+    that are not. Each modality by itself, since the noise of one would hide what another knows.
+    The time grows with the square of the number of items.
     """
+    matrices = [_alike_in(part) for part in features]
+    counts = sum((np.diff(matrix.indptr) > 0).astype(float) for matrix in matrices)
+    total = sum(matrices[1:], matrices[0])
+    return (sparse.diags(1 / np.maximum(counts, 1)) @ total).tocsr()
+
+
+def _alike_in(features: Tensor) -> sparse.csr_matrix:
+    """The cosines of one modality [n_items, F] over their means, [n_items, n_items]."""
     unit = F.normalize(features.float(), dim=1)
     kept = min(_ALIKE, len(unit))
     columns, values = [], []

@@ -73,17 +73,19 @@ class BBQRec(GenerativeRecommender):
         # A learned item embedding is an ID representation, too.
         return settings if self.use_id else replace(settings, item_embedding=False)
 
-    def build_features(self, config: Any, dataset: Any) -> torch.Tensor | None:
+    def build_features(self, config: Any, dataset: Any) -> list[torch.Tensor]:
         modalities = self.modalities_of(config) if config["item_features"] else ()
         keys = ("feature_scaling", "feature_components", "feature_whitening")
         return item_features(dataset, modalities, *(config[key] for key in keys))
 
-    def build_neighbours(self, config: Any, dataset: Any) -> Neighbours | None:
+    def build_neighbours(
+        self, config: Any, dataset: Any, features: list[torch.Tensor]
+    ) -> Neighbours | None:
         if not config["item_head"]:
             return None
         # Who chose an item is an ID representation, too.
         histories = Histories.from_training_data(dataset) if self.use_id else None
-        near = near_items(config, histories, self.features, self.n_items)
+        near = near_items(config, histories, features, self.n_items)
         return None if near is None else Neighbours.of_matrix(near, config["neighbour_decay"])
 
     def build_tokenizer(
