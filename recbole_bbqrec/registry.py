@@ -45,6 +45,7 @@ MODELS: dict[str, str] = {
     "RPG": "rpg",
     "ItemNeighbours": "itemneighbours",
     "ESASRecNeighbours": "esasrecneighbours",
+    "VQRecNeighbours": "vqrecneighbours",
 }
 
 

@@ -37,6 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "VQRec": {**_ATTENTION, **_CODES},
     "ESASRec": _ATTENTION,
     "ESASRecNeighbours": _ATTENTION,
+    "VQRecNeighbours": {**_ATTENTION, **_CODES},
     "RPG": {**_ATTENTION, **_CODES},
 }
 

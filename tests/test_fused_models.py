@@ -28,7 +28,7 @@ from recbole_bbqrec.trainer import optim
 from recbole_bbqrec.trainer.history import HistoryTrainer
 from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
 
-HISTORY_MODELS = ["MISSRec", "VQRec", "ESASRec", "ESASRecNeighbours", "RPG"]
+HISTORY_MODELS = ["MISSRec", "VQRec", "ESASRec", "ESASRecNeighbours", "VQRecNeighbours", "RPG"]
 CAUSAL_MODELS = ["VQRec", "ESASRec", "RPG"]
 
 

@@ -76,12 +76,13 @@ def test_without_features_it_ranks_by_who_chose_what(rundir):
     assert found[0] == found[1] != found[2]
 
 
-def test_esasrec_with_neighbours_adds_their_scores(rundir):
-    """Trained as ESASRec, scores that are the sum of both, and plain ESASRec at weights of 0."""
+@pytest.mark.parametrize(("base", "after", "alike"), [("ESASRec", 3.0, 3.0), ("VQRec", 3.0, 2.0)])
+def test_a_model_with_neighbours_adds_their_scores(rundir, base, after, alike):
+    """Trained as its base, scores that are the sum of both, and its base at weights of 0."""
     changes = {**OPTIONS, "epochs": 2, "eval_step": 0, "num_threads": 1}
-    result = run("ESASRecNeighbours", "Mini", overrides=changes)
-    plain = run("ESASRec", "Mini", overrides=changes)
-    weights = {"cooccurrence_weight": 3.0, "feature_similarity_weight": 3.0}
+    result = run(f"{base}Neighbours", "Mini", overrides=changes)
+    plain = run(base, "Mini", overrides=changes)
+    weights = {"cooccurrence_weight": after, "feature_similarity_weight": alike}
     alone = run("ItemNeighbours", "Mini", overrides={**OPTIONS, **weights})
     found = []
     for files in (result["files"], plain["files"], alone["files"]):
