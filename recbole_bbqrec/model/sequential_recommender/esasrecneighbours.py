@@ -1,4 +1,4 @@
-"""ESASRec with the neighbours of the history in its scores: the fairest rival of BBQRec."""
+"""ESASRec with the neighbours of the history in its scores: a fair rival of BBQRec."""
 
 from __future__ import annotations
 
