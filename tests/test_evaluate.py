@@ -217,10 +217,12 @@ def test_a_run_in_a_store(rundir, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--epochs=3"], ["`epochs`", "mask_history, num_beams, cooccurrence_weight"]),
+        (["--epochs=3"], ["`epochs`", "model, mask_history, num_beams"]),
         (["--num_beam=30"], ["`num_beam`", "Did you mean `num_beams`?"]),
         (["--num_beams=30"], ["`num_beams`", "GRU4Rec", "Remove it"]),
         (["--precision=bfloat16"], ["`precision`", "GRU4Rec"]),
+        (["--model=ESASRecNeighbours"], ["`model`", "weights of GRU4Rec", "Remove it"]),
+        (["--model=ESASRecNeighbour"], ["ESASRecNeighbour`", "Did you mean `ESASRecNeighbours`?"]),
         (["--topk=[406]"], ["`topk`", "405 items"]),
         (["--topk=[]"], ["`topk`", "at least one"]),
         (["--topk=[0]"], ["`topk`", "at least 1"]),

@@ -97,3 +97,12 @@ def test_a_model_with_neighbours_adds_their_scores(rundir, base, after, alike):
     metrics = {row["metric"].lower(): float(row["value"]) for row in rows}
     assert metrics == pytest.approx(plain["test_result"], abs=1e-6)
     assert plain["test_result"] != result["test_result"]
+    # and the other way round: a run of the base, ranked with neighbours
+    path = plain["files"]["model"].removesuffix(".pth")
+    assert main(["evaluate", path, f"--model={base}Neighbours", "--output=with"]) == 0
+    rows = list(csv.DictReader(Path("with/evaluation.csv").read_text().splitlines()))
+    metrics = {row["metric"].lower(): float(row["value"]) for row in rows}
+    assert metrics == pytest.approx(result["test_result"], abs=1e-6)
+    assert {(row["model"], row["options"]) for row in rows} == {
+        (f"{base}Neighbours", f"model={base}Neighbours")
+    }

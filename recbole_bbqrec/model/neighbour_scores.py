@@ -54,11 +54,14 @@ class WithNeighbours:
     """Goes before a ``HistoryRecommender`` class; adds what the neighbours of the history say.
 
     Training does not see them, as in BBQRec. They are made anew from the same data when a model is
-    loaded, so that a finished run can be evaluated under other weights.
+    loaded, so that a finished run can be evaluated under other weights, and one of the other class
+    with neighbours: ``properties_base`` names it.
     """
 
     dataset_class = MultiModalDataset
     use_id = True  # who chose an item, as in BBQRec
+    adds_neighbours = True
+    properties_base: str
     n_items: int
     ITEM_SEQ: str
     ITEM_SEQ_LEN: str

@@ -71,7 +71,10 @@ class SafeCheckpoints(Trainer):
             UserError: unreadable, written by another model, or of other shapes.
         """
         state = load_checkpoint(path, self.device)
-        if state.get("model") != self.config["model"]:
+        fitting = [self.config["model"]]
+        if getattr(self.model, "adds_neighbours", False):  # trained as the one without
+            fitting.append(self.model.properties_base)
+        if state.get("model") not in fitting:
             raise UserError(
                 f"The checkpoint {path} holds a {state.get('model')} model; this run is "
                 f"{self.config['model']}."

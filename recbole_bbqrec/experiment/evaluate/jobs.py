@@ -9,7 +9,13 @@ from typing import Any
 
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.evaluate.options import OF_THE_RANKING, check_used, is_used_by
+from recbole_bbqrec.experiment.evaluate.options import (
+    OF_THE_RANKING,
+    check_used,
+    is_used_by,
+    model_to_rank_with,
+    own_options,
+)
 from recbole_bbqrec.experiment.report_card.finished_run import FinishedRun
 from recbole_bbqrec.experiment.run_key import INPUT_FILES, counted_options, digest
 from recbole_bbqrec.registry import get_model
@@ -40,7 +46,7 @@ class Job:
 
     @property
     def model(self) -> str:
-        return str(self.finished.result["model"])
+        return str(self.config["model"])
 
     @property
     def dataset(self) -> str:
@@ -104,10 +110,13 @@ def _job(path: Path, finished: FinishedRun, values: Mapping[str, Any]) -> Job:
     # Where RecBole's trainer would write, and what it would start, on being made.
     quiet = {"checkpoint_dir": str(finished.files.model.parent), "log_wandb": False}
     own = BBQRecConfig.from_text(state["config"])
-    used = {key: value for key, value in values.items() if is_used_by(own["model"], key)}
-    config = BBQRecConfig.from_text(state["config"], {**used, **quiet})
+    model = model_to_rank_with(own["model"], values)
+    used = {key: value for key, value in values.items() if is_used_by(model, key)}
+    used["model"] = model
+    added = {} if model == own["model"] else own_options(model, own["dataset"])
+    config = BBQRecConfig.from_text(state["config"], {**added, **used, **quiet})
     changed = {key: config[key] for key in used if config[key] != own[key]}
-    return Job(path, finished, config, changed, own["model"])
+    return Job(path, finished, config, changed, model)
 
 
 def _check_alike(job: Job, first: Job) -> None:

@@ -6,11 +6,14 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from recbole_bbqrec.config import BBQRecConfig, read_yaml
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.properties_files import properties_directory
 from recbole_bbqrec.registry import get_model
 
 #: Key -> what it changes, for the help text.
 CHANGEABLE: dict[str, str] = {
+    "model": "ESASRecNeighbours or VQRecNeighbours: their networks with neighbours added",
     "mask_history": "keep a user's history out of the ranking",
     "num_beams": "width of the beam, of generative models",
     "cooccurrence_weight": "of items chosen after the history's, of models with neighbours",
@@ -26,7 +29,7 @@ CHANGEABLE: dict[str, str] = {
 
 #: Those of them that can change which items a user is given; the rest measure the same ranking.
 OF_THE_RANKING = (
-    "mask_history", "num_beams", "precision",
+    "model", "mask_history", "num_beams", "precision",
     "cooccurrence_weight", "feature_similarity_weight", "neighbour_decay",
 )  # fmt: skip
 
@@ -51,6 +54,27 @@ def check_values(values: Mapping[str, Any]) -> None:
             raise UserError(f"Option `{key}` is {values[key]!r}; expected at least one value.")
 
 
+def model_to_rank_with(trained: str, values: Mapping[str, Any]) -> str:
+    """The model that ranks with the weights of a run of ``trained``: option `model`, if it can.
+
+    A model with neighbours is trained exactly as the one that it adds them to.
+
+    Raises:
+        UserError: there is no model of the name that ``values`` give.
+    """
+    wanted = values.get("model", trained)
+    kind: Any = get_model(wanted)
+    adds = getattr(kind, "adds_neighbours", False) and kind.properties_base == trained
+    return wanted if adds else trained
+
+
+def own_options(model: str, dataset: str) -> dict[str, Any]:
+    """The options that the model's own YAML file adds to its base's, as the data set has them."""
+    names = read_yaml(properties_directory() / "model" / f"{model}.yaml")
+    config = BBQRecConfig(model, dataset)
+    return {name: config[name] for name in names}
+
+
 def is_used_by(model: str, key: str) -> bool:
     """Whether the model of that name reads the option of :data:`CHANGEABLE` when it ranks."""
     kind = get_model(model)
@@ -66,9 +90,15 @@ def is_used_by(model: str, key: str) -> bool:
     return True
 
 
-def check_used(values: Mapping[str, Any], models: Iterable[str]) -> None:
-    """Raise a UserError for an option that no model of the command reads."""
-    names = sorted(set(models))
+def check_used(values: Mapping[str, Any], trained: Iterable[str]) -> None:
+    """Raise a UserError for an option that no run, of the models ``trained``, has a use for."""
+    names = sorted({model_to_rank_with(name, values) for name in trained})
+    if values.get("model", names[0]) not in names:
+        raise UserError(
+            f"Option `model` is {values['model']}, which cannot rank with the weights of "
+            f"{', '.join(names)}: only ESASRecNeighbours with ESASRec's and VQRecNeighbours with "
+            "VQRec's. Remove it."
+        )
     for key in values:
         if not any(is_used_by(name, key) for name in names):
             raise UserError(
