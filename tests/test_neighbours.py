@@ -52,7 +52,7 @@ def test_bonus_of_a_history(left_out: int) -> None:
     rows = [[5, 9, 5], [27, 2], [3]]
     padded = torch.tensor([row + [0] * (3 - len(row)) for row in rows])
     lengths = torch.tensor([3, 2, 1])
-    bonus = built(values).bonus(trie, padded, lengths, torch.float64)
+    bonus = built(values).bonus(trie.item_places, padded, lengths, torch.float64)
     expected = torch.tensor(
         [[slow_bonus(values, row, item) for row in rows] for item in trie.leaf_items.tolist()],
         dtype=torch.float64,
@@ -72,7 +72,7 @@ def test_bonus_of_a_history(left_out: int) -> None:
 def test_items_without_neighbours_give_no_bonus() -> None:
     trie = small_catalogue(N_ITEMS, 3, 2, 3).trie
     items, lengths = torch.tensor([[28, 29]]), torch.tensor([2])
-    bonus = built(near_values()).bonus(trie, items, lengths, torch.float32)
+    bonus = built(near_values()).bonus(trie.item_places, items, lengths, torch.float32)
     assert not bonus.add_to(torch.zeros(N_ITEMS - 1, 1)).any()
     assert bonus.at(torch.tensor([0, 0]), torch.tensor([3, 9]), N_ITEMS - 1).tolist() == [0, 0]
 

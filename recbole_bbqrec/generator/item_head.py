@@ -76,7 +76,7 @@ class ItemScores:
         scores = cls.of(trie, keys, states, repeat_logits, items, lengths - 1)
         if catalogue.neighbours is None:
             return scores
-        bonus = catalogue.neighbours.bonus(trie, items, lengths, scores.dtype)
+        bonus = catalogue.neighbours.bonus(trie.item_places, items, lengths, scores.dtype)
         return replace(scores, bonus=bonus)
 
     def take(self, rows: Tensor | slice) -> ItemScores:

@@ -1,4 +1,4 @@
-"""Items near those of a history, whose scores the item head raises at inference.
+"""Items near those of a history, whose scores are raised at inference.
 
 To an item i it adds, over the items j of the history,
 
@@ -17,7 +17,6 @@ from scipy import sparse
 from torch import Tensor
 
 from recbole_bbqrec.generator import ragged
-from recbole_bbqrec.generator.trie import Trie
 
 
 @dataclass(frozen=True)
@@ -48,23 +47,29 @@ class Neighbours:
         parts = self.pointer.to(device), self.items.to(device), self.values.to(device)
         return Neighbours(*parts, self.decay)
 
-    def bonus(self, trie: Trie, histories: Tensor, lengths: Tensor, dtype: torch.dtype) -> Bonus:
-        """What each of the ``histories`` int64 [B, T] of ``lengths`` int64 [B] adds to items."""
+    def bonus(
+        self, places: Tensor, histories: Tensor, lengths: Tensor, dtype: torch.dtype
+    ) -> Bonus:
+        """What each of the ``histories`` int64 [B, T] of ``lengths`` int64 [B] adds to items.
+
+        ``places`` int64 [n_items]: the number that the bonus gives to an item, such as
+        ``Trie.item_places``; an item with -1 is left out.
+        """
         ago = lengths.unsqueeze(1) - 1 - torch.arange(histories.shape[1], device=lengths.device)
         row, column = (ago >= 0).nonzero().unbind(1)  # [E]
         chosen = histories[row, column]
         share = self.decay ** ago[row, column].to(dtype)  # [E]
         first = self.pointer[chosen]
         owner, entry = ragged.expand(first, self.pointer[chosen + 1] - first)  # [E']
-        place = trie.item_places[self.items[entry]]
+        place = places[self.items[entry]]
         known = (place >= 0).nonzero().squeeze(1)
         owner, entry, place = owner[known], entry[known], place[known]
-        n_items = len(trie.leaf_items)
-        keys, where = torch.unique(row[owner] * n_items + place, return_inverse=True)
+        n_places = len(places)
+        keys, where = torch.unique(row[owner] * n_places + place, return_inverse=True)
         values = torch.zeros(len(keys), dtype=dtype, device=keys.device)
         values.index_add_(0, where, self.values[entry].to(dtype) * share[owner])
-        starts = torch.arange(len(histories) + 1, device=keys.device) * n_items
-        return Bonus(torch.searchsorted(keys, starts), keys % n_items, values)
+        starts = torch.arange(len(histories) + 1, device=keys.device) * n_places
+        return Bonus(torch.searchsorted(keys, starts), keys % n_places, values)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Bonus:
     """A number for some of the items of each of n histories; zero for the others.
 
     ``pointer`` int64 [n + 1]: history h owns the entries from ``pointer[h]`` on; ``places`` int64
-    [N], ascending within a history, number the items as ``Trie.leaf_items``; ``values`` [N].
+    [N], ascending within a history, are the numbers of the items; ``values`` [N].
     """
 
     pointer: Tensor
@@ -87,7 +92,7 @@ class Bonus:
         return replace(self, pointer=pointer, places=self.places[entry], values=self.values[entry])
 
     def add_to(self, scores: Tensor) -> Tensor:
-        """Add to ``scores`` [I, n], in place."""
+        """Add to ``scores`` [I, n], one row a place, in place."""
         cells = self.places, self._rows()
         return scores.index_put_(cells, self.values.to(scores.dtype), accumulate=True)
 

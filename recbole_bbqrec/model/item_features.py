@@ -16,6 +16,12 @@ from recbole_bbqrec.tokenizer.encoders import Standardizer
 _RIDGE = 0.01  # of the mean variance; narrower directions are noise and stay narrower
 
 
+def configured_features(config: Any, dataset: Any, names: Sequence[str]) -> list[Tensor]:
+    """:func:`item_features` by the options ``feature_scaling``, ``_components``, ``_whitening``."""
+    keys = ("feature_scaling", "feature_components", "feature_whitening")
+    return item_features(dataset, names, *(config[key] for key in keys))
+
+
 def item_features(
     dataset: Any, names: Sequence[str], scaling: str, components: int, whitening: bool
 ) -> list[Tensor]:

@@ -17,6 +17,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recbole_bbqrec.data.histories import Histories
+from recbole_bbqrec.generator.neighbours import Neighbours
 
 _LATER = 50  # items after an item, in a user's history, that count as chosen after it
 _CHOSEN = 500  # items chosen after an item that are kept, the ones of the largest values
@@ -24,20 +25,23 @@ _ALIKE = 50  # items with the most similar features that are kept
 _CELLS = 1 << 25  # cosines held at a time
 
 
-def near_items(
+def configured_neighbours(
     config: Any, histories: Histories | None, features: Sequence[Tensor], n_items: int
-) -> sparse.csr_matrix | None:
-    """The sum of both kinds of values, each by its weight: [n_items, n_items], or None.
+) -> Neighbours | None:
+    """Both kinds of values, each by its weight; None where there is nothing to weigh.
 
-    ``config``: reads ``cooccurrence_weight``, without use if ``histories`` are None, and
-    ``feature_similarity_weight``, without use if there are no ``features`` [n_items, F_m].
+    ``config``: reads ``cooccurrence_weight``, without use if ``histories`` are None,
+    ``feature_similarity_weight``, without use if there are no ``features`` [n_items, F_m], and
+    ``neighbour_decay``.
     """
     parts = []
     if config["cooccurrence_weight"] and histories is not None:
         parts.append(config["cooccurrence_weight"] * chosen_after(histories, n_items))
     if config["feature_similarity_weight"] and features:
         parts.append(config["feature_similarity_weight"] * alike(features))
-    return sum(parts[1:], parts[0]) if parts else None
+    if not parts:
+        return None
+    return Neighbours.of_matrix(sum(parts[1:], parts[0]), config["neighbour_decay"])
 
 
 def chosen_after(histories: Histories, n_items: int) -> sparse.csr_matrix:

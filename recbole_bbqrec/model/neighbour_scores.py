@@ -5,49 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import Histories
-from recbole_bbqrec.model.item_features import item_features
-from recbole_bbqrec.model.item_neighbours import near_items
+from recbole_bbqrec.generator.neighbours import Neighbours
+from recbole_bbqrec.model.item_features import configured_features
+from recbole_bbqrec.model.item_neighbours import configured_neighbours
 
 
 class NeighbourScores:
-    """The sum of :mod:`recbole_bbqrec.generator.neighbours`, for every item at once.
+    """The sum of :mod:`recbole_bbqrec.generator.neighbours`, for every item at once; or nothing."""
 
-    ``near`` [n_items, n_items] holds value(j, i) at row j and column i, or is None: all zero.
-    """
-
-    def __init__(self, near: sparse.csr_matrix | None, decay: float) -> None:
-        self.near, self.decay = near, decay
+    def __init__(self, neighbours: Neighbours | None) -> None:
+        self.neighbours = neighbours
 
     @classmethod
     def of(cls, config: Any, dataset: Any) -> NeighbourScores:
         """From training data and features; ``dataset`` is a ``MultiModalDataset``."""
-        keys = ("feature_scaling", "feature_components", "feature_whitening")
-        features = item_features(dataset, dataset.modalities, *(config[key] for key in keys))
+        features = configured_features(config, dataset, dataset.modalities)
         histories = Histories.from_training_data(dataset)
-        near = near_items(config, histories, features, dataset.item_num)
-        return cls(near, config["neighbour_decay"])
+        return cls(configured_neighbours(config, histories, features, dataset.item_num))
 
     def add_to(self, scores: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
         """Add to ``scores`` float [B, n_items], in place.
 
         ``items`` int64 [B, T] are histories, right padded, of ``lengths`` int64 [B].
         """
-        if self.near is None:
+        if self.neighbours is None:
             return scores
-        items, lengths = items.cpu(), lengths.cpu()
-        ago = lengths.unsqueeze(1) - 1 - torch.arange(items.shape[1])  # [B, T]
-        row, column = (ago >= 0).nonzero().unbind(1)  # [E]
-        share = self.decay ** ago[row, column].double()
-        cells = row.numpy(), items[row, column].numpy()
-        shape = len(items), self.near.shape[0]
-        history = sparse.csr_matrix((share.numpy(), cells), shape=shape)
-        sums = (history @ self.near).toarray()  # [B, n_items]
-        return scores.add_(torch.from_numpy(sums).to(scores.device, scores.dtype))
+        self.neighbours = self.neighbours.to(scores.device)
+        every = torch.arange(scores.shape[1], device=scores.device)
+        # In float64: of two items that gain alike, none may be ahead by rounding alone.
+        bonus = self.neighbours.bonus(every, items, lengths, torch.float64)
+        bonus.add_to(scores.t())
+        return scores
 
 
 class WithNeighbours:

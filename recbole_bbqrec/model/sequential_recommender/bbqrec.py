@@ -12,8 +12,8 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.neighbours import Neighbours
 from recbole_bbqrec.model.generative import GenerativeRecommender
-from recbole_bbqrec.model.item_features import item_features
-from recbole_bbqrec.model.item_neighbours import near_items
+from recbole_bbqrec.model.item_features import configured_features
+from recbole_bbqrec.model.item_neighbours import configured_neighbours
 from recbole_bbqrec.tokenizer.bbq import BBQTokenizer, BBQTokenizerConfig
 
 ID_SIGNAL = "id"
@@ -75,8 +75,7 @@ class BBQRec(GenerativeRecommender):
 
     def build_features(self, config: Any, dataset: Any) -> list[torch.Tensor]:
         modalities = self.modalities_of(config) if config["item_features"] else ()
-        keys = ("feature_scaling", "feature_components", "feature_whitening")
-        return item_features(dataset, modalities, *(config[key] for key in keys))
+        return configured_features(config, dataset, modalities)
 
     def build_neighbours(
         self, config: Any, dataset: Any, features: list[torch.Tensor]
@@ -85,8 +84,7 @@ class BBQRec(GenerativeRecommender):
             return None
         # Who chose an item is an ID representation, too.
         histories = Histories.from_training_data(dataset) if self.use_id else None
-        near = near_items(config, histories, features, self.n_items)
-        return None if near is None else Neighbours.of_matrix(near, config["neighbour_decay"])
+        return configured_neighbours(config, histories, features, self.n_items)
 
     def build_tokenizer(
         self, config: Any, dataset: Any, trained_items: torch.Tensor
