@@ -96,8 +96,8 @@ def check_used(values: Mapping[str, Any], trained: Iterable[str]) -> None:
     if values.get("model", names[0]) not in names:
         raise UserError(
             f"Option `model` is {values['model']}, which cannot rank with the weights of "
-            f"{', '.join(names)}: only ESASRecNeighbours with ESASRec's and VQRecNeighbours with "
-            "VQRec's. Remove it."
+            f"{', '.join(names)}: expected the model that adds neighbours to the one trained, such "
+            "as ESASRecNeighbours for a run of ESASRec. Remove it."
         )
     for key in values:
         if not any(is_used_by(name, key) for name in names):
