@@ -21,7 +21,7 @@ DESCRIPTION = """Evaluate the saved best models of finished runs again: on the t
 --split valid on the validation split. Nothing is trained; works for RecBole's own models too."""
 
 EPILOG = """\
-Options that change neither the model nor the split can be given as --key=value (with the equals
+Options that change neither the weights nor the split can be given as --key=value (with the equals
 sign); an option that a model does not read is left out for it:
 
 {options}

@@ -1,4 +1,4 @@
-"""The options that a saved model can be evaluated under: none changes the model or the split."""
+"""The options that a saved model can be evaluated under: none changes its weights or the split."""
 
 from __future__ import annotations
 
