@@ -138,6 +138,25 @@ def test_item_vectors_are_means_of_code_embeddings():
     torch.testing.assert_close(codes.item_vectors()[items], found)
 
 
+def test_gradient_of_the_item_vectors_is_that_of_torch():
+    model, _ = build("VQRec")
+    codes = model.item_codes
+    torch.manual_seed(3)
+    upstream = torch.randn(model.n_items, codes.code_embedding.shape[1])
+    for loaded in (False, True):  # then with codes of a checkpoint, some of them on no item
+        if loaded:
+            other = torch.randint(0, 5, codes.codes.shape)
+            codes.load_state_dict({**codes.state_dict(), "codes": other})
+        loss = (codes.item_vectors() * upstream).sum()
+        (found,) = torch.autograd.grad(loss, codes.code_embedding)
+        table = codes.code_embedding.detach().double().requires_grad_()
+        means = F.embedding_bag(codes.rows(), table, mode="mean")
+        (expected,) = torch.autograd.grad((means * upstream.double()).sum(), table)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+        unused = torch.bincount(codes.rows().flatten(), minlength=len(table)) == 0
+        assert bool(unused.any()) == loaded and bool((found[unused] == 0).all())
+
+
 def test_codes_are_those_of_the_text_and_of_the_average_without():
     model, data = build("VQRec")
     text = data.dataset.item_features("text")
@@ -165,6 +184,14 @@ def test_scores_are_cosines_over_the_temperature():
         expected = F.cosine_similarity(states, vectors[item].expand(3, -1)) / 0.07
         torch.testing.assert_close(scores[:, item], expected)
     assert bool((scores[:, 0] == -torch.inf).all())
+
+
+@pytest.mark.parametrize("name", ["VQRec", "RPG", "ESASRec", "MISSRec"])
+def test_items_are_ranked_in_float32_after_states_in_bfloat16(name):
+    model, data = build(name, precision="bfloat16")
+    scores = model.full_sort_predict(rows_of_test(data, 8))[:, 1:]
+    assert scores.dtype == torch.float32
+    assert float((scores == scores.bfloat16().float()).float().mean()) < 0.1
 
 
 @pytest.mark.parametrize("name", ["VQRec", "RPG"])

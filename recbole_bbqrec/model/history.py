@@ -78,9 +78,13 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Score of every item as the next one, float32 [B, n_items]; [PAD] has -inf."""
+        """Score of every item as the next one, float32 [B, n_items]; [PAD] has -inf.
+
+        Items are scored in float32 whatever the precision of the states: rounded to bfloat16, the
+        best items would tie by the dozen.
+        """
         items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         with autocast(self.dtype, items.device):
             states = self.states(items[:, : int(lengths.max())])
-            logits = self.item_logits(self.gather_indexes(states, lengths - 1))
-        return F.pad(logits.float(), (1, 0), value=-torch.inf)
+        last = self.gather_indexes(states, lengths - 1).float()  # [B, H]
+        return F.pad(self.item_logits(last).float(), (1, 0), value=-torch.inf)

@@ -20,6 +20,26 @@ from recbole_bbqrec.tokenizer.opq import fit_opq, whiten
 CODE_MODALITY = "text"
 
 
+class _MeanOfRows(torch.autograd.Function):
+    """The mean of table rows for every item, whose gradient visits each row once.
+
+    torch's own gradient of ``embedding_bag`` sorts all (item, row) pairs at every step and adds
+    them one by one; here the pairs are sorted once for all steps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, holders: Tensor, starts: Tensor) -> Tensor:
+        ctx.save_for_backward(holders, starts)
+        ctx.rows_of_an_item = rows.shape[1]
+        return F.embedding_bag(rows, table, mode="mean")  # [n, H]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        holders, starts = ctx.saved_tensors
+        share = gradient / ctx.rows_of_an_item  # [n, H]
+        return F.embedding_bag(holders, share, starts, mode="sum"), None, None, None
+
+
 class ItemCodes(nn.Module):
     """OPQ codes of every item's text and a learned embedding of each (digit, code).
 
@@ -53,6 +73,7 @@ class ItemCodes(nn.Module):
         n_items = self.features.matrix.shape[0]
         self.register_buffer("codes", torch.zeros(n_items, self.digits, dtype=torch.int64))
         self.register_buffer("made", torch.tensor(False))
+        self._holders: tuple[Any, Tensor, Tensor] | None = None
 
     def make(self) -> None:
         """Quantize the items' text now."""
@@ -83,7 +104,24 @@ class ItemCodes(nn.Module):
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """Mean code embedding of items int64 [n] (of the whole catalogue): [n, H]."""
-        return F.embedding_bag(self.rows(items), self.code_embedding, mode="mean")
+        rows = self.rows(items)
+        if items is None:
+            mean: Tensor = _MeanOfRows.apply(self.code_embedding, rows, *self._items_by_row(rows))
+            return mean
+        return F.embedding_bag(rows, self.code_embedding, mode="mean")
+
+    def _items_by_row(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Items that hold each table row, row by row: int64 [n * M], and where each row's start.
+
+        Kept as long as the codes are the same; a loaded checkpoint changes them in place.
+        """
+        key = (self.codes.data_ptr(), self.codes._version)
+        if self._holders is None or self._holders[0] != key:
+            flat = rows.flatten()  # [n * M]
+            holders = flat.argsort(stable=True) // self.digits
+            counts = torch.bincount(flat, minlength=len(self.code_embedding))  # [M * K]
+            self._holders = (key, holders, counts.cumsum(0) - counts)
+        return self._holders[1:]
 
     def table(self) -> Tensor:
         """Code embeddings by digit, [M, K, H]."""

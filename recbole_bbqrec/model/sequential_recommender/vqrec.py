@@ -26,4 +26,5 @@ class VQRec(CodeRecommender):
 
     def item_logits(self, states: Tensor) -> Tensor:
         vectors = F.normalize(self.item_codes.item_vectors()[1:], dim=-1)  # [n_items - 1, H]
-        return F.normalize(states, dim=-1) @ vectors.to(states.dtype).T / self.temperature
+        scaled = F.normalize(states, dim=-1) / self.temperature  # [P, H], smaller than the logits
+        return scaled @ vectors.to(states.dtype).T
