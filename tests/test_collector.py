@@ -1,4 +1,4 @@
-"""Ranked ids through RecBole's evaluator equal a score matrix through RecBole's collector."""
+"""Both collectors give RecBole's evaluator what RecBole's own gives it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from recbole.evaluator import Collector, Evaluator
 
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.trainer.collector import RankedCollector
+from recbole_bbqrec.trainer.collector import RankedCollector, ScoresCollector, best_items
 
 METRICS = ["Recall", "NDCG", "Hit", "MRR", "Precision", "MAP"]
 
@@ -28,6 +28,37 @@ def test_same_metrics_as_the_score_matrix(tiny):
     found = evaluator.evaluate(ranked.get_data_struct())
     assert found == expected
     assert 0 < expected["recall@10"] < 1
+
+
+def scores_with(kind: str, shape: tuple[int, int]) -> torch.Tensor:
+    scores = torch.randn(shape, generator=torch.manual_seed(5))
+    if kind == "ties":
+        scores = (4 * scores).round()
+    if kind == "nearly all masked":
+        scores[:, 4:] = -torch.inf
+    return scores
+
+
+@pytest.mark.parametrize("kind", ["distinct", "ties", "nearly all masked"])
+@pytest.mark.parametrize(("shape", "k"), [((40, 3000), 10), ((9, 40), 20), ((3, 12), 12)])
+def test_best_items_are_those_of_topk(kind, shape, k):
+    scores = scores_with(kind, shape)
+    assert torch.equal(best_items(scores, k), scores.topk(k, dim=1).indices)
+
+
+@pytest.mark.parametrize("metrics", [METRICS, [*METRICS, "ShannonEntropy"], ["Recall", "GAUC"]])
+@pytest.mark.parametrize("kind", ["distinct", "ties", "nearly all masked"])
+def test_scores_are_collected_as_by_recbole(tiny, metrics, kind):
+    config = BBQRecConfig("SASRec", "Mini", overrides={**tiny, "metrics": metrics})
+    ours, theirs = ScoresCollector(config), Collector(config)
+    for users in (50, 7):
+        scores = scores_with(kind, (users, 2000))
+        rows, wanted = torch.arange(users), scores.topk(20).indices[:, users % 20]
+        for collector in (ours, theirs):
+            collector.eval_batch_collect(scores.clone(), None, rows, wanted)
+    evaluator = Evaluator(config)
+    expected = evaluator.evaluate(theirs.get_data_struct())
+    assert evaluator.evaluate(ours.get_data_struct()) == expected
 
 
 def test_metrics_that_need_all_scores_are_refused(tiny):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from fused_helpers import build, rows_of_test, train
 
-from recbole_bbqrec.model import item_codes
+from recbole_bbqrec.model import history, item_codes
 from recbole_bbqrec.quick_start import load_data_and_model
 from recbole_bbqrec.tokenizer import opq
 from recbole_bbqrec.tokenizer.opq import fit_opq, whiten
@@ -184,6 +184,18 @@ def test_scores_are_cosines_over_the_temperature():
         expected = F.cosine_similarity(states, vectors[item].expand(3, -1)) / 0.07
         torch.testing.assert_close(scores[:, item], expected)
     assert bool((scores[:, 0] == -torch.inf).all())
+
+
+@pytest.mark.parametrize("name", ["VQRec", "MISSRec"])
+def test_states_of_histories_do_not_depend_on_who_shares_the_pass(name, monkeypatch):
+    model, data = build(name)
+    rows = rows_of_test(data, 12)
+    items, lengths = rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]
+    assert len(lengths.unique()) > 3
+    monkeypatch.setattr(history, "_USERS", 5)
+    found = model.last_states(items, lengths)
+    expected = model.states(items)[torch.arange(12), lengths - 1]
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("name", ["VQRec", "RPG", "ESASRec", "MISSRec"])

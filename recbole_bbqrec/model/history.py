@@ -15,6 +15,8 @@ from recbole_bbqrec.model.checks import require_divisible, require_whole_histori
 from recbole_bbqrec.model.predict import PredictByRanking
 from recbole_bbqrec.runtime import autocast, resolve_precision
 
+_USERS = 512  # whose states are computed in one pass for ranking
+
 
 class HistoryRecommender(PredictByRanking, SequentialRecommender):
     """A model that maps histories to states and scores every item against a state.
@@ -83,8 +85,20 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
         Items are scored in float32 whatever the precision of the states: rounded to bfloat16, the
         best items would tie by the dozen.
         """
-        items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
-        with autocast(self.dtype, items.device):
-            states = self.states(items[:, : int(lengths.max())])
-        last = self.gather_indexes(states, lengths - 1).float()  # [B, H]
+        last = self.last_states(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
         return F.pad(self.item_logits(last).float(), (1, 0), value=-torch.inf)
+
+    def last_states(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """The state after each history: items int64 [B, T], lengths int64 [B] -> float32 [B, H].
+
+        Histories of like length share a pass: most are much shorter than the longest.
+        """
+        order = lengths.argsort()
+        found = []
+        for rows in order.split(_USERS):
+            ends = lengths[rows]
+            with autocast(self.dtype, items.device):
+                states = self.states(items[rows, : int(ends.max())])  # [b, t, H]
+            found.append(self.gather_indexes(states, ends - 1).float())
+        last = torch.cat(found)
+        return torch.empty_like(last).index_copy_(0, order, last)

@@ -23,6 +23,7 @@ from recbole_bbqrec.trainer.checkpoint import (
     save_checkpoint,
     set_random_state,
 )
+from recbole_bbqrec.trainer.collector import ScoresCollector
 from recbole_bbqrec.trainer.epochs import Line, write_epochs
 from recbole_bbqrec.trainer.progress import progress_bar
 from recbole_bbqrec.trainer.run_files import RunFiles
@@ -39,6 +40,7 @@ class SafeCheckpoints(Trainer):
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
+        self.eval_collector = ScoresCollector(config)
         self.epoch_lines: list[Line] = []
 
     def use_files(self, files: RunFiles, split_hash: str) -> None:
