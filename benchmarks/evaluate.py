@@ -2,8 +2,9 @@
 
 The scores (20 per user, as a beam returns them) are drawn beforehand; what is timed is all that
 lies between them and the metrics. RecBole's path scatters them into [B, n_items], as its Trainer
-expects of ``full_sort_predict``, and lets its Collector find the top again. Each path runs in a
-process of its own. The metrics of both must be equal.
+expects of ``full_sort_predict``, and lets its Collector find the top again; "scores" is the same
+with our collector for models that score all items. Each path runs in a process of its own. The
+metrics of all must be equal.
 
     python benchmarks/evaluate.py --data-path <folder that holds Beauty/> [--small]
 """
@@ -18,9 +19,10 @@ import torch
 from recbole.evaluator import Collector, Evaluator
 
 from recbole_bbqrec.config import BBQRecConfig
-from recbole_bbqrec.trainer.collector import RankedCollector
+from recbole_bbqrec.trainer.collector import RankedCollector, ScoresCollector
 
 WIDTH = 20
+COLLECTORS = {"matrix": Collector, "scores": ScoresCollector, "ranked": RankedCollector}
 
 
 def measure(options: argparse.Namespace, path: str) -> tuple[float, float, dict[str, Any]]:
@@ -48,7 +50,7 @@ def measure(options: argparse.Namespace, path: str) -> tuple[float, float, dict[
         collector.eval_batch_collect(full, None, users, targets[rows])
 
     def evaluate() -> dict[str, Any]:
-        collector = RankedCollector(config) if path == "ranked" else Collector(config)
+        collector = COLLECTORS[path](config)
         collect = ranked if path == "ranked" else matrix
         for begin in range(0, len(targets), size):
             collect(collector, slice(begin, begin + size))
@@ -63,8 +65,8 @@ def measure(options: argparse.Namespace, path: str) -> tuple[float, float, dict[
 def main() -> None:
     options = common.arguments(__doc__)
     common.heading("Evaluation", options, common.load_events(options)[2])
-    found = {path: common.in_child(measure, options, path) for path in ("matrix", "ranked")}
-    if found["matrix"][2] != found["ranked"][2]:
+    found = {path: common.in_child(measure, options, path) for path in COLLECTORS}
+    if any(metrics != found["matrix"][2] for _, _, metrics in found.values()):
         raise SystemExit(f"the metrics differ: {found}")
     reference = found["matrix"]
     common.table(

@@ -23,6 +23,8 @@ from resume_helpers import check_resumed_equals_uninterrupted
 
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model import length_groups
+from recbole_bbqrec.model.length_groups import InLengthGroups
 from recbole_bbqrec.registry import get_trainer_class
 from recbole_bbqrec.trainer import optim
 from recbole_bbqrec.trainer.history import HistoryTrainer
@@ -253,6 +255,24 @@ def test_output_is_the_plain_item_table(name):
     state = model.forward(rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN])
     table = dict(model.named_parameters())["item_embedding.weight"]
     torch.testing.assert_close(model.full_sort_predict(rows), state @ table.T)
+
+
+@pytest.mark.parametrize("name", ["MMGRU4Rec", "MMSASRec"])
+def test_states_and_gradients_are_recboles_whoever_shares_the_pass(name, monkeypatch):
+    model, data = build(name)
+    rows = rows_of_test(data, 12)
+    items, lengths = rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]
+    assert len(lengths.unique()) > 3
+    whole = super(InLengthGroups, model).forward(items, lengths)
+    weight = model.item_embedding.mix.weight
+    for size in (5, 256):
+        monkeypatch.setattr(length_groups, "_ROWS", size)
+        found = model.forward(items, lengths)
+        torch.testing.assert_close(found, whole)
+        torch.testing.assert_close(
+            torch.autograd.grad(found.pow(2).sum(), weight),
+            torch.autograd.grad(whole.pow(2).sum(), weight, retain_graph=True),
+        )
 
 
 def test_missing_modality_is_zero_whatever_the_bias():

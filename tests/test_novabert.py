@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from fused_helpers import build, rows_of_test
 
 from recbole_bbqrec.model.non_invasive import FUSIONS, SideFusion
+from recbole_bbqrec.model.sequential_recommender import novabert
 
 
 def perturb(model, item: int) -> None:
@@ -29,6 +31,30 @@ def flatten(model) -> None:
     for attention in model.trm_encoder.attentions:
         torch.nn.init.zeros_(attention.query.weight)
         torch.nn.init.zeros_(attention.query.bias)
+
+
+def test_loss_and_scores_do_not_depend_on_who_shares_the_pass(monkeypatch):
+    model, data = build("NOVABERT")
+    sharpen(model)
+    rows = data.train_data._dataset.inter_feat[torch.arange(40, 60)]
+    items, lengths = rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]
+    assert len(lengths.unique()) > 3
+    masked = model.choose_masked(items, lengths - 1)
+    states = model(items.masked_fill(masked, model.mask_token))[masked]
+    expected = F.cross_entropy(model.item_logits(states), items[masked])
+    longer, place = model.append(items, lengths, torch.full_like(lengths, model.mask_token))
+    scores = model.item_logits(model(longer)[torch.arange(20), place])
+    for size in (3, 128):
+        monkeypatch.setattr(novabert, "_ROWS", size)
+        torch.testing.assert_close(model.masked_loss(items, masked), expected)
+        torch.testing.assert_close(model.full_sort_predict(rows), scores)
+
+
+def test_no_dropout_of_recbole_is_left():
+    model, _ = build("NOVABERT", hidden_dropout_prob=0.25, attn_dropout_prob=0.5)
+    assert not any(type(module) is torch.nn.Dropout for module in model.modules())
+    attention = model.trm_encoder.attentions[0]
+    assert (model.dropout.p, attention.attn_dropout.p, attention.out_dropout.p) == (0.25, 0.5, 0.25)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -51,3 +51,12 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+def replace_dropout(module: nn.Module) -> None:
+    """Put :class:`Dropout` of the same rate in place of every ``nn.Dropout`` inside ``module``."""
+    for name, child in module.named_children():
+        if type(child) is nn.Dropout:
+            setattr(module, name, Dropout(child.p))
+        else:
+            replace_dropout(child)

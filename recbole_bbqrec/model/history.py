@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recbole_bbqrec.data.histories import HistoryBatch
 from recbole_bbqrec.model.checks import require_divisible, require_whole_histories
+from recbole_bbqrec.model.length_groups import length_groups
 from recbole_bbqrec.model.predict import PredictByRanking
 from recbole_bbqrec.runtime import autocast, resolve_precision
 
@@ -89,16 +90,12 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
         return F.pad(self.item_logits(last).float(), (1, 0), value=-torch.inf)
 
     def last_states(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """The state after each history: items int64 [B, T], lengths int64 [B] -> float32 [B, H].
-
-        Histories of like length share a pass: most are much shorter than the longest.
-        """
-        order = lengths.argsort()
-        found = []
-        for rows in order.split(_USERS):
-            ends = lengths[rows]
+        """The state after each history: items int64 [B, T], lengths int64 [B] -> float32 [B, H]."""
+        groups, found = [], []
+        for rows, longest in length_groups(lengths, _USERS):
             with autocast(self.dtype, items.device):
-                states = self.states(items[rows, : int(ends.max())])  # [b, t, H]
-            found.append(self.gather_indexes(states, ends - 1).float())
+                states = self.states(items[rows, :longest])  # [b, t, H]
+            groups.append(rows)
+            found.append(self.gather_indexes(states, lengths[rows] - 1).float())
         last = torch.cat(found)
-        return torch.empty_like(last).index_copy_(0, order, last)
+        return torch.empty_like(last).index_copy_(0, torch.cat(groups), last)

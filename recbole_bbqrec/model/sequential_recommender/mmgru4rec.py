@@ -8,12 +8,14 @@ from recbole.model.sequential_recommender.gru4rec import GRU4Rec
 from torch import nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.generator.dropout import replace_dropout
 from recbole_bbqrec.model.checks import require_modalities
 from recbole_bbqrec.model.features import FusedItemEmbedding, ProjectedFeatures
+from recbole_bbqrec.model.length_groups import InLengthGroups
 from recbole_bbqrec.model.predict import PredictByRanking
 
 
-class MMGRU4Rec(PredictByRanking, GRU4Rec):
+class MMGRU4Rec(InLengthGroups, PredictByRanking, GRU4Rec):
     """RecBole's GRU4Rec whose input is the item embedding fused with its modality features.
 
     Reference: Hidasi et al., "Parallel Recurrent Neural Network Architectures for Feature-rich
@@ -33,6 +35,7 @@ class MMGRU4Rec(PredictByRanking, GRU4Rec):
             dataset, dataset.modalities, config["feature_size"], config["feature_scaling"], std
         )
         self.item_embedding = FusedItemEmbedding(self.item_embedding, features)
+        replace_dropout(self)
 
     @classmethod
     def check_options(cls, config: Any) -> None:

@@ -8,12 +8,14 @@ from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.generator.dropout import replace_dropout
 from recbole_bbqrec.model.checks import require_divisible, require_modalities
 from recbole_bbqrec.model.features import FusedItemEmbedding, ProjectedFeatures
+from recbole_bbqrec.model.length_groups import InLengthGroups
 from recbole_bbqrec.model.predict import PredictByRanking
 
 
-class MMSASRec(PredictByRanking, SASRec):
+class MMSASRec(InLengthGroups, PredictByRanking, SASRec):
     """RecBole's SASRec whose input is the item embedding fused with its modality features.
 
     Reference: Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018; the
@@ -36,6 +38,7 @@ class MMSASRec(PredictByRanking, SASRec):
             std=self.initializer_range,
         )
         self.item_embedding = FusedItemEmbedding(self.item_embedding, features)
+        replace_dropout(self)
 
     @classmethod
     def check_options(cls, config: Any) -> None:

@@ -10,10 +10,14 @@ from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import Tensor, nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.generator.dropout import replace_dropout
 from recbole_bbqrec.model.checks import require_divisible, require_modalities
 from recbole_bbqrec.model.features import ProjectedFeatures
+from recbole_bbqrec.model.length_groups import length_groups
 from recbole_bbqrec.model.non_invasive import NonInvasiveEncoder
 from recbole_bbqrec.model.predict import PredictByRanking
+
+_ROWS = 128  # histories in one pass
 
 
 class NOVABERT(PredictByRanking, BERT4Rec):
@@ -59,6 +63,7 @@ class NOVABERT(PredictByRanking, BERT4Rec):
             eps=self.layer_norm_eps,
         )
         self.trm_encoder.apply(self._init_weights)
+        replace_dropout(self)
 
     @classmethod
     def check_options(cls, config: Any) -> None:
@@ -120,8 +125,12 @@ class NOVABERT(PredictByRanking, BERT4Rec):
 
     def masked_loss(self, items: Tensor, masked: Tensor) -> Tensor:
         """Mean cross-entropy of the masked items: items int64 [B, T], masked bool [B, T]."""
-        states = self.forward(items.masked_fill(masked, self.mask_token))[masked]  # [P, H]
-        return F.cross_entropy(self.item_logits(states), items[masked])
+        states, targets = [], []
+        for rows, longest in length_groups((items > 0).sum(1), _ROWS):
+            part, wanted = items[rows, :longest], masked[rows, :longest]  # [b, t]
+            states.append(self.forward(part.masked_fill(wanted, self.mask_token))[wanted])
+            targets.append(part[wanted])
+        return F.cross_entropy(self.item_logits(torch.cat(states)), torch.cat(targets))
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
@@ -136,4 +145,8 @@ class NOVABERT(PredictByRanking, BERT4Rec):
         """Score of every item as the next one, float32 [B, n_items]."""
         items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         masked, place = self.append(items, lengths, torch.full_like(lengths, self.mask_token))
-        return self.item_logits(self.gather_indexes(self.forward(masked), place))
+        last = self.item_embedding.weight.new_empty(len(items), self.hidden_size)
+        for rows, longest in length_groups(place + 1, _ROWS):
+            states = self.forward(masked[rows, :longest])  # [b, t, H]
+            last[rows] = self.gather_indexes(states, place[rows]).to(last.dtype)
+        return self.item_logits(last)
