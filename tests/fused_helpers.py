@@ -76,6 +76,14 @@ def rows_of_test(data: Prepared, n: int = 16) -> Any:
     return data.test_data._dataset.inter_feat[torch.arange(n)]
 
 
+def unequal_histories(model: Any, data: Prepared) -> tuple[torch.Tensor, torch.Tensor]:
+    """Items [12, T] of test histories and their lengths [12], of which many differ."""
+    rows = rows_of_test(data, 12)
+    items, lengths = rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]
+    assert len(lengths.unique()) > 3
+    return items, lengths
+
+
 def reloaded_metrics(result: dict[str, Any]) -> dict[str, float]:
     """Test metrics of the saved model, loaded anew."""
     config, model, _, _, _, test_data = load_data_and_model(result["files"]["model"])

@@ -18,6 +18,7 @@ from fused_helpers import (
     rows_of_test,
     train,
     train_with_losses,
+    unequal_histories,
 )
 from resume_helpers import check_resumed_equals_uninterrupted
 
@@ -260,9 +261,7 @@ def test_output_is_the_plain_item_table(name):
 @pytest.mark.parametrize("name", ["MMGRU4Rec", "MMSASRec"])
 def test_states_and_gradients_are_recboles_whoever_shares_the_pass(name, monkeypatch):
     model, data = build(name)
-    rows = rows_of_test(data, 12)
-    items, lengths = rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]
-    assert len(lengths.unique()) > 3
+    items, lengths = unequal_histories(model, data)
     whole = super(InLengthGroups, model).forward(items, lengths)
     weight = model.item_embedding.mix.weight
     for size in (5, 256):

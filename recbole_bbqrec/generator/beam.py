@@ -72,7 +72,7 @@ def beam_search(
     if top_k is not None and not 1 <= top_k <= num_beams:
         raise ValueError(f"top_k is {top_k}: it must lie in 1 .. num_beams ({num_beams})")
     if generator.training:
-        raise ValueError("beam search needs the generator in evaluation mode: call eval() first")
+        raise ValueError("beam search needs the generator in evaluation mode: call train(False)")
     plan = plan_of(generator)
     with torch.autocast(memory.lengths.device.type, enabled=False):  # the plan is cast already
         decoder = Decoder(plan, memory, plan.item_scores(generator, catalogue, memory))

@@ -29,7 +29,7 @@ def encode(generator: Generator, catalogue: Catalogue, items: Tensor) -> Memory:
     generator is in training mode.
     """
     if generator.training:
-        raise ValueError("encoding without gradients needs evaluation mode: call eval() first")
+        raise ValueError("encoding without gradients needs evaluation mode: call train(False)")
     plan = plan_of(generator)
     with torch.autocast(items.device.type, enabled=False):
         return _encode(plan, catalogue, items, plan.item_inputs(generator, catalogue))

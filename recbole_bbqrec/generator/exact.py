@@ -29,7 +29,7 @@ def exact_scores(
     is in training mode.
     """
     if generator.training:
-        raise ValueError("exact scoring needs the generator in evaluation mode: call eval() first")
+        raise ValueError("exact scoring needs the generator in evaluation mode: call train(False)")
     trie, loss = catalogue.trie, generator.config.generation_loss
     keys_values = generator.memory_keys_values(memory)
     paths = torch.empty(1, 0, trie.n_signals, dtype=torch.int64, device=memory.lengths.device)
