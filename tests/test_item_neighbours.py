@@ -71,6 +71,30 @@ def test_the_largest_values_are_kept(monkeypatch) -> None:
         torch.testing.assert_close(kept[item], wanted)
 
 
+def by_hand(features: torch.Tensor, kept: int, tied: int = 500) -> torch.Tensor:
+    """`alike` in one modality by a loop over the places among the nearest: float64 [N, N]."""
+    found = torch.zeros(len(features), len(features), dtype=torch.float64)
+    for item in range(len(features)):
+        cosines = torch.cosine_similarity(features[item : item + 1], features).double()
+        steps = (cosines * 10_000).round()
+        steps[item] = 0
+        left, weighted = kept, {}
+        for step in sorted({float(step) for step in steps if step > 0}, reverse=True):
+            level = (steps == step).nonzero().flatten().tolist()
+            if len(level) > left and len(level) > tied:
+                break
+            for other in level:
+                weighted[other] = min(1.0, left / len(level)), step / 10_000
+            left -= len(level)
+            if left <= 0:
+                break
+        total = sum(weight for weight, _ in weighted.values())
+        mean = sum(weight * cosine for weight, cosine in weighted.values()) / max(total, 1e-12)
+        for other, (weight, cosine) in weighted.items():
+            found[item, other] = weight * cosine / mean
+    return found
+
+
 @pytest.mark.parametrize("cells", [1, 70, 1 << 25])
 @pytest.mark.parametrize("kept", [4, 50])
 def test_alike(kept: int, cells: int, monkeypatch) -> None:
@@ -80,17 +104,29 @@ def test_alike(kept: int, cells: int, monkeypatch) -> None:
     torch.manual_seed(2)
     features = torch.randn(N_ITEMS, 5)
     features[[0, 6]] = 0
-    found = torch.from_numpy(alike([features]).toarray())
-    for item in range(N_ITEMS):
-        cosines = torch.cosine_similarity(features[item : item + 1], features).clamp(min=0)
-        cosines[item] = 0
-        order = torch.argsort(cosines, descending=True)[:kept]
-        wanted = torch.zeros(N_ITEMS)
-        near = [i for i in order.tolist() if cosines[i] > 0]
-        wanted[near] = cosines[near] / cosines[near].mean() if near else 0.0
-        torch.testing.assert_close(found[item], wanted, check_dtype=False)
+    found = torch.from_numpy(alike([features]).toarray()).float()
+    torch.testing.assert_close(found, by_hand(features, kept).float())
     assert not found[6].any() and not found[:, 6].any()
     assert (found >= 0).all() and found[7].any()
+
+
+@pytest.mark.parametrize("tied", [500, 3])
+def test_items_equally_near_share_the_last_places(tied: int, monkeypatch) -> None:
+    """Labels as features: many items are the same. Their numbers must not choose among them."""
+    monkeypatch.setattr(item_neighbours, "_ALIKE", 6)
+    monkeypatch.setattr(item_neighbours, "_TIED", tied)
+    torch.manual_seed(4)
+    labels = torch.randn(8, 40)[torch.randint(8, (60,))]  # 7 or so of each
+    labels[::3] += torch.randn(20, 40)
+    labels[0] = 0
+    found = torch.from_numpy(alike([labels]).toarray()).float()
+    torch.testing.assert_close(found, by_hand(labels, 6, tied).float())
+    most = int((found > 0).sum(1).max())
+    assert most > 6 if tied == 500 else most <= 6
+
+    order = torch.cat([torch.zeros(1, dtype=torch.int64), torch.randperm(59) + 1])
+    again = torch.from_numpy(alike([labels[order]]).toarray()).float()
+    torch.testing.assert_close(again, found[order][:, order])
 
 
 def test_alike_is_the_mean_over_the_modalities_that_an_item_has() -> None:

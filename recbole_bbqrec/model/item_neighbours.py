@@ -22,6 +22,8 @@ from recbole_bbqrec.generator.neighbours import Neighbours
 _LATER = 50  # items after an item, in a user's history, that count as chosen after it
 _CHOSEN = 500  # items chosen after an item that are kept, the ones of the largest values
 _ALIKE = 50  # items with the most similar features that are kept
+_TIED = 500  # items equally near at that cut that may share the room left; of more, none is kept
+_STEPS = 10_000  # to one: cosines are compared in these steps, so that rounding decides nothing
 _CELLS = 1 << 25  # cosines held at a time
 
 
@@ -74,8 +76,12 @@ def alike(features: Sequence[Tensor]) -> sparse.csr_matrix:
     which an item is like no other has no part in its mean. An item's neighbours in one modality are
     the 50 with the largest cosines above 0, and their values those cosines over the mean of them:
     50 items that are all of one kind say less of the next item than a few near ones among others
-    that are not. Each modality by itself, since the noise of one would hide what another knows.
-    The time grows with the square of the number of items.
+    that are not. Of items that are equally near, to four decimals, and of which only some have room
+    among the 50, all are neighbours and share that room: 40 items for 10 places are worth a quarter
+    of their cosines each; more than 500 are left out. So neither the items' numbers nor a machine's
+    rounding decides which they are; labels as features make many such items. Each modality by
+    itself, since the noise of one would hide what another knows. The time grows with the square of
+    the number of items.
     """
     matrices = [_alike_in(part) for part in features]
     counts = sum((np.diff(matrix.indptr) > 0).astype(float) for matrix in matrices)
@@ -86,21 +92,32 @@ def alike(features: Sequence[Tensor]) -> sparse.csr_matrix:
 def _alike_in(features: Tensor) -> sparse.csr_matrix:
     """The cosines of one modality [n_items, F] over their means, [n_items, n_items]."""
     unit = F.normalize(features.float(), dim=1)
-    kept = min(_ALIKE, len(unit))
-    columns, values = [], []
-    for rows in torch.arange(len(unit)).split(max(1, _CELLS // len(unit))):
-        cosines = unit[rows] @ unit.t()
-        cosines[torch.arange(len(rows)), rows] = 0
-        best, items = cosines.topk(kept, 1)
-        columns.append(items)
-        values.append(best.clamp_(min=0))
-    pointer = np.arange(len(unit) + 1) * kept
-    parts = torch.cat(values).flatten().numpy(), torch.cat(columns).flatten().numpy(), pointer
-    matrix = sparse.csr_matrix(parts, shape=(len(unit), len(unit)))
-    matrix.eliminate_zeros()
-    counts = np.maximum(np.diff(matrix.indptr), 1)
-    means = matrix.sum(1).A1 / counts  # 0 without neighbours
-    return (sparse.diags(1 / np.where(means > 0, means, 1)) @ matrix).tocsr()
+    at_once = max(1, _CELLS // len(unit))
+    parts = [_nearest(unit, rows) for rows in torch.arange(len(unit)).split(at_once)]
+    return sparse.vstack(parts, format="csr")
+
+
+def _nearest(unit: Tensor, rows: Tensor) -> sparse.csr_matrix:
+    """Values of the neighbours of the items ``rows`` [R], [R, n_items].
+
+    ``unit``: float32 [n_items, F], rows of length 1 or 0.
+    """
+    steps = (unit[rows] @ unit.t()).mul_(_STEPS).round_()  # cosines, [R, n_items]
+    steps[torch.arange(len(rows)), rows] = 0
+    last = steps.topk(min(_ALIKE, len(unit)), 1).values[:, -1:].clamp_(min=0)  # [R, 1]
+    nearer, level = steps > last, (steps == last) & (last > 0)
+    tied = level.sum(1)  # [R]
+    share = ((_ALIKE - nearer.sum(1)) / tied.clamp(min=1)).clamp_(max=1)
+    share[(share < 1) & (tied > _TIED)] = 0
+    row, item = (nearer | (level & (share > 0).unsqueeze(1))).nonzero(as_tuple=True)
+    weight = torch.where(nearer[row, item], 1, share[row])
+    cosines = steps[row, item] / _STEPS
+    weights = torch.zeros(len(rows)).index_add_(0, row, weight)
+    means = torch.zeros(len(rows)).index_add_(0, row, weight * cosines) / weights
+    values = weight * cosines / means[row]
+    return sparse.csr_matrix(
+        (values.numpy(), (row.numpy(), item.numpy())), shape=(len(rows), len(unit))
+    )
 
 
 def _owners(histories: Histories) -> np.ndarray:
