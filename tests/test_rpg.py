@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from fused_helpers import build, rows_of_test
 
+from recbole_bbqrec.model.sequential_recommender import rpg
+
 
 @pytest.fixture
 def model():
@@ -31,7 +33,9 @@ def brute_force_log_probability(model, state: torch.Tensor, item: int) -> torch.
     return total
 
 
-def test_scores_of_all_items_equal_brute_force(model):
+@pytest.mark.parametrize("at_once", [32, 2])
+def test_scores_of_all_items_equal_brute_force(model, at_once, monkeypatch):
+    monkeypatch.setattr(rpg, "_STATES", at_once)
     states = torch.randn(3, 16)
     scores = model.item_logits(states)
     assert scores.shape == (3, model.n_items - 1)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from recbole_bbqrec.model.item_codes import CodeRecommender
 
+_STATES = 32  # that items are scored for at a time: their table stays in a processor's cache
+
 
 class RPG(CodeRecommender):
     """Predicts all digits of the next item's OPQ code at once and scores every item exactly.
@@ -52,7 +54,10 @@ class RPG(CodeRecommender):
 
     def item_logits(self, states: Tensor) -> Tensor:
         """Log-probability of every item: the sum over digits of that of its code (exact)."""
-        log_probabilities = self.digit_log_probabilities(states)  # [M, P, K]
-        # One row per (digit, code), one column per state: a sum of rows is then contiguous.
-        table = log_probabilities.transpose(1, 2).flatten(0, 1).contiguous()  # [M * K, P]
-        return F.embedding_bag(self.item_codes.rows()[1:], table, mode="sum").T  # [P, n_items - 1]
+        rows = self.item_codes.rows()[1:]  # [n_items - 1, M]
+        found = []
+        for part in self.digit_log_probabilities(states).split(_STATES, 1):  # [M, p, K]
+            # One row per (digit, code), one column per state: a sum of rows is then contiguous.
+            table = part.transpose(1, 2).flatten(0, 1).contiguous()  # [M * K, p]
+            found.append(F.embedding_bag(rows, table, mode="sum").T)  # [p, n_items - 1]
+        return torch.cat(found)  # [P, n_items - 1]
