@@ -71,6 +71,11 @@ def test_the_largest_values_are_kept(monkeypatch) -> None:
         torch.testing.assert_close(kept[item], wanted)
 
 
+def signs(n: int) -> torch.Tensor:
+    """Features [n, 64] of 1 and -1: exact cosines, which no machine rounds otherwise."""
+    return torch.randint(2, (n, 64)).float() * 2 - 1
+
+
 def by_hand(features: torch.Tensor, kept: int, tied: int = 500) -> torch.Tensor:
     """`alike` in one modality by a loop over the places among the nearest: float64 [N, N]."""
     found = torch.zeros(len(features), len(features), dtype=torch.float64)
@@ -102,12 +107,23 @@ def test_alike(kept: int, cells: int, monkeypatch) -> None:
     monkeypatch.setattr(item_neighbours, "_ALIKE", kept)
     monkeypatch.setattr(item_neighbours, "_CELLS", cells)
     torch.manual_seed(2)
-    features = torch.randn(N_ITEMS, 5)
+    features = signs(N_ITEMS)
     features[[0, 6]] = 0
     found = torch.from_numpy(alike([features]).toarray()).float()
     torch.testing.assert_close(found, by_hand(features, kept).float())
     assert not found[6].any() and not found[:, 6].any()
     assert (found >= 0).all() and found[7].any()
+
+
+def test_alike_is_the_cosine_over_the_mean_of_the_nearest() -> None:
+    """Without ties, to the four decimals of the cosines."""
+    torch.manual_seed(2)
+    features = torch.randn(N_ITEMS, 5)
+    found = torch.from_numpy(alike([features]).toarray()).float()
+    cosines = torch.cosine_similarity(features.unsqueeze(0), features.unsqueeze(1), dim=-1)
+    near = cosines.clamp(min=0).fill_diagonal_(0)
+    means = near.sum(1, keepdim=True) / (near > 0).sum(1, keepdim=True)
+    torch.testing.assert_close(found, near / means, rtol=0, atol=5e-4)
 
 
 @pytest.mark.parametrize("tied", [500, 3])
@@ -116,13 +132,13 @@ def test_items_equally_near_share_the_last_places(tied: int, monkeypatch) -> Non
     monkeypatch.setattr(item_neighbours, "_ALIKE", 6)
     monkeypatch.setattr(item_neighbours, "_TIED", tied)
     torch.manual_seed(4)
-    labels = torch.randn(8, 40)[torch.randint(8, (60,))]  # 7 or so of each
-    labels[::3] += torch.randn(20, 40)
+    labels = signs(8)[torch.randint(8, (60,))]  # 7 or so of each
+    labels[::3] = signs(20)
     labels[0] = 0
     found = torch.from_numpy(alike([labels]).toarray()).float()
     torch.testing.assert_close(found, by_hand(labels, 6, tied).float())
     most = int((found > 0).sum(1).max())
-    assert most > 6 if tied == 500 else most <= 6
+    assert most > 8 if tied == 500 else most <= 8  # 5 nearer ones and 3 for the last place
 
     order = torch.cat([torch.zeros(1, dtype=torch.int64), torch.randperm(59) + 1])
     again = torch.from_numpy(alike([labels[order]]).toarray()).float()

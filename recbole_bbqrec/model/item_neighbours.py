@@ -23,7 +23,7 @@ _LATER = 50  # items after an item, in a user's history, that count as chosen af
 _CHOSEN = 500  # items chosen after an item that are kept, the ones of the largest values
 _ALIKE = 50  # items with the most similar features that are kept
 _TIED = 500  # items equally near at that cut that may share the room left; of more, none is kept
-_STEPS = 10_000  # to one: cosines are compared in these steps, so that rounding decides nothing
+_STEPS = 10_000  # to one: cosines are compared in these steps, for rounding makes smaller ones
 _CELLS = 1 << 25  # cosines held at a time
 
 
@@ -78,10 +78,10 @@ def alike(features: Sequence[Tensor]) -> sparse.csr_matrix:
     50 items that are all of one kind say less of the next item than a few near ones among others
     that are not. Of items that are equally near, to four decimals, and of which only some have room
     among the 50, all are neighbours and share that room: 40 items for 10 places are worth a quarter
-    of their cosines each; more than 500 are left out. So neither the items' numbers nor a machine's
-    rounding decides which they are; labels as features make many such items. Each modality by
-    itself, since the noise of one would hide what another knows. The time grows with the square of
-    the number of items.
+    of their cosines each; more than 500 are left out. So the items' numbers do not decide which
+    they are, nor a machine's rounding, but for cosines on the edge of a decimal; labels as features
+    make many such items. Each modality by itself, since the noise of one would hide what another
+    knows. The time grows with the square of the number of items.
     """
     matrices = [_alike_in(part) for part in features]
     counts = sum((np.diff(matrix.indptr) > 0).astype(float) for matrix in matrices)
@@ -113,7 +113,7 @@ def _nearest(unit: Tensor, rows: Tensor) -> sparse.csr_matrix:
     weight = torch.where(nearer[row, item], 1, share[row])
     cosines = steps[row, item] / _STEPS
     weights = torch.zeros(len(rows)).index_add_(0, row, weight)
-    means = torch.zeros(len(rows)).index_add_(0, row, weight * cosines) / weights
+    means = torch.zeros(len(rows)).index_add_(0, row, weight * cosines) / weights  # read if > 0
     values = weight * cosines / means[row]
     return sparse.csr_matrix(
         (values.numpy(), (row.numpy(), item.numpy())), shape=(len(rows), len(unit))
