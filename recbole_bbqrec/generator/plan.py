@@ -112,7 +112,7 @@ class Plan:
         if not self.config.item_head:
             return None
         if self._item_keys is None or self._item_keys[0] is not catalogue:
-            self._item_keys = catalogue, generator.item_keys(catalogue).to(self.dtype)
+            self._item_keys = catalogue, generator.item_keys(catalogue).to(self.wide)
         return ItemScores.at_end(catalogue, self._item_keys[1], self.repeat_logits, memory)
 
     def _cast(self, tensor: Tensor) -> Tensor:

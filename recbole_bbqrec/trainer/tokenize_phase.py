@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -135,21 +136,33 @@ class TokenizePhase(Phase):
 
     def _step(self, items: torch.Tensor, batch: HistoryBatch) -> dict[str, torch.Tensor]:
         terms: dict[str, torch.Tensor] = {}
-        with autocast(self.dtype, self.device):
-            if self.estimator_optimizer is not None:
-                sample = torch.randperm(len(items), device=self.device)[: self.batch_size]
-                pairs = self.network.mim_pairs(items[sample])
-                for _ in range(self.inner_steps):
-                    self.estimator_optimizer.zero_grad(set_to_none=True)
-                    likelihood = self.network.estimator_loss(pairs)
-                    likelihood.backward()
-                    self.estimator_optimizer.step()
-                terms["estimator"] = likelihood
+        if self.estimator_optimizer is not None:
+            terms["estimator"] = self._fit_estimators(self.estimator_optimizer, items)
+        with self._autocast():
             terms.update(self.network.losses(items, batch.items, batch.targets))
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
         self.optimizer.step()
         return terms
+
+    def _fit_estimators(
+        self, optimizer: torch.optim.Optimizer, items: torch.Tensor
+    ) -> torch.Tensor:
+        """``mim_inner_steps`` of likelihood for q_theta (Eq. 3); the last step's loss."""
+        sample = torch.randperm(len(items), device=self.device)[: self.batch_size]
+        with self._autocast():
+            pairs = self.network.mim_pairs(items[sample])
+        for _ in range(self.inner_steps):
+            with self._autocast():
+                likelihood: torch.Tensor = self.network.estimator_loss(pairs)
+            optimizer.zero_grad(set_to_none=True)
+            likelihood.backward()
+            optimizer.step()
+        return likelihood
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """For one forward pass: a context keeps its first casts of the weights to its end."""
+        return autocast(self.dtype, self.device)
 
     def _set_learning_rate(self, step: int) -> None:
         total = self.epochs * self.n_steps
