@@ -6,6 +6,7 @@ imported: it alone needs ray), so that RecBole's models give RecBole's numbers.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -20,6 +21,7 @@ from recbole.utils import init_logger, init_seed, set_color
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.data.histories import split_hash
+from recbole_bbqrec.data.identity import check_same_data, data_identity
 from recbole_bbqrec.data.loaders import check_files, create_dataset, data_loaders
 from recbole_bbqrec.data.on_demand import prepare_missing
 from recbole_bbqrec.registry import get_dataset_class, get_model, get_trainer_class
@@ -44,6 +46,11 @@ class Prepared:
     valid_data: Any
     test_data: Any
     split_hash: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the data are told from others by."""
+        return data_identity(self.dataset, self.split_hash)
 
 
 def run(
@@ -76,8 +83,23 @@ def run(
     Raises:
         UserError: an option, file or checkpoint is not as it must be.
     """
-    start = time.perf_counter()
     config, files = _configure(model, dataset, config_files, dict(overrides or {}))
+    with contextlib.ExitStack() as claims:
+        if files is not None:
+            claims.enter_context(files.claim())
+        return _run(config, files, claims, saved=saved, test=test)
+
+
+def _run(
+    config: BBQRecConfig,
+    files: RunFiles | None,
+    claims: contextlib.ExitStack,
+    *,
+    saved: bool,
+    test: bool,
+) -> dict[str, Any]:
+    """:func:`run` once it is known which run, ``files`` being those of one to continue."""
+    start = time.perf_counter()
     prepare_process(
         allocator=config["tune_allocator"],
         num_threads=config["num_threads"],
@@ -90,13 +112,15 @@ def run(
     _start_logging(config)
     logger.info(config)
     prepared = prepare(config)
-    files = files or _new_files(config, prepared, saved)
+    if files is None and saved:
+        files = RunFiles.new(config["checkpoint_dir"], config["model"])
+        claims.enter_context(files.claim())
 
     network = build_model(config, prepared.train_data)
     logger.info(network)
     trainer = get_trainer_class(config["model"])(config, network)
     if files is not None:
-        trainer.use_files(files, prepared.split_hash)
+        trainer.use_files(files, prepared.identity)
         if files.resume.is_file():
             trainer.resume_checkpoint(files.resume)
         elif not files.config.is_file():
@@ -118,6 +142,7 @@ def run(
     peaks["test"] = peak_memory_mib(config["device"])
 
     seconds = {"prepare": ready - start, "train": trained - ready, "test": tested - trained}
+    seconds["train"] += trainer.seconds_before
     seconds.update(getattr(trainer, "phase_seconds", {}))
     result: dict[str, Any] = {
         "model": config["model"],
@@ -178,11 +203,15 @@ def load_data_and_model(
 
     Returns:
         config, model, dataset, train_data, valid_data, test_data.
+
+    Raises:
+        UserError: the file is no checkpoint of ours, or the data are not those of the run.
     """
     state = load_checkpoint(model_file)
     config = BBQRecConfig.from_text(state["config"], overrides)
     check_files(config)
     prepared = prepare(config)
+    check_same_data(state, prepared.identity, model_file, config)
     model = build_model(config, prepared.train_data)
     load_weights(model, state["state_dict"], model_file)
     model.load_other_parameter(state.get("other_parameter"))
@@ -253,10 +282,6 @@ def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> Any:
     if files is not None and per_user is not None:
         per_user.save(files.per_user)
     return result
-
-
-def _new_files(config: BBQRecConfig, prepared: Prepared, saved: bool) -> RunFiles | None:
-    return RunFiles.new(config["checkpoint_dir"], config["model"]) if saved else None
 
 
 def _start_logging(config: BBQRecConfig) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from recbole.config import Config
 from recbole.data.utils import create_samplers, get_dataloader
 
+from recbole_bbqrec.data.event_times import keep_order
 from recbole_bbqrec.data.on_demand import how_to_make
 from recbole_bbqrec.errors import UserError
 
@@ -44,6 +45,7 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
             f"Data set `{config['dataset']}` is empty after filtering; check "
             "`user_inter_num_interval` and `item_inter_num_interval`."
         )
+    keep_order(dataset)
     return dataset
 
 

@@ -56,12 +56,15 @@ def run_to_continue(
 
 
 def find_resumable(config: BBQRecConfig) -> RunFiles | None:
-    """The newest unfinished run of the same configuration in ``checkpoint_dir``, if any."""
+    """The newest unfinished run of the same configuration in ``checkpoint_dir``, if any.
+
+    Runs that another process is working on are left to it.
+    """
     wanted = _fixed(config.resolved)
     candidates = Path(config["checkpoint_dir"]).glob(f"{config['model']}-*/resume.pth")
     for path in sorted(candidates, key=lambda p: p.stat().st_mtime, reverse=True):
         files = RunFiles(path.parent)
-        if files.result.is_file():
+        if files.result.is_file() or files.is_claimed:
             continue
         try:
             stored = BBQRecConfig.from_text(load_checkpoint(path)["config"])

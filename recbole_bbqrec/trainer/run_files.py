@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from recbole.utils import get_local_time
+
+from recbole_bbqrec.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,31 @@ class RunFiles:
             directory = stem.with_name(f"{stem.name}-{number}")
         directory.mkdir(parents=True)  # claims the name
         return cls(directory)
+
+    def claim(self) -> FileLock:
+        """Hold the run for this process until the result is released, or the process ends.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        lock = FileLock(str(self.directory / "lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"Another process is working on the run in {self.directory}. Wait for it, end it, "
+                "or start a new run without `resume`."
+            ) from None
+        return lock
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a process holds the run at this moment."""
+        try:
+            self.claim().release()
+        except UserError:
+            return True
+        return False
 
     @property
     def model(self) -> Path:

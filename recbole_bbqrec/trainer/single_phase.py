@@ -7,6 +7,7 @@ own run gives it, bit for bit on CPU.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from recbole.trainer import Trainer
 from tqdm import tqdm
 
+from recbole_bbqrec.data.identity import check_same_data
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.runtime import peak_memory_mib, trim_memory
 from recbole_bbqrec.trainer.checkpoint import (
@@ -34,6 +36,9 @@ class SafeCheckpoints(Trainer):
 
     files: RunFiles | None = None
     split_hash: str = ""
+    features: dict[str, Any] = {}  # of the data, by modality: their fingerprints
+    seconds_before = 0.0  # that earlier processes spent on this run's training
+    _started = 0.0  # when this process began to train
     _bar: tqdm[Any] | None = None
     _pending: dict[str, Any] | None = None  # what to restore when the first epoch starts
     loss_is_mean = False  # whether _train_epoch returns a mean over the steps; RecBole's: a sum
@@ -43,10 +48,10 @@ class SafeCheckpoints(Trainer):
         self.eval_collector = ScoresCollector(config)
         self.epoch_lines: list[Line] = []
 
-    def use_files(self, files: RunFiles, split_hash: str) -> None:
-        """Write to the paths of ``files`` from now on."""
+    def use_files(self, files: RunFiles, data: Mapping[str, Any]) -> None:
+        """Write to the paths of ``files`` from now on; ``data`` is the identity of the data."""
         self.files = files
-        self.split_hash = split_hash
+        self.split_hash, self.features = data["split_hash"], data["features"]
         self.saved_model_file = str(files.model)
 
     # checkpoints ----------------------------------------------------------------------------
@@ -56,6 +61,7 @@ class SafeCheckpoints(Trainer):
             "config": self.config.to_text(),
             "model": self.config["model"],
             "split_hash": self.split_hash,
+            "features": self.features,
             "state_dict": self.model.state_dict(),
             "other_parameter": self.model.other_parameter(),
         }
@@ -85,8 +91,12 @@ class SafeCheckpoints(Trainer):
         self.model.load_other_parameter(state.get("other_parameter"))
 
     def resume_checkpoint(self, resume_file: Any) -> None:
-        """Continue from a ``resume.pth`` written at the start of an epoch."""
-        state = load_checkpoint(resume_file, self.device)
+        """Continue from a ``resume.pth`` written at the start of an epoch.
+
+        Raises:
+            UserError: unreadable, or written for other data.
+        """
+        state = self._load_resume(resume_file)
         load_weights(self.model, state["state_dict"], resume_file)
         self.model.load_other_parameter(state.get("other_parameter"))
         self.optimizer.load_state_dict(state["optimizer"])
@@ -94,8 +104,15 @@ class SafeCheckpoints(Trainer):
         self.best_valid_score = state["best_valid_score"]
         self.best_valid_result = state["best_valid_result"]
         self.epoch_lines = state.get("epochs", [])
+        self.seconds_before = state.get("seconds", 0.0)
         self._pending = state
         self.logger.info(f"Resuming {resume_file} at epoch {self.start_epoch}")
+
+    def _load_resume(self, path: Any) -> dict[str, Any]:
+        state = load_checkpoint(path, self.device)
+        found = {"split_hash": self.split_hash, "features": self.features}
+        check_same_data(state, found, path, self.config, "start a new run without `resume`")
+        return state
 
     def _save_resume(self, epoch: int, train_data: Any) -> None:
         if self.files is None:
@@ -111,6 +128,7 @@ class SafeCheckpoints(Trainer):
             "random": random_state(),
             "shuffle": train_data.generator.get_state(),
             "epochs": self.epoch_lines,
+            "seconds": self.seconds_before + time.perf_counter() - self._started,
         }
         save_checkpoint(state, self.files.resume)
         self._write_epochs()
@@ -130,6 +148,7 @@ class SafeCheckpoints(Trainer):
         show_progress: bool = False,
         callback_fn: Any = None,
     ) -> tuple[float, Any]:
+        self._started = time.perf_counter()
         with progress_bar(
             "train", total=self.epochs, done=self.start_epoch, unit="epoch", show=show_progress
         ) as self._bar:

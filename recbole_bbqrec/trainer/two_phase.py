@@ -16,7 +16,6 @@ from recbole_bbqrec.runtime import peak_memory_mib
 from recbole_bbqrec.tokenizer.collisions import count_collisions
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer.checkpoint import (
-    load_checkpoint,
     random_state,
     save_checkpoint,
     set_random_state,
@@ -282,6 +281,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
             "config": self.config.to_text(),
             "model": self.config["model"],
             "split_hash": self.split_hash,
+            "features": self.features,
             "phase": phase.name,
             "loops": {name: loop.to_plain() for name, loop in self.progress.loops.items()},
             "state": phase.state(),
@@ -292,15 +292,11 @@ class TwoPhaseTrainer(SafeCheckpoints):
         """Continue an interrupted run from its ``resume.pth``.
 
         Raises:
-            UserError: unreadable, or written for another split of the data.
+            UserError: unreadable, or written for other data.
         """
-        state = load_checkpoint(resume_file, self.device)
-        if state["split_hash"] != self.split_hash:
-            raise UserError(
-                f"The run in {resume_file} used the split {state['split_hash']} of its data; the "
-                f"data set now has the split {self.split_hash}. Restore the data or train anew."
-            )
+        state = self._load_resume(resume_file)
         self.progress.loops = {name: LoopState(**loop) for name, loop in state["loops"].items()}
+        self.seconds_before = sum(loop.seconds for loop in self.progress.loops.values())
         loop = self.progress.loops[state["phase"]]
         if not loop.finished:
             self.progress.pending = {"state": state["state"], "random": state["random"]}

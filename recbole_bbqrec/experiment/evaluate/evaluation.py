@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from recbole.trainer import trainer as recbole_trainer
 
+from recbole_bbqrec.data.identity import check_same_data
 from recbole_bbqrec.data.loaders import check_files
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.evaluate.jobs import Job
@@ -92,21 +93,7 @@ def evaluate(job: Job, split: str) -> Evaluation:
 
 
 def _check_data(job: Job, prepared: Prepared) -> None:
-    result, place = job.finished.result, job.config["data_path"]
-    if prepared.split_hash != job.split_hash:
-        raise UserError(
-            f"The run at {job.path} used the split {job.split_hash} of {job.dataset}; the data in "
-            f"{place} have the split {prepared.split_hash}. Restore the data, or say where they "
-            "are with --data_path=DIRECTORY."
-        )
-    for name, feature in result.get("features", {}).items():
-        found = prepared.dataset.item_features(name).fingerprint
-        if found != feature["fingerprint"]:
-            raise UserError(
-                f"The run at {job.path} used {name} features {feature['fingerprint']} of "
-                f"{job.dataset}; those in {place} are {found}. Restore them, or say where they are "
-                "with --data_path=DIRECTORY."
-            )
+    check_same_data(job.finished.result, prepared.identity, job.path, job.config)
     items = prepared.dataset.item_num - 1  # without [PAD]
     if max(job.config["topk"]) > items:
         raise UserError(

@@ -1,0 +1,60 @@
+"""Times closer than float32 tells apart: their order must decide, not that of the file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from data_helpers import make_config, random_sequences, write_inter
+from recbole.data.dataset import SequentialDataset
+
+from recbole_bbqrec.data import event_times
+from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.data.histories import split_hash
+from recbole_bbqrec.data.loaders import create_dataset
+
+NOW = 1_700_000_000
+
+
+def write(root, sequences, times, rng):
+    """One event a line, lines shuffled; ``times`` maps a position in the history to a time."""
+    lines = [
+        f"{user}\t{item}\t{times(place)}"
+        for user, items in sequences.items()
+        for place, item in enumerate(items)
+    ]
+    rng.shuffle(lines)
+    folder = write_inter(root, "Tiny", sequences)
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    (folder / "Tiny.inter").write_text("\n".join([header, *lines]) + "\n")
+
+
+def read(root, dataset_class):
+    return create_dataset(make_config(root, "Tiny", modalities=None), dataset_class)
+
+
+@pytest.mark.parametrize("dataset_class", [SequentialDataset, MultiModalDataset])
+@pytest.mark.parametrize("by_user", [False, True])
+def test_order_of_close_times_decides(tmp_path, monkeypatch, dataset_class, by_user):
+    if by_user:
+        monkeypatch.setattr(event_times, "_EXACT", 5)
+    rng = np.random.default_rng(0)
+    sequences = random_sequences(rng, 30, 40, 12)
+    small, close = tmp_path / "small", tmp_path / "close"
+    write(small, sequences, lambda place: place, rng)
+    write(close, sequences, lambda place: NOW + 10 * place + 0.5, rng)
+    expected = split_hash(*read(small, dataset_class).build())
+    assert split_hash(*read(close, dataset_class).build()) == expected
+
+
+def test_times_that_are_told_apart_stay(tmp_path):
+    rng = np.random.default_rng(0)
+    sequences = random_sequences(rng, 10, 20, 8)
+    write(tmp_path, sequences, lambda place: NOW + 86_400 * place, rng)
+    times = read(tmp_path, SequentialDataset).inter_feat["timestamp"]
+    assert sorted(set(times)) == [NOW + 86_400 * place for place in range(len(set(times)))]
+
+
+def test_equal_times_stay_equal(tmp_path):
+    sequences = {f"u{user}": [f"i{item}" for item in range(6)] for user in range(4)}
+    write(tmp_path, sequences, lambda place: NOW + place // 2, np.random.default_rng(0))
+    assert sorted(set(read(tmp_path, SequentialDataset).inter_feat["timestamp"])) == [1, 2, 3]
