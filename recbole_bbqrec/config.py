@@ -156,6 +156,12 @@ class BBQRecConfig(Config):
                 f"Option `tokenize_only` is set; {model} makes no semantic IDs and has no phase "
                 "one. Remove it, or choose a generative model such as BBQRec."
             )
+        modes = self["eval_args"]["mode"]
+        if self["mask_history"] and set(modes.values()) != {"full"}:
+            raise UserError(
+                f"Option `mask_history` is True with `eval_args` mode {modes}; it needs `full`: "
+                "with sampled candidates nothing is masked. Remove one."
+            )
         check = getattr(model_class, "check_options", None)
         if check is not None:
             check(self)

@@ -250,6 +250,8 @@ def test_failed_runs_are_named_in_their_cell_and_the_rest_goes_on(fake_runs, cap
         (command("--set", "BERT4Rec.epochs=1"), ["BERT4Rec", "SASRec"]),
         (command("--config_files", "absent.yaml"), ["absent.yaml"]),
         (command("--set", "SASRec.mask_history=True"), ["mask_history", "SASRec Mini", "GRU4Rec"]),
+        (command("--set", "mask_history=True", "SASRec.MAX_ITEM_LIST_LENGTH=30"),
+         ["MAX_ITEM_LIST_LENGTH", "30", "20", "GRU4Rec"]),
         (command("--set", "SASRec.user_inter_num_interval=[9,inf)"), ["split", "GRU4Rec"]),
         (command("--set", "SASRec.eval_args={'mode': 'uni100', 'split': {'LS': "
                  "'valid_and_test'}, 'order': 'TO'}"), ["mode"]),

@@ -71,6 +71,12 @@ def test_bad_options_are_named(tiny, option, value, says):
     assert option in str(error.value)
 
 
+def test_masked_history_needs_all_candidates(tiny):
+    sampled = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni100"}
+    with pytest.raises(UserError, match="mask_history.*uni100"):
+        BBQRecConfig("SASRec", "Mini", overrides={"mask_history": True, "eval_args": sampled})
+
+
 def test_masked_history_needs_a_wider_beam(tiny):
     with pytest.raises(UserError, match="history items that are masked"):
         BBQRecConfig("BBQRec", "Mini", overrides={**tiny, "mask_history": True, "num_beams": 29})

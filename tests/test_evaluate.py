@@ -241,6 +241,13 @@ def test_beam_too_narrow_for_the_mask(crowded, runs, rundir, capsys):
     fails([runs["GRU4Rec", 1], crowded.files.directory, "--metrics=[GAUC]"], capsys, "`metrics`")
 
 
+def test_histories_masked_in_unlike_parts_are_refused(runs, rundir, capsys):
+    other = run("GRU4Rec", "Mini", overrides={**SMALL, "MAX_ITEM_LIST_LENGTH": 7, "epochs": 1})
+    both = [runs["SASRec", 1], other["files"]["model"]]
+    fails([*both, "--mask_history=True"], capsys, "MAX_ITEM_LIST_LENGTH", "20", "7")
+    assert main(["evaluate", *map(str, both)]) == 0
+
+
 def test_other_data_and_other_splits_are_refused(runs, rundir, capsys):
     shutil.copytree(ROOT / "dataset" / "Mini", "data/Mini")
     table = Path("data/Mini/Mini.inter")

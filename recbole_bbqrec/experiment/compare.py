@@ -132,10 +132,14 @@ def _protocol(one: Planned, other: Planned) -> list[tuple[str, Any, Any]]:
     def masked(planned: Planned) -> Any:
         return planned.config["mask_history"]
 
+    def reach(planned: Planned) -> Any:  # a longer history than this is masked in part
+        return planned.config["MAX_ITEM_LIST_LENGTH"] if masked(planned) else None
+
     return [
         ("the split of the data", one.split_hash, other.split_hash),
         ("`eval_args: mode`", mode(one), mode(other)),
         ("`mask_history`", masked(one), masked(other)),
+        ("`MAX_ITEM_LIST_LENGTH`, where the history is masked,", reach(one), reach(other)),
     ]
 
 

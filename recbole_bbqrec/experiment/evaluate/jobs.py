@@ -129,6 +129,12 @@ def _check_alike(job: Job, first: Job) -> None:
             first.config["mask_history"],
             "Give --mask_history=True or False, for both.",
         ),
+        (
+            "`MAX_ITEM_LIST_LENGTH`, the last items that are masked,",
+            job.config["mask_history"] and job.config["MAX_ITEM_LIST_LENGTH"],
+            first.config["mask_history"] and first.config["MAX_ITEM_LIST_LENGTH"],
+            "Evaluate them apart, or without --mask_history.",
+        ),
     ]
     for what, value, wanted, remedy in told:
         if value != wanted:
