@@ -14,7 +14,7 @@ import yaml
 from raw_helpers import asin, image_record, metadata, write_metadata, write_raw, write_reviews
 
 from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.data import prepared
+from recbole_bbqrec.data import prepare_cli, prepared
 from recbole_bbqrec.data import raw as module
 from recbole_bbqrec.data.download import DownloadError
 from recbole_bbqrec.data.mcauley_files import CATEGORIES, MIRRORS, raw_files
@@ -336,6 +336,13 @@ def test_command_line(raw, rundir, capsys):
     assert "22,363" in printed and "--modalities=[text,image]" in printed
     assert (rundir / "dataset" / "Beauty" / "Beauty.inter").is_file()
     fails(arguments, capsys, "already exists; use --force")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("Beauty", "[text,image] (without"), ("Sports", "alone with --mod")]
+)
+def test_how_to_use_both_signals_follows_the_yaml(name, told):
+    assert told in prepare_cli._how_to_use_both(name)
 
 
 def test_mirror_of_ones_own(rundir, capsys, monkeypatch):

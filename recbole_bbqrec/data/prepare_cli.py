@@ -110,8 +110,16 @@ def _from_raw(args: argparse.Namespace) -> int:
     )
     print(report.table())
     if report.image_features:
-        print("Use both signals with --modalities=[text,image] (without it: text alone).")
+        print(_how_to_use_both(args.name))
     return 0
+
+
+def _how_to_use_both(name: str) -> str:
+    from recbole_bbqrec.config import BBQRecConfig  # takes seconds: RecBole
+
+    if "image" in BBQRecConfig("BBQRec", name)["modalities"]:
+        return "Runs use both signals (text alone with --modalities=[text])."
+    return "Use both signals with --modalities=[text,image] (without it: text alone)."
 
 
 # The option that names a source -> what reads it.

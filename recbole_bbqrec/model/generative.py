@@ -114,7 +114,7 @@ class GenerativeRecommender(SequentialRecommender):
         return Generator(settings)
 
     def generator_config(self, config: Any, n_signals: int, width: int) -> GeneratorConfig:
-        """The phase-two network's configuration (SPEC section 3)."""
+        """The phase-two network's configuration (paper, 4.2)."""
         keys = ("similarity_buckets", "similarity_init") if self.use_similarity else ()
         return GeneratorConfig(
             levels=config["codebook_levels"],

@@ -1,4 +1,4 @@
-"""BBQRec's phase-one network: behaviour-aligned multi-modal quantization (SPEC section 2)."""
+"""BBQRec's phase-one network: behaviour-aligned multi-modal quantization (paper, 4.1)."""
 
 from __future__ import annotations
 

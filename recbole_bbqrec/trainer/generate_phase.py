@@ -1,4 +1,4 @@
-"""Phase two as a trainable phase: fit the generator on the semantic IDs (SPEC section 3)."""
+"""Phase two as a trainable phase: fit the generator on the semantic IDs (paper, 4.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phase one as a trainable phase: fit the tokenizer network (SPEC section 2)."""
+"""Phase one as a trainable phase: fit the tokenizer network (paper, 4.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BBQRec (SPEC sections 2 and 3): RecBole adapter of both phases."""
+"""BBQRec (the paper's sections 4.1 and 4.2): RecBole adapter of both phases."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class BBQRec(GenerativeRecommender):
         return BBQTokenizer(self.tokenizer_config(config), features, self.n_items, trained_items)
 
     def tokenizer_config(self, config: Any) -> BBQTokenizerConfig:
-        """The phase-one network's configuration (SPEC section 2)."""
+        """The phase-one network's configuration (paper, 4.1)."""
         return BBQTokenizerConfig(
             levels=config["codebook_levels"],
             codebook_size=config["codebook_size"],

@@ -1,4 +1,4 @@
-"""MISSRec: multi-modal interests guide the decoding of the item sequence (SPEC section 5)."""
+"""MISSRec: multi-modal interests guide the decoding of the item sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRU4Rec with item features in its input: the paper's GRU4Rec_F (SPEC section 5)."""
+"""GRU4Rec with item features in its input: the paper's GRU4Rec_F (a baseline of the paper, 5.1)."""
 
 from __future__ import annotations
 

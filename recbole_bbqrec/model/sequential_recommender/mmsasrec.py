@@ -1,4 +1,4 @@
-"""SASRec with item features in its input: the paper's SASRec_F (SPEC section 5)."""
+"""SASRec with item features in its input: the paper's SASRec_F (a baseline of the paper, 5.1)."""
 
 from __future__ import annotations
 

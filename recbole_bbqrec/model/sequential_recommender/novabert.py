@@ -1,4 +1,4 @@
-"""NOVA-BERT: masked training with non-invasive self-attention (SPEC section 5)."""
+"""NOVA-BERT: masked training with non-invasive self-attention (a baseline of the paper, 5.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's eight variants of BBQRec (SPEC section 4): each removes or replaces one thing."""
+"""The paper's eight variants of BBQRec (its section 5.3): each removes or replaces one thing."""
 
 from __future__ import annotations
 

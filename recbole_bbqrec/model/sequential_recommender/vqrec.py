@@ -1,4 +1,4 @@
-"""VQ-Rec: items as product-quantized text codes (SPEC section 5)."""
+"""VQ-Rec: items as product-quantized text codes (a baseline of the paper, 5.1)."""
 
 from __future__ import annotations
 
