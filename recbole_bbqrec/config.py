@@ -1,8 +1,8 @@
 """RecBole's Config with our defaults laid over it and our options checked.
 
 Differences from RecBole's: values from files and the command line are parsed as data (RecBole
-evaluates them as Python); unknown keys and values out of range are errors; the resolved
-configuration can be written as plain text and read back.
+evaluates them as Python); unknown keys, keys that the model does not read and values out of range
+are errors; the resolved configuration can be written as plain text and read back.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ast
 import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,19 @@ from recbole.utils.argument_list import (
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.options import (
     MODEL_OPTIONS,
+    OF_EVERY_RUN,
     RECBOLE_OPTIONS,
     RUN_OPTIONS,
     check_known,
+    check_read,
     check_values,
 )
-from recbole_bbqrec.properties_files import overlay_files
+from recbole_bbqrec.properties_files import model_files, overlay_files
 from recbole_bbqrec.registry import get_model, is_ours, property_bases
 
 #: Keys that RecBole reads but lists in none of its files.
-_UNLISTED = {"model", "dataset", "config_files", "reg_weight", "reg_weights"}
+_UNLISTED = {"model", "dataset", "config_files"}
+_UNLISTED_OF_MODELS = {"reg_weight", "reg_weights"}  # of some of RecBole's models
 #: Values that RecBole derives from the others; they are not part of the resolved configuration.
 _DERIVED = {"MODEL_TYPE"}
 
@@ -127,11 +131,13 @@ class BBQRecConfig(Config):
     Args:
         model: a registered model name (:data:`recbole_bbqrec.registry.MODELS`, or RecBole's).
         dataset: data set name; its files are in ``<data_path>/<dataset>/``.
-        config_files: YAML files, later ones win.
-        overrides: values that win over the files (command line, Python).
+        config_files: YAML files, later ones win. They may serve several models: of what this one
+            does not read, only names that no option has are refused.
+        overrides: values that win over the files (command line, Python); all must be read.
+        stored: values below the files, of a configuration written earlier; checked as a file's.
 
     Raises:
-        UserError: unknown model, key or value.
+        UserError: unknown model, key or value, or an override that the model does not read.
     """
 
     def __init__(
@@ -140,7 +146,10 @@ class BBQRecConfig(Config):
         dataset: str,
         config_files: Sequence[str | Path] = (),
         overrides: Mapping[str, Any] | None = None,
+        *,
+        stored: Mapping[str, Any] | None = None,
     ) -> None:
+        self._stored = dict(stored or {})
         self.resolved: dict[str, Any] = {}
         model_class = get_model(model)
         try:
@@ -172,7 +181,7 @@ class BBQRecConfig(Config):
         return _Loader
 
     def _load_config_files(self, file_list: list[str | Path]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+        values = dict(self._stored)
         for path in file_list:
             values.update(read_yaml(path))
         return values
@@ -187,21 +196,14 @@ class BBQRecConfig(Config):
         super()._load_internal_config_dict(model, model_class, dataset)
         for path in overlay_files(model, dataset, *property_bases(model_class)):
             self.internal_config_dict.update(read_yaml(path))
-        known = {
-            *self.internal_config_dict,
-            *general_arguments,
-            *training_arguments,
-            *evaluation_arguments,
-            *dataset_arguments,
-            *RUN_OPTIONS,
-            *MODEL_OPTIONS,
-            *_UNLISTED,
-        }
-        check_known(self.external_config_dict, known, f"for model {model}")
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final: dict[str, Any] = super()._get_final_config_dict()
         model, dataset = self.model, self.dataset
+        read = _read_by(model, self.internal_config_dict)
+        anyones = {*read, *self.internal_config_dict, *MODEL_OPTIONS, *_UNLISTED_OF_MODELS}
+        check_known(self.file_config_dict, anyones, f"for model {model}")
+        check_read(self.variable_config_dict, read, model, _listed_in(model))
         check_values(final, {**RUN_OPTIONS, **RECBOLE_OPTIONS})
         if is_ours(model):
             check_values(final, MODEL_OPTIONS)
@@ -232,8 +234,52 @@ class BBQRecConfig(Config):
         values = _parse_yaml(text)
         if not isinstance(values, dict) or "model" not in values or "dataset" not in values:
             raise UserError("A stored configuration is unreadable: it names no model and data set.")
-        values.update(overrides or {})
-        return cls(values["model"], values["dataset"], overrides=values)
+        names = {**values, **(overrides or {})}
+        return cls(names["model"], names["dataset"], overrides=overrides, stored=values)
+
+
+@cache
+def options_read(model: str, dataset: str) -> frozenset[str]:
+    """Names of all options that a run of ``model`` on ``dataset`` reads.
+
+    Raises:
+        UserError: unknown model.
+    """
+    # RecBole finds its files in the middle of making a Config, whose end needs valid values.
+    config = BBQRecConfig.__new__(BBQRecConfig)
+    config._init_parameters_category()
+    config.yaml_loader = config._build_yaml_loader()
+    config._load_internal_config_dict(model, get_model(model), dataset)
+    return frozenset(_read_by(model, config.internal_config_dict))
+
+
+def check_options_read(model: str, dataset: str, values: Mapping[str, Any]) -> None:
+    """Raise a UserError for the first of ``values`` that a run of ``model`` would not read."""
+    check_read(values, options_read(model, dataset), model, _listed_in(model))
+
+
+def _read_by(model: str, listed: Iterable[str]) -> set[str]:
+    """The options of every run, and those ``listed`` in the YAML files of model and data set."""
+    read = {
+        *listed,
+        *general_arguments,
+        *training_arguments,
+        *evaluation_arguments,
+        *dataset_arguments,
+        *RUN_OPTIONS,
+        *OF_EVERY_RUN,
+        *_UNLISTED,
+    }
+    if not is_ours(model):
+        read |= _UNLISTED_OF_MODELS
+    kind = get_model(model)
+    if getattr(kind, "two_phase", False) or getattr(kind, "trains_on_histories", False):
+        read.discard("enable_amp")  # for RecBole's training loop, which these do not use
+    return read
+
+
+def _listed_in(model: str) -> str:
+    return model_files(model, property_bases(get_model(model))[0])
 
 
 def _plain(value: Any) -> Any:

@@ -1,13 +1,14 @@
 """Every option of ours: its type, its allowed values, and the check that runs before work starts.
 
 RecBole reads a missing or misspelt key as ``None`` and goes on. Here an unknown key is an error
-that names the nearest known one, and a value out of range is an error that names the range.
+that names the nearest known one, so is one that the model does not read, and a value out of range
+is an error that names the range.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Union
 
@@ -214,6 +215,46 @@ def check_known(keys: Iterable[str], known: Iterable[str], where: str) -> None:
         near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
         hint = f" Did you mean `{near[0]}`?" if near else ""
         raise UserError(f"Unknown option `{key}` {where}.{hint} Correct or remove it.")
+
+
+#: Options among :data:`MODEL_OPTIONS` that every run accepts: the modalities are the data set's as
+#: much as the model's, and a model without a phase one has its own words for `tokenize_only`.
+OF_EVERY_RUN = frozenset({"modalities", "tokenize_only"})
+
+#: Two options for one thing; a model has the one or the other, by whose loop trains it.
+_INSTEAD = {"enable_amp": "precision", "precision": "enable_amp"}
+
+
+def asks_nothing(key: str, value: Any) -> bool:
+    """RecBole's default of `enable_amp`, which any resolved configuration holds, is no request."""
+    return key == "enable_amp" and not value
+
+
+def check_read(
+    values: Mapping[str, Any], read: Collection[str], model: str, listed_in: str
+) -> None:
+    """Raise a UserError for the first key of ``values`` that ``model`` would not read.
+
+    Args:
+        values: the options given.
+        read: what the model reads.
+        model: its name.
+        listed_in: where a reader finds its options.
+    """
+    for key, value in values.items():
+        if key in read or asks_nothing(key, value):
+            continue
+        elsewhere = key in MODEL_OPTIONS or key in _INSTEAD
+        if _INSTEAD.get(key) in read:
+            near = [_INSTEAD[key]]
+        else:
+            near = difflib.get_close_matches(key, sorted(read), n=3 if elsewhere else 1, cutoff=0.6)
+        what = f"Option `{key}` is not read by" if elsewhere else f"Unknown option `{key}` for"
+        hint = f" Did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else ""
+        raise UserError(
+            f"{what} model {model}.{hint} Correct or remove it; the options of {model} are in "
+            f"{listed_in}."
+        )
 
 
 def check_values(values: Mapping[str, Any], options: Mapping[str, Option]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import recbole
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -38,3 +40,13 @@ def overlay_files(
         *(root / "model" / f"{name}.{dataset}.yaml" for name in (*tuned_bases, model)),
     ]
     return [path for path in candidates if path.is_file()]
+
+
+def model_files(model: str, bases: Sequence[str] = ()) -> str:
+    """The YAML files that list the options of a model, in words: its bases', its own, RecBole's."""
+    root = properties_directory() / "model"
+    ours = [f"{name}.yaml" for name in (*bases, model) if (root / f"{name}.yaml").is_file()]
+    places = [f"properties/model/{', '.join(ours)}"] if ours else []
+    if (Path(recbole.__file__).parent / "properties" / "model" / f"{model}.yaml").is_file():
+        places.append(f"RecBole's properties/model/{model}.yaml")
+    return " and ".join(places) or "its code"

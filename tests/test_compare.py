@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from recbole_bbqrec.__main__ import main
@@ -247,6 +248,10 @@ def test_failed_runs_are_named_in_their_cell_and_the_rest_goes_on(fake_runs, cap
         (command(seeds=["1", "1"]), ["--seeds"]),
         (command("--set", "epoch=1"), ["epoch", "`epochs`"]),
         (command("--set", "epochs"), ["--set", "KEY=VALUE"]),
+        (command("--set", "interest_ratio=0.3"), ["interest_ratio", "SASRec, GRU4Rec, TIGER"]),
+        (command("--set", "TIGER.n_layers=2"), ["n_layers", "TIGER", "`encoder_layers`"]),
+        (command("--set", "n_heads=2", models=["GRU4Rec"]), ["n_heads", "GRU4Rec.yaml"]),
+        (command("--set", "enable_amp=True", models=["TIGER"]), ["enable_amp", "`precision`"]),
         (command("--set", "BERT4Rec.epochs=1"), ["BERT4Rec", "SASRec"]),
         (command("--config_files", "absent.yaml"), ["absent.yaml"]),
         (command("--set", "SASRec.mask_history=True"), ["mask_history", "SASRec Mini", "GRU4Rec"]),
@@ -265,6 +270,21 @@ def test_refused_before_anything_runs(fake_runs, capsys, arguments, words):
     assert error.startswith("error: ") and error.count("\n") == 1
     assert all(word in error for word in words), error
     assert not made
+
+
+def test_an_option_for_all_goes_to_the_models_that_read_it(fake_runs, capsys):
+    """The others are the runs that they are without it, found again."""
+    made, _ = fake_runs
+    assert main(command(seeds=["1"])) == 0
+    assert len(made) == 3
+    assert main(command("--set", "n_heads=1", "TIGER.n_heads=2", "MAX_ITEM_LIST_LENGTH=20",
+                        seeds=["1"])) == 0  # fmt: skip
+    assert [model for model, _ in made[3:]] == ["SASRec", "TIGER"]
+    assert "`n_heads` is left out for GRU4Rec: not read there" in capsys.readouterr().out
+    heads = {model: set() for model, _ in made}
+    for path in Path("runs/Mini").glob("*/*/config.yaml"):
+        heads[path.parents[1].name].add(yaml.safe_load(path.read_text()).get("n_heads"))
+    assert heads["GRU4Rec"] == {None} and 1 in heads["SASRec"] and 2 in heads["TIGER"]
 
 
 def test_without_matplotlib_all_but_the_chart(fake_runs, capsys, monkeypatch):

@@ -77,6 +77,45 @@ def test_masked_history_needs_all_candidates(tiny):
         BBQRecConfig("SASRec", "Mini", overrides={"mask_history": True, "eval_args": sampled})
 
 
+@pytest.mark.parametrize(
+    ("model", "option", "value", "says"),
+    [
+        ("BBQRec", "n_layers", 9, "Did you mean `encoder_layers`"),
+        ("BBQRec", "hidden_dropout_prob", 0.9, "in properties/model/BBQRec.yaml"),
+        ("BBQRec", "embedding_size", 7, "not read by model BBQRec"),
+        ("BBQRec", "enable_amp", True, "Did you mean `precision`"),
+        ("BBQRec", "reg_weight", 0.1, "Unknown option"),
+        ("BBQRec", "gnn_layers", 2, "properties/model/BBQRec.yaml"),
+        ("LETTER", "n_negatives", 3, "BBQRec.yaml, TIGER.yaml, LETTER.yaml"),
+        ("ESASRec", "enable_amp", True, "Did you mean `precision`"),
+        ("SASRec", "precision", "bfloat16", "Did you mean `enable_amp`"),
+        ("SASRec", "encoder_layers", 5, "Did you mean `n_layers`"),
+        ("SASRec", "dropout", 0.9, "SASRec.yaml and RecBole's properties/model/SASRec.yaml"),
+        ("Caser", "hidden_size", 32, "in RecBole's properties/model/Caser.yaml"),
+    ],
+)
+def test_options_that_the_model_does_not_read_are_refused(model, option, value, says):
+    with pytest.raises(UserError, match=says) as error:
+        BBQRecConfig(model, "Mini", overrides={option: value})
+    assert option in str(error.value) and model in str(error.value)
+
+
+@pytest.mark.parametrize("model", ["BBQRec", "SASRec"])
+def test_files_and_stored_configurations_may_hold_options_of_other_models(tmp_path, model):
+    """A file may serve several models, and an earlier version may have stored anything."""
+    path = tmp_path / "for-all.yaml"
+    path.write_text("n_layers: 9\nprecision: float32\nenable_amp: True\n")
+    config = BBQRecConfig(model, "Mini", [path])
+    again = BBQRecConfig.from_text(config.to_text())
+    assert again["n_layers"] == 9 and again["precision"] == "float32" and again["enable_amp"]
+    assert again.to_text() == config.to_text()
+    with pytest.raises(UserError, match="interest_ratio"):  # asked for now, not stored
+        BBQRecConfig.from_text(config.to_text(), {"interest_ratio": 0.5})
+    path.write_text("epoch: 3\n")
+    with pytest.raises(UserError, match="Did you mean `epochs`"):
+        BBQRecConfig(model, "Mini", [path])
+
+
 def test_masked_history_needs_a_wider_beam(tiny):
     with pytest.raises(UserError, match="history items that are masked"):
         BBQRecConfig("BBQRec", "Mini", overrides={**tiny, "mask_history": True, "num_beams": 29})

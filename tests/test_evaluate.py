@@ -25,9 +25,11 @@ from recbole_bbqrec.trainer.per_user import PerUser
 
 SMALL = {
     "data_path": str(ROOT / "dataset"), "epochs": 2, "train_batch_size": 512, "hidden_size": 16,
-    "n_heads": 2, "inner_size": 16, "embedding_size": 16, "n_layers": 1,
     "show_progress": False, "state": "WARNING",
 }  # fmt: skip
+GRU = {**SMALL, "embedding_size": 16}
+_ATTENTION = {**SMALL, "n_heads": 2, "inner_size": 16}
+BY_MODEL = {"GRU4Rec": GRU, "SASRec": {**_ATTENTION, "n_layers": 1}, "ESASRec": _ATTENTION}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,9 @@ def runs(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs")
     wanted = [("GRU4Rec", 1), ("GRU4Rec", 2), ("SASRec", 1), ("SASRec", 2), ("ESASRec", 1)]
     return {
-        (model, seed): finished_run(directory, model, {**SMALL, "seed": seed}).files.directory
+        (model, seed): finished_run(
+            directory, model, {**BY_MODEL[model], "seed": seed}
+        ).files.directory
         for model, seed in wanted
     }
 
@@ -184,7 +188,7 @@ def test_metrics_of_the_whole_ranking_are_not_ranked_or_tested(runs, rundir, cap
 
 
 def test_configurations_of_one_model_are_told_apart(runs, rundir, capsys):
-    options = {**SMALL, "seed": 1, "epochs": 1, "learning_rate": 0.01}
+    options = {**GRU, "seed": 1, "epochs": 1, "learning_rate": 0.01}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(rundir)
         other = run("GRU4Rec", "Mini", overrides=options)["files"]["model"]
@@ -205,7 +209,7 @@ def test_a_run_in_a_store(rundir, monkeypatch, capsys):
         return 0
 
     monkeypatch.setattr(RunStore, "_run_process", process)
-    (outcome,) = RunStore("runs").ensure([Run("GRU4Rec", "Mini", {**SMALL, "epochs": 1})])
+    (outcome,) = RunStore("runs").ensure([Run("GRU4Rec", "Mini", {**GRU, "epochs": 1})])
     place = outcome.directory
     assert main(["evaluate", str(place), "--output=out"]) == 0
     result = json.loads((place / "result.json").read_text())
@@ -255,7 +259,7 @@ def test_other_data_and_other_splits_are_refused(runs, rundir, capsys):
     table.write_text("".join(lines[:-1]), encoding="utf-8")
     fails([runs["GRU4Rec", 1], "--data_path=data"], capsys, "1809786a1347700f", "--data_path")
     # a run on those data, beside one on the others
-    other = run("GRU4Rec", "Mini", overrides={**SMALL, "data_path": "data", "epochs": 1})
+    other = run("GRU4Rec", "Mini", overrides={**GRU, "data_path": "data", "epochs": 1})
     path = other["files"]["model"]
     fails([runs["SASRec", 1], path], capsys, "split of the data", other["split_hash"], "apart")
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import TINY
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import load_data_and_model, run
 from recbole_bbqrec.trainer.per_user import PerUser
 
 METRICS = ["Recall", "NDCG", "MRR", "Hit", "Precision"]
-SMALL = {"embedding_size": 16, "hidden_size": 16, "epochs": 1, "train_batch_size": 512}
+SMALL = {
+    "data_path": TINY["data_path"], "embedding_size": 16, "hidden_size": 16, "epochs": 1,
+    "train_batch_size": 512, "learning_rate": 0.003, "show_progress": False, "state": "WARNING",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("model", "options"), [("GRU4Rec", SMALL), ("BBQRec", {"epochs": 1, "tokenizer_epochs": 2})]
+    ("model", "options"),
+    [("GRU4Rec", SMALL), ("BBQRec", {**TINY, "epochs": 1, "tokenizer_epochs": 2})],
 )
-def test_mean_is_the_reported_metric(rundir, tiny, model, options):
-    result = run(model, "Mini", overrides={**tiny, **options, "metrics": METRICS})
+def test_mean_is_the_reported_metric(rundir, model, options):
+    result = run(model, "Mini", overrides={**options, "metrics": METRICS})
     per_user = PerUser.load(result["files"]["per_user"])
     assert per_user.split_hash == result["split_hash"]
     assert set(per_user.metrics) == set(result["test_result"])
@@ -38,9 +43,9 @@ def test_mean_is_the_reported_metric(rundir, tiny, model, options):
     assert per_user.users.tolist() == dataset.field2id_token[dataset.uid_field][ids].tolist()
 
 
-def test_each_users_rank_is_its_own(rundir, tiny):
+def test_each_users_rank_is_its_own(rundir):
     """Rows are matched to users: the rank of some users recomputed from the model's scores."""
-    result = run("GRU4Rec", "Mini", overrides={**tiny, **SMALL})
+    result = run("GRU4Rec", "Mini", overrides=SMALL)
     per_user = PerUser.load(result["files"]["per_user"])
     config, model, dataset, _, _, test_data = load_data_and_model(result["files"]["model"])
     model.eval()
@@ -55,9 +60,9 @@ def test_each_users_rank_is_its_own(rundir, tiny):
         assert ranks[token] == (rank if rank <= 10 else 0)
 
 
-def test_without_test_the_split_is_left_alone(rundir, tiny, monkeypatch):
+def test_without_test_the_split_is_left_alone(rundir, monkeypatch):
     monkeypatch.setattr("recbole_bbqrec.quick_start._test", None)  # a call would fail
-    result = run("GRU4Rec", "Mini", overrides={**tiny, **SMALL}, test=False)
+    result = run("GRU4Rec", "Mini", overrides=SMALL, test=False)
     assert result["test_result"] == {}
     assert result["best_valid_result"]["ndcg@10"] > 0
     assert "per_user" not in result["files"]

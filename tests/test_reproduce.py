@@ -158,6 +158,13 @@ def test_table2_beside_the_paper(fake, beauty, capsys):
     check_latex((folder / "table.tex").read_text())
 
 
+def test_an_option_for_all_goes_to_the_models_that_read_it(fake, capsys):
+    what = ["reproduce", "table2", "--models", "SASRec", "BBQRec", "--datasets", "Mini"]
+    assert main([*what, "--set", MINI, "num_beams=20"]) == 0
+    assert [options.get("num_beams") for options in fake.options] == [None, 20]
+    assert "`num_beams` is left out for SASRec" in capsys.readouterr().out
+
+
 def test_a_failed_run_is_a_cell(fake, capsys):
     fake.failing.add("BBQRecS")
     assert main(["reproduce", "table4", "--datasets", "Mini", "--set", MINI]) == 1
@@ -270,6 +277,8 @@ def test_without_matplotlib_all_but_the_chart(fake, capsys, monkeypatch):
         (["table3", "--budget", "0"], ["--budget", "above 0"]),
         (["table3", "--budget", "nan"], ["--budget", "above 0"]),
         (["table4", "--set", "epoch=1"], ["epoch", "`epochs`"]),
+        (["table4", "--set", "n_layers=1"], ["n_layers", "`encoder_layers`", "BBQRecE"]),
+        (["table1", "--set", "n_layers=1"], ["n_layers", "BBQRec.yaml"]),
         (["table4", "--set", "TIGER.epochs=1"], ["TIGER", "BBQRecS"]),
         (["table4", "--seeds", "1", "1"], ["--seeds"]),
     ],

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment import run_key, worker
 from recbole_bbqrec.experiment.progress import Progress, duration
+from recbole_bbqrec.experiment.run_key import counted_options
 from recbole_bbqrec.experiment.store import Run, RunStore, with_seeds
 from recbole_bbqrec.experiment.worker import (
     CONFIG,
@@ -334,6 +336,25 @@ def test_failure_inside_a_run_is_told(store, work_here):
     planned.config.resolved["data_path"] = str(store.root / "gone")
     assert work_here(planned) == FAILED
     assert "Mini.inter" in error_of(planned)
+
+
+def test_a_planned_configuration_is_taken_whatever_it_holds(
+    store, work_here, monkeypatch, tmp_path
+):
+    """What a config file held of other models' options counted in the plan; it is no error now."""
+    file = tmp_path / "for-all.yaml"
+    file.write_text("n_heads: 4\nprecision: bfloat16\n")
+    planned = store.plan(Run("GRU4Rec", "Mini", OPTIONS, (file,)))
+    taken = []
+
+    def run(model, dataset, config_files, overrides, test):
+        taken.append(BBQRecConfig(model, dataset, config_files, overrides).resolved)
+        return {"split_hash": planned.split_hash, "files": {}}
+
+    monkeypatch.setattr(worker, "run", run)
+    assert work_here(planned) == 0
+    assert counted_options(taken[0]) == counted_options(planned.config.resolved)
+    assert taken[0]["n_heads"] == 4 and taken[0]["resume"] == "auto"
 
 
 def test_another_split_than_planned_is_refused(store, work_here, monkeypatch):

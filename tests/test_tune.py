@@ -235,6 +235,8 @@ def test_values_that_do_not_go_together_cost_one_trial(fake_runs, write):
     [
         ("GRU5Rec", "epochs choice [1]", [], ["GRU4Rec"]),
         ("GRU4Rec", "hiden_size choice [1]", [], ["hiden_size", "`hidden_size`"]),
+        ("TIGER", "n_layers choice [1,2]", [], ["n_layers", "TIGER", "`encoder_layers`"]),
+        ("TIGER", "enable_amp choice [True,False]", [], ["enable_amp", "`precision`"]),
         ("GRU4Rec", "learning_rate choice [0.1,0]", [], ["learning_rate", "0"]),
         ("TIGER", "dropout uniform 0,1", [], ["dropout", "[0, 1)"]),
         ("GRU4Rec", "valid_metric choice ['NDCG@5']", [], ["valid_metric", "measured"]),
@@ -252,6 +254,19 @@ def test_refusals(fake_runs, write, capsys, model, text, extra, words):
     error = capsys.readouterr().err
     assert error.startswith("error: ") and all(word in error for word in words), error
     assert not fake_runs or "No trial" in words
+
+
+def test_options_that_the_model_does_not_read_are_refused(fake_runs, write, capsys, tmp_path):
+    """Each value would be trained anew, to the same numbers."""
+    space = write("n_heads choice [1,2]\n")
+    (tmp_path / "for-all.yaml").write_text("n_heads: 4\n")  # a file may hold them
+    for extra in ([], [f"--config_files={tmp_path / 'for-all.yaml'}"]):
+        assert main(command(space, *extra)) == 2
+        assert "`n_heads` is not read by model GRU4Rec" in capsys.readouterr().err
+    space = write("hidden_size choice [16]\n")
+    assert main([*command(space), "n_heads=4"]) == 2
+    assert "`n_heads` is not read by model GRU4Rec" in capsys.readouterr().err
+    assert not fake_runs
 
 
 def test_phase_one_options_are_refused_on_fixed_semantic_ids(fake_runs, write, capsys, tmp_path):

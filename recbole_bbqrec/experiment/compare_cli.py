@@ -11,6 +11,7 @@ from typing import Any
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.config import BBQRecConfig, parse_value
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.common_options import check_common, left_out, taken_by
 from recbole_bbqrec.experiment.compare import Comparison, check_comparable, summarise
 from recbole_bbqrec.experiment.compare_report import (
     result_rows,
@@ -29,6 +30,7 @@ EPILOG = """\
 Finished runs are kept and found again by their configuration, data and code version, so the same
 command given again goes on where it was interrupted, and a model added later costs its own runs
 only. Options for one model alone are written with its name: --set epochs=20 BBQRec.num_beams=50.
+An option for all of them goes to those that read it, at least one.
 
 The table gives the mean and the sample standard deviation over the seeds; bold is the best and
 underlined the second best. The target is tested against the best other model of each metric by a
@@ -77,7 +79,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="options of the YAML files, for all models or, as MODEL.KEY=VALUE, for one",
+        help="options of the YAML files, for all models that read them or, as MODEL.KEY=VALUE, "
+        "for one",
     )
     parser.add_argument("--runs", default="runs", metavar="DIR", help="run store (default: runs)")
     parser.add_argument(
@@ -122,10 +125,14 @@ def plan(
     """Every run of the comparison, planned: data set by data set, model by model, seed by seed."""
     files = tuple(name for names in args.config_files for name in names.split())
     common, own = parse_settings(args.set, models)
+    check_common(common, models, datasets)
+    for line in left_out(common, models, datasets):
+        print(line)
     planned = []
     for dataset in datasets:
         for model in models:
-            run = Run(model, dataset, {**common, **own.get(model, {})}, files)
+            options = {**taken_by(model, dataset, common), **own.get(model, {})}
+            run = Run(model, dataset, options, files)
             for seed in seeds_of(args.seeds, run):
                 planned.append(store.plan(Run(model, dataset, run.overrides, files, seed)))
     return planned

@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config import BBQRecConfig, check_options_read
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.progress import Progress
 from recbole_bbqrec.experiment.search_space import (
@@ -232,9 +232,8 @@ def _check(base: Run, config: BBQRecConfig, space: Sequence[Parameter]) -> None:
                 f"Parameter `{name}` decides what is measured and cannot be searched; remove it "
                 "from the parameter file, or give it with --set."
             )
-        if name not in config.resolved:  # refuses a name that no option has
-            sample = {**base.overrides, name: parameter.extremes[0]}
-            BBQRecConfig(base.model, base.dataset, base.config_files, sample)
+        for value in parameter.extremes:
+            check_options_read(base.model, base.dataset, {name: value})
         if fixed and name not in PHASE_TWO:
             raise UserError(
                 f"Parameter `{name}` has a part in phase one, whose semantic IDs are fixed here; "

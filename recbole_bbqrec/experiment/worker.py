@@ -58,9 +58,11 @@ def work(directory: Path) -> None:
 
 
 def _run(directory: Path, plan: dict[str, Any]) -> dict[str, Any]:
-    options = read_yaml(directory / CONFIG)
-    options.update(checkpoint_dir=SAVED, resume="auto", show_progress=False)
-    result = run(options["model"], options["dataset"], overrides=options, test=plan["test"])
+    # As a file, not as overrides: a planned configuration is taken whatever it holds.
+    file = directory / CONFIG
+    options = read_yaml(file)
+    here = {"checkpoint_dir": SAVED, "resume": "auto", "show_progress": False}
+    result = run(options["model"], options["dataset"], [file], here, test=plan["test"])
     return _relative(directory, result)
 
 

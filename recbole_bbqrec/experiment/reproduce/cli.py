@@ -9,6 +9,7 @@ from pathlib import Path
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.common_options import check_common, left_out
 from recbole_bbqrec.experiment.compare_cli import FAILED, add_run_arguments, parse_settings
 from recbole_bbqrec.experiment.reproduce.figure3 import SWEEPS, Figure3
 from recbole_bbqrec.experiment.reproduce.figure4 import Figure4
@@ -115,6 +116,9 @@ def main(args: argparse.Namespace) -> int:
         common=common,
         own=own,
     )
+    check_common(common, models, request.datasets)
+    for line in left_out(common, models, request.datasets):
+        print(line)
     store = RunStore(args.runs, any_version=args.any_version)
     plan = make_plan(store, request)
     print_plan(store, plan)

@@ -123,7 +123,8 @@ def _absent(request: Request) -> dict[str, str]:
     model = request.settings[0].model if request.settings else "BBQRec"
     absent = {}
     for dataset in request.datasets:
-        config = BBQRecConfig(model, dataset, request.config_files, request.options(model))
+        options = request.options(model, dataset)
+        config = BBQRecConfig(model, dataset, request.config_files, options)
         try:
             check_files(config)
         except UserError as error:
@@ -149,7 +150,7 @@ def _unknown(dataset: str, root: Path) -> str:
 
 
 def _place(store: RunStore, request: Request, dataset: str, setting: Setting) -> Place:
-    options = {**request.options(setting.model), **setting.options}
+    options = {**request.options(setting.model, dataset), **setting.options}
     label = setting.label if setting.options else ""
     run = Run(setting.model, dataset, options, request.config_files, label=label)
     runs = [replace(run, seed=seed) for seed in seeds_of(request.seeds, run)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.common_options import taken_by
 from recbole_bbqrec.experiment.compare import Cell
 from recbole_bbqrec.experiment.run_key import NOT_IN_KEY
 from recbole_bbqrec.experiment.store import Outcome
@@ -94,8 +95,9 @@ class Request:
     common: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def options(self, model: str) -> dict[str, Any]:
-        return {**self.common, **self.own.get(model, {})}
+    def options(self, model: str, dataset: str) -> dict[str, Any]:
+        """What a run gets: of the common options those that its model reads, and its own."""
+        return {**taken_by(model, dataset, self.common), **self.own.get(model, {})}
 
     def described(self) -> str:
         """The options that were given and can change a result, or nothing."""

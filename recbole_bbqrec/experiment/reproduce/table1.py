@@ -57,7 +57,7 @@ class Table1(Study):
 
 def count(request: Request, dataset: str) -> tuple[list[float], str]:
     """The row of a prepared data set: counts, then interactions a user; and its features."""
-    options = request.options(_READER.model)
+    options = request.options(_READER.model, dataset)
     config = BBQRecConfig(_READER.model, dataset, request.config_files, options)
     folder = Path(config["data_path"])
     modalities = ("text", "image")

@@ -1,0 +1,46 @@
+"""``--set KEY=VALUE`` for several models: each of them takes the options that it reads.
+
+An option that a model does not read would change nothing but the key of its runs, which would then
+be trained once more for each value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recbole_bbqrec.config import check_options_read, options_read
+from recbole_bbqrec.options import asks_nothing, check_known
+
+
+def check_common(common: Mapping[str, Any], models: Sequence[str], datasets: Sequence[str]) -> None:
+    """Raise a UserError for the first option that no model reads on any data set."""
+    if not common:
+        return
+    read = frozenset[str]().union(*(options_read(m, d) for m in models for d in datasets))
+    for key, value in common.items():
+        if key in read or asks_nothing(key, value):
+            continue
+        if len(models) == 1:
+            check_options_read(models[0], datasets[0], {key: value})
+        check_known([key], read, f"for any of the models {', '.join(models)}")
+
+
+def taken_by(model: str, dataset: str, common: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that a run of ``model`` on ``dataset`` reads."""
+    if not common:
+        return {}
+    read = options_read(model, dataset)
+    return {key: value for key, value in common.items() if key in read}
+
+
+def left_out(
+    common: Mapping[str, Any], models: Sequence[str], datasets: Sequence[str]
+) -> list[str]:
+    """One line for each option that some of the models do not read."""
+    lines = []
+    for key, value in common.items():
+        without = [m for m in models if not any(key in options_read(m, d) for d in datasets)]
+        if without and not asks_nothing(key, value):
+            lines.append(f"`{key}` is left out for {', '.join(without)}: not read there")
+    return lines
