@@ -88,12 +88,14 @@ class Trie:
     def build(cls, codes: Tensor, codebook_size: int, items: Tensor | None = None) -> Trie:
         """Build from ``codes`` int64 [n_items, L, M], row 0 being [PAD].
 
-        ``items`` (int64, default: all but [PAD]) are the items that may be generated. Raises
-        ValueError for codes outside [0, codebook_size), for no items, and for item ids that are
-        repeated or outside 1 .. n_items - 1.
+        ``items`` (int64, default: all but [PAD]) are the items that may be generated. The trie
+        lies where ``codes`` do; it is made on the CPU, wherever they and ``items`` are, so that it
+        is the same everywhere. Raises ValueError for codes outside [0, codebook_size), for no
+        items, and for item ids that are repeated or outside 1 .. n_items - 1.
         """
+        device, codes = codes.device, codes.cpu()
         n_items, levels, _ = codes.shape
-        items = _check_items(items, n_items)
+        items = _check_items(None if items is None else items.cpu(), n_items)
         paths = codes[items]  # [I, L, M]
         if int(paths.min()) < 0 or int(paths.max()) >= codebook_size:
             raise ValueError(
@@ -131,7 +133,7 @@ class Trie:
             root_columns=root_codes,
             root_order=root_order,
             root_offsets=root_offsets,
-        )
+        ).to(device)
 
 
 def _check_items(items: Tensor | None, n_items: int) -> Tensor:

@@ -70,6 +70,11 @@ class GenerativeRecommender(SequentialRecommender):
         self._catalogue: Catalogue | None = None
         self.register_load_state_dict_post_hook(_forget_catalogue)
 
+    def _apply(self, *args: Any, **kwargs: Any) -> GenerativeRecommender:
+        """What every move to a device or dtype goes through: the catalogue stays behind."""
+        self._catalogue = None
+        return super()._apply(*args, **kwargs)
+
     # what a subclass decides ----------------------------------------------------------------
 
     @classmethod

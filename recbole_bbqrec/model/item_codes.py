@@ -75,6 +75,11 @@ class ItemCodes(nn.Module):
         self.register_buffer("made", torch.tensor(False))
         self._holders: tuple[Any, Tensor, Tensor] | None = None
 
+    def _apply(self, *args: Any, **kwargs: Any) -> ItemCodes:
+        """What every move to a device goes through: new memory may have an address known here."""
+        self._holders = None
+        return super()._apply(*args, **kwargs)
+
     def make(self) -> None:
         """Quantize the items' text now."""
         features, present = self.features.matrix.float(), self.features.present
