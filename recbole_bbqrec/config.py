@@ -25,6 +25,7 @@ from recbole.utils.argument_list import (
 )
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.metric_names import check_valid_metric
 from recbole_bbqrec.options import (
     MODEL_OPTIONS,
     OF_EVERY_RUN,
@@ -135,6 +136,8 @@ class BBQRecConfig(Config):
             does not read, only names that no option has are refused.
         overrides: values that win over the files (command line, Python); all must be read.
         stored: values below the files, of a configuration written earlier; checked as a file's.
+            What only training reads may then disagree with the rest, such as `valid_metric` with
+            another `topk`: it was checked when the run began.
 
     Raises:
         UserError: unknown model, key or value, or an override that the model does not read.
@@ -171,6 +174,8 @@ class BBQRecConfig(Config):
                 f"Option `mask_history` is True with `eval_args` mode {modes}; it needs `full`: "
                 "with sampled candidates nothing is masked. Remove one."
             )
+        if stored is None and self["eval_step"] > 0:
+            check_valid_metric(self)
         check = getattr(model_class, "check_options", None)
         if check is not None:
             check(self)
@@ -199,6 +204,10 @@ class BBQRecConfig(Config):
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final: dict[str, Any] = super()._get_final_config_dict()
+        defaults = self.internal_config_dict["eval_args"]
+        for values in (self._stored, self.external_config_dict):
+            defaults = complete_eval_args(values.get("eval_args"), defaults)
+        final["eval_args"] = defaults
         model, dataset = self.model, self.dataset
         read = _read_by(model, self.internal_config_dict)
         anyones = {*read, *self.internal_config_dict, *MODEL_OPTIONS, *_UNLISTED_OF_MODELS}
@@ -280,6 +289,17 @@ def _read_by(model: str, listed: Iterable[str]) -> set[str]:
 
 def _listed_in(model: str) -> str:
     return model_files(model, property_bases(get_model(model))[0])
+
+
+def complete_eval_args(given: Any, defaults: Mapping[str, Any]) -> Any:
+    """``eval_args`` with the keys that are not given as they stand in ``defaults``.
+
+    RecBole takes them from defaults of its own, an order and a split that sequential models
+    cannot have, so that `mode` alone could not be set.
+    """
+    if given is None:
+        return dict(defaults)
+    return {**defaults, **given} if isinstance(given, Mapping) else given
 
 
 def _plain(value: Any) -> Any:

@@ -81,6 +81,19 @@ def _is_weight_table(value: Any) -> bool:
     )
 
 
+def _is_names(value: Any) -> bool:
+    names = [value] if isinstance(value, str) else value
+    return _is_filled(names) and all(isinstance(name, str) for name in names)
+
+
+def _is_cutoffs(value: Any) -> bool:
+    return _is_filled(value) and all(_is_int(k) and k >= 1 for k in value)
+
+
+def _is_filled(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > 0
+
+
 #: Options of every run, RecBole's own models included.
 RUN_OPTIONS: dict[str, Option] = {
     "mask_history": boolean(),
@@ -101,7 +114,9 @@ RECBOLE_OPTIONS: dict[str, Option] = {
     "weight_decay": number(0),
     "MAX_ITEM_LIST_LENGTH": integer(1),
     "seed": integer(0),
-    "topk": list_of(integer(1), "integers of at least 1"),
+    "metrics": Option("a name or a list of at least one name", _is_names),
+    "topk": Option("a list of at least one integer of at least 1", _is_cutoffs),
+    "valid_metric": text(),
 }
 
 #: Options of phase one, of phase two, and of decoding.

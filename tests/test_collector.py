@@ -49,7 +49,8 @@ def test_best_items_are_those_of_topk(kind, shape, k):
 @pytest.mark.parametrize("metrics", [METRICS, [*METRICS, "ShannonEntropy"], ["Recall", "GAUC"]])
 @pytest.mark.parametrize("kind", ["distinct", "ties", "nearly all masked"])
 def test_scores_are_collected_as_by_recbole(metrics, kind):
-    config = BBQRecConfig("SASRec", "Mini", overrides={"metrics": metrics})
+    options = {"metrics": metrics, "valid_metric": "Recall@10"}
+    config = BBQRecConfig("SASRec", "Mini", overrides=options)
     ours, theirs = ScoresCollector(config), Collector(config)
     for users in (50, 7):
         scores = scores_with(kind, (users, 2000))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from recbole.evaluator.register import metric_types
+from recbole.utils import EvaluatorType
 
 from recbole_bbqrec.config import BBQRecConfig, parse_overrides, parse_value, read_yaml
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.metric_names import has_cutoff, metric_names
 from recbole_bbqrec.options import MODEL_OPTIONS, RECBOLE_OPTIONS, RUN_OPTIONS
 from recbole_bbqrec.properties_files import properties_directory
 
@@ -58,6 +61,14 @@ def test_overrides_need_the_equals_sign_and_one_value():
         ("num_beams", 9, "at least 10"),
         ("hidden_size", 33, "multiple of `n_heads`"),
         ("metrics", ["Gain"], "Gain"),
+        ("metrics", [], "at least one name"),
+        ("metrics", ["MRR"], "one of MRR@5, MRR@10; add --valid_metric=MRR@10"),
+        ("topk", [], "at least one integer"),
+        ("topk", [3, 20], "NDCG@3, NDCG@20; add --valid_metric=NDCG@20"),
+        ("valid_metric", "Recall@7", "one of Recall@5, Recall@10, NDCG@5, NDCG@10"),
+        ("valid_metric", "Recall", "add --valid_metric=Recall@10"),
+        ("valid_metric", None, "a text"),
+        ("eval_args", "full", "should be a dict"),
         ("save_dataset", True, "pickle"),
         ("train_neg_sample_args", {"distribution": "uniform", "sample_num": 1}, "negatives"),
         ("commitment_weight", {"id": 0.1}, "signals"),
@@ -114,6 +125,62 @@ def test_files_and_stored_configurations_may_hold_options_of_other_models(tmp_pa
     path.write_text("epoch: 3\n")
     with pytest.raises(UserError, match="Did you mean `epochs`"):
         BBQRecConfig(model, "Mini", [path])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "topk", "valid_metric", "names"),
+    [
+        (["Recall", "NDCG"], [3], "ndcg@3", ["Recall@3", "NDCG@3"]),
+        ("Hit", [1, 2], "HIT@2", ["Hit@1", "Hit@2"]),
+        (["Recall", "GAUC"], [3], "GAUC", ["Recall@3", "GAUC"]),
+        (["ItemCoverage", "MRR"], [4], "itemcoverage@4", ["ItemCoverage@4", "MRR@4"]),
+        (
+            ["AveragePopularity", "ShannonEntropy", "GiniIndex", "TailPercentage"],
+            [5],
+            "GiniIndex@5",
+            ["AveragePopularity@5", "ShannonEntropy@5", "GiniIndex@5", "TailPercentage@5"],
+        ),
+    ],
+)
+def test_valid_metric_is_one_that_is_measured(metrics, topk, valid_metric, names):
+    overrides = {"metrics": metrics, "topk": topk, "valid_metric": valid_metric}
+    config = BBQRecConfig("SASRec", "Mini", overrides=overrides)
+    assert metric_names(config["metrics"], config["topk"]) == names
+
+
+def test_valid_metric_is_free_where_nothing_is_validated():
+    overrides = {"topk": [3], "eval_step": 0}
+    text = BBQRecConfig("SASRec", "Mini", overrides=overrides).to_text()
+    again = BBQRecConfig.from_text(text, {"eval_step": 1, "topk": [4]})  # to evaluate, not to train
+    assert (again["topk"], again["valid_metric"]) == ([4], "NDCG@10")
+
+
+def test_metrics_without_a_cutoff():
+    ranking, value = [], []
+    for name, kind in metric_types.items():
+        (ranking if kind == EvaluatorType.RANKING else value).append(name)
+    assert {name for name in ranking if not has_cutoff(name)} == {"gauc"}
+    assert not any(has_cutoff(name) for name in value) and len(value) == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "split"),
+    [
+        ({"mode": "uni5"}, {"valid": "uni5", "test": "uni5"}, {"LS": "valid_and_test"}),
+        ({"mode": {"valid": "uni5"}}, {"valid": "uni5", "test": "uni5"}, {"LS": "valid_and_test"}),
+        ({"split": {"LS": "test_only"}}, {"valid": "full", "test": "full"}, {"LS": "test_only"}),
+        (None, {"valid": "full", "test": "full"}, {"LS": "valid_and_test"}),
+    ],
+)
+def test_eval_args_that_are_not_given_keep_their_defaults(given, mode, split):
+    """RecBole's own answer to `mode` alone is an order that sequential models cannot have."""
+    config = BBQRecConfig("SASRec", "Mini", overrides={"eval_args": given})
+    found = {"mode": mode, "split": split, "order": "TO", "group_by": "user"}
+    assert config["eval_args"] == found
+    again = BBQRecConfig.from_text(config.to_text())
+    assert again["eval_args"] == found
+    again = BBQRecConfig.from_text(config.to_text(), {"eval_args": {"mode": "pop3"}})
+    assert again["eval_args"] == {**found, "mode": {"valid": "pop3", "test": "pop3"}}
 
 
 def test_masked_history_needs_a_wider_beam(tiny):

@@ -17,6 +17,7 @@ from recbole_bbqrec.quick_start import load_data_and_model, run
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer import two_phase
 from recbole_bbqrec.trainer.epochs import read_epochs, write_epochs
+from recbole_bbqrec.trainer.resume import run_to_continue
 from recbole_bbqrec.trainer.two_phase import TwoPhaseTrainer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -202,6 +203,10 @@ def test_resume_needs_the_same_options(whole, rundir, tiny):
         run(overrides={"resume": str(Path(whole["files"]["resume"]).parent), "learning_rate": 0.5})
     with pytest.raises(UserError, match="nowhere"):
         run("BBQRec", "Mini", overrides={**tiny, "resume": "nowhere"})
+    place = Path(whole["files"]["resume"])
+    run_to_continue(place, None, None, (), {"eval_args": {"mode": "full"}})
+    with pytest.raises(UserError, match="eval_args"):
+        run_to_continue(place, None, None, (), {"eval_args": {"mode": "uni5"}})
 
 
 def test_collector_route_equals_score_matrix_route(whole):

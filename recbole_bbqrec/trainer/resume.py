@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_bbqrec.config import BBQRecConfig, read_yaml
+from recbole_bbqrec.config import BBQRecConfig, complete_eval_args, read_yaml
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.trainer.checkpoint import load_checkpoint
 from recbole_bbqrec.trainer.run_files import RunFiles
@@ -46,6 +46,8 @@ def run_to_continue(
     given.update({k: v for k, v in (("model", model), ("dataset", dataset)) if v is not None})
     free = {key: value for key, value in given.items() if key in FREE}
     config = BBQRecConfig.from_text(stored, free)
+    if "eval_args" in given:
+        given["eval_args"] = complete_eval_args(given["eval_args"], config.resolved["eval_args"])
     for key, value in given.items():
         if key not in FREE and config.resolved.get(key) != value:
             raise UserError(

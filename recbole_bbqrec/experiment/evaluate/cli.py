@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.config import parse_overrides
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.evaluate.options import CHANGEABLE, check_changeable, check_values
+from recbole_bbqrec.experiment.evaluate.options import CHANGEABLE, check_changeable
 
 if TYPE_CHECKING:  # the command line starts without what a run needs
     from recbole_bbqrec.experiment.evaluate.evaluation import Evaluation
@@ -72,7 +72,6 @@ def main(args: argparse.Namespace, rest: Sequence[str] = ()) -> int:
     """
     values = parse_overrides(word for word in rest if word.startswith("-"))
     check_changeable(values)
-    check_values(values)
     if args.output is not None and args.output.exists() and not args.output.is_dir():
         raise UserError(f"Option `--output` is {args.output}, a file; expected a folder.")
     from recbole_bbqrec.experiment.evaluate.evaluation import evaluate

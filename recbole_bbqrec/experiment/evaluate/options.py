@@ -47,13 +47,6 @@ def check_changeable(keys: Iterable[str]) -> None:
         )
 
 
-def check_values(values: Mapping[str, Any]) -> None:
-    """Refuse empty lists, which RecBole does not check for; raises UserError."""
-    for key in ("metrics", "topk"):
-        if key in values and not values[key]:
-            raise UserError(f"Option `{key}` is {values[key]!r}; expected at least one value.")
-
-
 def model_to_rank_with(trained: str, values: Mapping[str, Any]) -> str:
     """The model that ranks with the weights of a run of ``trained``: option `model`, if it can.
 
