@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from recbole.utils import early_stopping
 
+from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.trainer.loop import LoopState, Phase, Validation, run_phase
 
 
@@ -12,6 +13,7 @@ class Scripted(Phase):
     """A phase whose validation scores are written down beforehand."""
 
     name = "scripted"
+    learning_rate = 0.25
 
     def __init__(self, scores, eval_step=1, stopping_step=2):
         self.scores, self.epochs = scores, len(scores)
@@ -86,7 +88,7 @@ def test_without_scores_the_last_epoch_is_the_best():
 
 
 def test_nan_score_is_an_error():
-    with pytest.raises(RuntimeError, match="NaN"):
+    with pytest.raises(UserError, match="`learning_rate` is 0.25: the validation score"):
         run_phase(Scripted([float("nan")]), LoopState(), lambda: None, show_progress=False)
 
 

@@ -11,6 +11,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_seed
 from resume_helpers import check_resumed_equals_uninterrupted
 
+from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import load_data_and_model, run
 from recbole_bbqrec.trainer.epochs import read_epochs
 from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
@@ -94,6 +95,12 @@ def test_epoch_losses_are_means_over_the_steps(rundir, tiny, monkeypatch):
     assert [line["terms"]["loss"] for line in lines] == pytest.approx(sums)
     assert all(line["learning_rate"] == 0.001 for line in lines)
     assert all(line["seconds"]["train"] > 0 and line["peak_memory_mib"] for line in lines)
+
+
+def test_divergence_names_the_option(rundir, tiny):
+    overrides = {**COMMON, **SMALL["SASRec"], "data_path": tiny["data_path"]}
+    with pytest.raises(UserError, match="`learning_rate` is 1e.30: the training loss is nan"):
+        run("SASRec", "Mini", overrides={**overrides, "learning_rate": 1e30})
 
 
 def test_masked_history_never_ranks_a_history_item(rundir, tiny):

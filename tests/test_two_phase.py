@@ -236,8 +236,32 @@ def test_too_few_finite_items_is_an_error(whole):
     with torch.no_grad():
         for parameter in model.generator.parameters():
             parameter.fill_(float("nan"))
-    with pytest.raises(RuntimeError, match="finite"):
+    with pytest.raises(UserError, match="finite score.*`learning_rate` was 0.003"):
         TwoPhaseTrainer(config, model).evaluate(test_data, load_best_model=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tokenizer_learning_rate": 1e30}, ["`tokenizer_learning_rate` is 1e+30", "loss", "nan"]),
+        # One step an epoch: it is what comes after the epoch that meets the spoilt weights.
+        (
+            {"tokenizer_learning_rate": 1e30, "tokenizer_batch_size": 10**6},
+            ["`tokenizer_learning_rate` is 1e+30", "encoders' output"],
+        ),
+        ({"learning_rate": 1e30}, ["`learning_rate` is 1e+30", "loss", "nan"]),
+        (
+            {"learning_rate": 1e30, "train_batch_size": 10**6},
+            ["finite score", "`learning_rate` was 1e+30"],
+        ),
+    ],
+)
+def test_divergence_names_the_option(whole, rundir, tiny, changes, words):
+    ids = {} if "tokenizer_learning_rate" in changes else whole["files"]
+    overrides = {**tiny, "tokenizer_path": ids.get("semantic_ids"), **changes}
+    with pytest.raises(UserError) as error:
+        run("BBQRec", "Mini", overrides=overrides)
+    assert all(word in str(error.value) for word in words), error.value
 
 
 def test_predict_is_the_exact_score_of_the_target(whole):

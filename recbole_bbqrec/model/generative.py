@@ -51,6 +51,7 @@ class GenerativeRecommender(SequentialRecommender):
         self.num_beams: int = config["num_beams"]
         self.top_k: int = max(config["topk"])
         self.mask_history: bool = config["mask_history"]
+        self.learning_rate: float = config["learning_rate"]
         self.codebook_size: int = config["codebook_size"]
         self.dtype = resolve_precision(config["precision"], torch.device(config["device"]))
         signals = self.signals_of(config)
@@ -267,7 +268,7 @@ class GenerativeRecommender(SequentialRecommender):
             Item ids int64 [B, k], best first, and their log-probabilities float32 [B, k].
 
         Raises:
-            RuntimeError: fewer than k items came out finite for some history.
+            UserError: fewer than k items came out finite for some history.
         """
         history = items[:, : int(lengths.max())]
         ids, scores = rank(self.generator, self.catalogue, history, self.num_beams, self.dtype)
@@ -279,11 +280,22 @@ class GenerativeRecommender(SequentialRecommender):
         finite = torch.isfinite(scores).sum(1)
         wanted = min(k, self.n_items - 1)
         if ids.shape[1] < k or int(finite.min()) < wanted:
-            raise RuntimeError(
-                f"The beam returned {min(int(finite.min()), ids.shape[1])} finite items for some "
-                f"user; {k} are needed. NaN in the weights, or `num_beams` too small?"
-            )
+            raise self._too_few(min(int(finite.min()), ids.shape[1]), k, history.shape[1])
         return ids[:, :k], scores[:, :k].float()
+
+    def _too_few(self, found: int, k: int, masked: int) -> UserError:
+        left = self.n_items - 1 - masked
+        if self.mask_history and left < k:
+            why = (
+                f"`mask_history` leaves {left} of {self.n_items - 1} items to a user with a "
+                f"history of {masked}. Lower `topk`, or leave `mask_history` out."
+            )
+        else:
+            why = (
+                f"Training has diverged: `learning_rate` was {self.learning_rate:g}. Start a new "
+                "run with a lower --learning_rate."
+            )
+        return UserError(f"{found} items have a finite score for some user; {k} are needed. {why}")
 
     def rank_interaction(self, interaction: Any) -> torch.Tensor:
         """Ranked ids int64 [B, max(topk)] for an evaluation batch."""

@@ -13,19 +13,26 @@ POINTS_PER_CENTRE = 512
 MAX_ITERATIONS = 50
 
 
+class NotFiniteError(ValueError):
+    """Points to cluster that hold NaN or infinity."""
+
+
 def kmeans(points: Tensor, n_clusters: int, seed: int) -> Tensor:
     """Cluster ``points`` (float [n, D], n >= 1) and return the centres, float32 [n_clusters, D].
 
     k-means++ seeding and Lloyd iterations (scikit-learn) on at most ``POINTS_PER_CENTRE``
     points per centre. Where there are no more distinct points than centres, every distinct
     point is a centre and the rest are jittered copies of random points. The same points and
-    seed give the same centres. Raises ValueError when there are no points or they are not finite.
+    seed give the same centres. Raises ValueError when there are no points, and NotFiniteError when
+    they are not finite.
     """
     data = points.detach().to("cpu", torch.float32).numpy()  # [n, D]
     if data.ndim != 2 or len(data) == 0:
         raise ValueError(f"k-means needs points of shape [n >= 1, D], got {tuple(points.shape)}")
     if not np.isfinite(data).all():
-        raise ValueError("k-means needs finite points; the encoder's output holds NaN or infinity")
+        raise NotFiniteError(
+            "k-means needs finite points; the encoder's output holds NaN or infinity"
+        )
     rng = np.random.default_rng(seed)
     limit = POINTS_PER_CENTRE * n_clusters
     if len(data) > limit:

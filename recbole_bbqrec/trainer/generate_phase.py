@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Callable
 
 import torch
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_bbqrec.data.histories import HistoryBatches
+from recbole_bbqrec.trainer.diverged import diverged
 from recbole_bbqrec.trainer.loop import Phase, Steps, Validation
 from recbole_bbqrec.trainer.optim import build_optimizer, set_learning_rate, warmup_cosine
 from recbole_bbqrec.trainer.terms import TermMeans
@@ -82,8 +84,9 @@ class GeneratePhase(Phase):
             show = number % _SHOW_EVERY == _SHOW_EVERY - 1
             yield {"loss": means.means()["loss"]} if show else None
         losses = means.means()
-        if not losses["loss"] == losses["loss"]:
-            raise RuntimeError("The generator's loss is NaN; lower `learning_rate`.")
+        if math.isnan(losses["loss"]):
+            what = f"the generator's training loss of epoch {epoch} is nan"
+            raise diverged(what, self.rate_option, self.learning_rate)
         return losses
 
     def validate(self, epoch: int) -> Validation:

@@ -7,6 +7,7 @@ both visit every (prefix, target) pair once, in batches of ``train_batch_size`` 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from recbole.trainer import Trainer
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
+from recbole_bbqrec.trainer.diverged import diverged
 from recbole_bbqrec.trainer.optim import build_optimizer, set_learning_rate, warmup_cosine
 from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
 
@@ -67,7 +69,7 @@ class HistoryEpochs(Trainer):
         """Train one epoch and return its mean loss over the steps.
 
         Raises:
-            RuntimeError: the loss is not finite.
+            UserError: the loss is not finite.
         """
         model, batches = self.model, self.history_batches(train_data)
         loss_of = loss_func or model.history_loss
@@ -85,10 +87,9 @@ class HistoryEpochs(Trainer):
             self.optimizer.step()
             total += loss.detach().double()
         mean = float(total) / len(batches)
-        if mean != mean or mean == float("inf"):
-            raise RuntimeError(
-                f"The training loss of epoch {epoch_idx} is {mean}; lower `learning_rate`."
-            )
+        if not math.isfinite(mean):
+            what = f"the training loss of epoch {epoch_idx} is {mean}"
+            raise diverged(what, "learning_rate", self.learning_rate)
         return mean
 
 

@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional
 from tqdm import tqdm
 
 from recbole_bbqrec.runtime import trim_memory
+from recbole_bbqrec.trainer.diverged import diverged
 from recbole_bbqrec.trainer.progress import progress_bar
 
 
@@ -58,6 +59,8 @@ class Phase(ABC):
     epochs: int
     eval_step: int
     stopping_step: int
+    learning_rate: float
+    rate_option = "learning_rate"  # the option that says so
     optimizer: Any = None
 
     @abstractmethod
@@ -102,6 +105,9 @@ def run_phase(
     ``checkpoint`` is called after every epoch, when ``state`` and the phase agree.
     Early stopping follows RecBole: a tie counts as an improvement, and training stops when more
     than ``stopping_step`` validations in a row bring none. The last epoch is always validated.
+
+    Raises:
+        UserError: training has diverged.
     """
     total = sum(phase.steps(epoch) for epoch in range(phase.epochs))
     done = sum(phase.steps(epoch) for epoch in range(state.epoch))
@@ -160,7 +166,8 @@ def _judge(phase: Phase, state: LoopState, epoch: int, validation: Validation) -
     """Keep the weights if they are the best so far; count the evaluations that were not."""
     score = validation.score
     if score is not None and math.isnan(score):
-        raise RuntimeError(f"{phase.name}: the validation score of epoch {epoch} is NaN.")
+        what = f"the validation score of {phase.name} epoch {epoch} is nan"
+        raise diverged(what, phase.rate_option, phase.learning_rate)
     if score is None or score >= state.best_score:
         state.best_score = -math.inf if score is None else score
         state.best_epoch, state.best_metrics = epoch, dict(validation.metrics)

@@ -26,6 +26,7 @@ from recbole_bbqrec.trainer.checkpoint import (
     set_random_state,
 )
 from recbole_bbqrec.trainer.collector import ScoresCollector
+from recbole_bbqrec.trainer.diverged import diverged
 from recbole_bbqrec.trainer.epochs import Line, write_epochs
 from recbole_bbqrec.trainer.progress import progress_bar
 from recbole_bbqrec.trainer.run_files import RunFiles
@@ -183,6 +184,10 @@ class SafeCheckpoints(Trainer):
             self._bar.update()
             self._bar.set_postfix_str(f"loss {total:.4f} best {self._best()}")
         return loss
+
+    def _check_nan(self, loss: torch.Tensor) -> None:
+        if torch.isnan(loss):
+            raise diverged("the training loss is nan", "learning_rate", self.learning_rate)
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         start = time.perf_counter()

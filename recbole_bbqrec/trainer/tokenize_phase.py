@@ -14,9 +14,12 @@ import torch
 import torch.nn.functional as F
 
 from recbole_bbqrec.data.histories import HistoryBatch, HistoryBatches
+from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.runtime import autocast, resolve_precision
 from recbole_bbqrec.tokenizer.collisions import count_collisions
+from recbole_bbqrec.tokenizer.kmeans import NotFiniteError
 from recbole_bbqrec.trainer.checkpoint import load_checkpoint, save_checkpoint
+from recbole_bbqrec.trainer.diverged import diverged
 from recbole_bbqrec.trainer.loop import Phase, Steps, Validation
 from recbole_bbqrec.trainer.optim import build_optimizer, set_learning_rate, warmup_cosine
 from recbole_bbqrec.trainer.run_files import RunFiles
@@ -65,6 +68,7 @@ class TokenizePhase(Phase):
     """
 
     name = "tokenize"
+    rate_option = "tokenizer_learning_rate"
 
     def __init__(
         self,
@@ -118,7 +122,7 @@ class TokenizePhase(Phase):
         if epoch == 0:
             network.prepare(self.seed)
         if epoch == self.warmup_epochs:
-            network.initialise_codebooks(self.seed)
+            self._initialise_codebooks()
         slices = self._catalogue_slices(epoch)
         for number, (batch, extra) in enumerate(zip(self._histories(epoch), slices)):
             batch = batch.to(self.device)
@@ -129,10 +133,19 @@ class TokenizePhase(Phase):
             show = number % _SHOW_EVERY == _SHOW_EVERY - 1
             yield {"loss": means.means()["total"]} if show else None
         losses = means.means()
-        if not losses["total"] == losses["total"]:
-            raise RuntimeError("The tokenizer's loss is NaN; lower `tokenizer_learning_rate`.")
+        if math.isnan(losses["total"]):
+            raise self._diverged(f"the tokenizer's training loss of epoch {epoch} is nan")
         upkeep = network.end_of_epoch(torch.Generator().manual_seed(self.seed + epoch))
         return {**losses, **upkeep}
+
+    def _initialise_codebooks(self) -> None:
+        try:
+            self.network.initialise_codebooks(self.seed)
+        except NotFiniteError as error:  # the loss of the last step cannot tell of the step itself
+            raise self._diverged("the encoders' output is not finite") from error
+
+    def _diverged(self, what: str) -> UserError:
+        return diverged(what, self.rate_option, self.learning_rate)
 
     def _step(self, items: torch.Tensor, batch: HistoryBatch) -> dict[str, torch.Tensor]:
         terms: dict[str, torch.Tensor] = {}
