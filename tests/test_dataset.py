@@ -10,8 +10,10 @@ import torch
 from data_helpers import make_config, random_sequences, write_features, write_inter
 from recbole.data.dataset import SequentialDataset
 
+from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset, check_modalities
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.splits import planned_split_hash
 
 GOLDEN = {
     "ann": ["p", "q", "r", "s", "t"],
@@ -137,6 +139,43 @@ def test_augmentation_of_other_columns_is_recboles(tmp_path):
     ours = MultiModalDataset(config).build()[0].inter_feat
     theirs = SequentialDataset(config).build()[0].inter_feat
     torch.testing.assert_close(ours["tags_list"], theirs["tags_list"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"order": "RO"}, "has to be 'TO'"),
+        ({"split": {"LS": "test"}}, r"leave_one_mode \[test\]"),
+        ({"split": {"LS": "test_only", "RS": [1, 1, 1]}}, "AssertionError"),
+        ({"split": {"RS": [0.9, 0.1]}}, "2 parts instead of 3"),
+        ({"split": {}}, "split"),
+        ({"split": {"RS": [8, 1, 1]}, "group_by": "item"}, r"grouping method \[item\]"),
+    ],
+)
+def test_impossible_splits_are_refused(tmp_path, given, says):
+    write_inter(tmp_path, "Golden", GOLDEN)
+    with pytest.raises(UserError, match=f"`eval_args` is .*Golden.*{says}"):
+        split_of(tmp_path, eval_args=given)
+
+
+@pytest.mark.parametrize("model", ["BBQRec", "SASRec"])
+def test_events_without_times_are_refused(tmp_path, model):
+    path = write_inter(tmp_path, "Golden", GOLDEN) / "Golden.inter"
+    lines = [line.rpartition("\t")[0] for line in path.read_text().splitlines()]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"Golden\.inter.*user_id, item_id; expected.*timestamp"):
+        split_of(tmp_path, model)
+    write_inter(tmp_path, "Golden", GOLDEN)
+    with pytest.raises(UserError, match="column when:float in its header .option `TIME_FIELD`"):
+        split_of(tmp_path, model, TIME_FIELD="when")
+
+
+def split_of(root, model="SASRec", **settings):
+    """The data set Golden as a comparison splits it before its runs."""
+    every = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}
+    overrides = {**every, "data_path": str(root), "topk": [1, 2], "valid_metric": "NDCG@2"}
+    config = BBQRecConfig(model, "Golden", overrides={**overrides, "modalities": [], **settings})
+    return planned_split_hash(config, root / "cache")
 
 
 @pytest.mark.parametrize("dataset_class", [SequentialDataset, MultiModalDataset])

@@ -31,7 +31,8 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
     """Read, filter and remap the data set.
 
     Raises:
-        UserError: RecBole cannot read the files, or nothing is left after filtering.
+        UserError: RecBole cannot read the files, they have no times, or nothing is left after
+            filtering.
     """
     try:
         dataset = dataset_class(config)
@@ -40,6 +41,7 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
             f"RecBole cannot read the data set `{config['dataset']}` in {config['data_path']}: "
             f"{error}. Check the header of its files and the options `load_col` and `*_FIELD`."
         ) from error
+    _check_times(config, dataset)
     if dataset.inter_num == 0:
         raise UserError(
             f"Data set `{config['dataset']}` is empty after filtering; check "
@@ -49,9 +51,42 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
     return dataset
 
 
+def _check_times(config: Config, dataset: Any) -> None:
+    """Without times there is no last event of a user; RecBole notices when it sorts."""
+    if config["benchmark_filename"] or dataset.time_field in dataset.inter_feat:
+        return
+    path = Path(config["data_path"]) / f"{config['dataset']}.inter"
+    name = dataset.time_field or "timestamp"
+    raise UserError(
+        f"Data set `{config['dataset']}` has no times: {path} was read with the columns "
+        f"{', '.join(dataset.inter_feat)}; expected a column {name}:float in its header (option "
+        "`TIME_FIELD`) and in the option `load_col`."
+    )
+
+
+def split(config: Config, dataset: Any) -> list[Any]:
+    """The parts for training, validation and test that ``eval_args`` asks for.
+
+    Raises:
+        UserError: RecBole cannot split the data set so.
+    """
+    try:
+        parts: list[Any] = dataset.build()
+        if len(parts) != 3:
+            raise ValueError(f"it gives {len(parts)} parts instead of 3")
+    except (AssertionError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise UserError(
+            f"Option `eval_args` is {config['eval_args']}; RecBole cannot split the data set "
+            f"`{config['dataset']}` so: {reason}. Expected what leaving `order` and `split` out "
+            "means, order TO and split LS: valid_and_test, or another form of RecBole's."
+        ) from error
+    return parts
+
+
 def data_loaders(config: Config, dataset: Any) -> tuple[Any, Any, Any]:
     """Training, validation and test loaders, as RecBole's ``data_preparation`` builds them."""
-    built = dataset.build()
+    built = split(config, dataset)
     samplers = create_samplers(config, dataset, built)
     loaders = []
     for phase, part, sampler in zip(("train", "valid", "test"), built, samplers):

@@ -11,7 +11,7 @@ from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import split_hash
-from recbole_bbqrec.data.loaders import check_files, create_dataset
+from recbole_bbqrec.data.loaders import check_files, create_dataset, split
 from recbole_bbqrec.data.on_demand import prepare_missing
 from recbole_bbqrec.experiment.run_key import (
     code_version,
@@ -57,4 +57,4 @@ def _split_hash(config: BBQRecConfig) -> str:
     config = BBQRecConfig.from_text(config.to_text())
     config["modalities"] = []  # features have no part in the split
     init_seed(config["seed"], config["reproducibility"])
-    return split_hash(*create_dataset(config, MultiModalDataset).build())
+    return split_hash(*split(config, create_dataset(config, MultiModalDataset)))
