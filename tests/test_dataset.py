@@ -170,6 +170,33 @@ def test_events_without_times_are_refused(tmp_path, model):
         split_of(tmp_path, model, TIME_FIELD="when")
 
 
+def test_more_ranks_than_items_are_refused(tmp_path):
+    write_inter(tmp_path, "Golden", GOLDEN)
+    split_of(tmp_path, topk=[2, 5])
+    with pytest.raises(UserError, match=r"`topk` is \[2, 6\]; Golden has 5 items"):
+        split_of(tmp_path, topk=[2, 6])
+    by_value = {"metrics": ["AUC"], "valid_metric": "AUC", "eval_args": {"mode": "uni2"}}
+    split_of(tmp_path, topk=[6], **by_value)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "longest", "most"),
+    [
+        (GOLDEN, 20, 1),  # pqrs, then t
+        (GOLDEN, 3, 2),
+        ({**GOLDEN, "ann": ["p", "q", "p", "q", "p"]}, 20, 2),  # now the longest is spq
+    ],
+)
+def test_masked_history_leaves_enough_to_rank(tmp_path, sequences, longest, most):
+    write_inter(tmp_path, "Golden", sequences)
+    options = {"mask_history": True, "MAX_ITEM_LIST_LENGTH": longest}
+    enough, more = ({"topk": [k], "valid_metric": f"NDCG@{k}"} for k in (most, most + 1))
+    split_of(tmp_path, "BBQRec", **options, **enough, num_beams=30)
+    with pytest.raises(UserError, match=f"`mask_history` is True.* is left {most}. Lower `topk`"):
+        split_of(tmp_path, "BBQRec", **options, **more, num_beams=30)
+    split_of(tmp_path, "SASRec", **options, **more)  # ranks what is masked last
+
+
 def split_of(root, model="SASRec", **settings):
     """The data set Golden as a comparison splits it before its runs."""
     every = {"user_inter_num_interval": "[0,inf)", "item_inter_num_interval": "[0,inf)"}

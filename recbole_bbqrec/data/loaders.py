@@ -8,6 +8,7 @@ from typing import Any
 from recbole.config import Config
 from recbole.data.utils import create_samplers, get_dataloader
 
+from recbole_bbqrec.data.catalogue_size import check_catalogue_size
 from recbole_bbqrec.data.event_times import keep_order
 from recbole_bbqrec.data.on_demand import how_to_make
 from recbole_bbqrec.errors import UserError
@@ -68,7 +69,8 @@ def split(config: Config, dataset: Any) -> list[Any]:
     """The parts for training, validation and test that ``eval_args`` asks for.
 
     Raises:
-        UserError: RecBole cannot split the data set so.
+        UserError: RecBole cannot split the data set so, or it has fewer items than the evaluation
+            ranks.
     """
     try:
         parts: list[Any] = dataset.build()
@@ -81,6 +83,7 @@ def split(config: Config, dataset: Any) -> list[Any]:
             f"`{config['dataset']}` so: {reason}. Expected what leaving `order` and `split` out "
             "means, order TO and split LS: valid_and_test, or another form of RecBole's."
         ) from error
+    check_catalogue_size(config, dataset, parts)
     return parts
 
 

@@ -94,11 +94,6 @@ def evaluate(job: Job, split: str) -> Evaluation:
 
 def _check_data(job: Job, prepared: Prepared) -> None:
     check_same_data(job.finished.result, prepared.identity, job.path, job.config)
-    items = prepared.dataset.item_num - 1  # without [PAD]
-    if max(job.config["topk"]) > items:
-        raise UserError(
-            f"Option `topk` is {job.config['topk']}; {job.dataset} has {items} items. Lower it."
-        )
 
 
 def _count_training_data(collector: Any, train_data: Any) -> None:
