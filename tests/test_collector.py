@@ -8,9 +8,11 @@ from recbole.evaluator import Collector, Evaluator
 
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.quick_start import load_data_and_model, run
 from recbole_bbqrec.trainer.collector import RankedCollector, ScoresCollector, best_items
 
 METRICS = ["Recall", "NDCG", "Hit", "MRR", "Precision", "MAP"]
+COUNTING = ["ItemCoverage", "AveragePopularity", "ShannonEntropy", "GiniIndex", "TailPercentage"]
 
 
 def test_same_metrics_as_the_score_matrix(tiny):
@@ -67,3 +69,26 @@ def test_metrics_that_need_all_scores_are_refused(tiny):
     config = BBQRecConfig("BBQRec", "Mini", overrides=overrides)
     with pytest.raises(UserError, match="metrics"):
         RankedCollector(config)
+
+
+@pytest.mark.parametrize("model", ["GRU4Rec", "ESASRec", "BBQRec"])
+def test_metrics_that_count_in_the_training_data(rundir, tiny, model):
+    """In a whole run, judged by one of them, for every kind of trainer."""
+    keys = ("data_path", "show_progress", "state", "train_batch_size", "hidden_size")
+    options = tiny if model == "BBQRec" else {key: tiny[key] for key in keys}
+    counting = {"metrics": ["Recall", *COUNTING], "topk": [3], "valid_metric": "ItemCoverage@3"}
+    result = run(model, "Mini", overrides={**options, "epochs": 1, **counting})
+    assert result["best_valid_score"] == result["best_valid_result"]["itemcoverage@3"] > 0
+    found = result["test_result"]
+    assert found.keys() == {f"{name.lower()}@3" for name in ("Recall", *COUNTING)}
+    _, network, _, train_data, _, test_data = load_data_and_model(result["files"]["model"])
+    network.eval()
+    with torch.no_grad():
+        scores = network.full_sort_predict(test_data._dataset.inter_feat).view(617, -1)
+    scores[:, 0] = -torch.inf
+    top = scores.topk(3, dim=1).indices
+    counts = train_data._dataset.item_counter
+    popularity = sum(counts[item] for item in top.flatten().tolist()) / top.numel()
+    assert found["itemcoverage@3"] == pytest.approx(len(top.unique()) / 406, abs=1e-6)
+    assert found["averagepopularity@3"] == pytest.approx(popularity, abs=1e-5)
+    assert 0 < found["giniindex@3"] < 1 and 0 <= found["tailpercentage@3"] <= 1

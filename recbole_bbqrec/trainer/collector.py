@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from recbole.config import Config
 from recbole.data.interaction import Interaction
 from recbole.evaluator import Collector
+from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_bbqrec.errors import UserError
@@ -15,7 +18,28 @@ _ALL_SCORES = ("rec.meanrank", "rec.score", "data.label")  # what a ranking does
 
 
 class _TopCollector(Collector):
-    """What the evaluator needs of the top of each user's ranking."""
+    """What the evaluator needs of the top of each user's ranking, and of the training data."""
+
+    data_struct: DataStruct
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._counts: dict[str, Any] = {}
+
+    def data_collect(self, train_data: Any) -> None:
+        """Collect what metrics such as ItemCoverage count in the training data.
+
+        Kept apart from the tensors: RecBole moves all that it has collected to the CPU before it
+        measures, and fails on these numbers and tables.
+        """
+        super().data_collect(train_data)
+        self._counts = self.data_struct._data_dict
+        self.data_struct = DataStruct()
+
+    def get_data_struct(self) -> DataStruct:
+        struct: DataStruct = super().get_data_struct()
+        struct._data_dict.update(self._counts)
+        return struct
 
     def collect_top(self, top: Tensor, positive_u: Tensor, positive_i: Tensor) -> None:
         """Collect one batch: items int64 [B, max(topk)], rows and items of the positives [P]."""

@@ -76,6 +76,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
             score is minus infinity where that is a phase one without a validation signal.
         """
         files = self.files if saved else None
+        self.eval_collector.data_collect(train_data)
         dataset = train_data._dataset
         histories = Histories.from_training_data(dataset)
         self._tokenize(dataset, histories, valid_data, files, show_progress)

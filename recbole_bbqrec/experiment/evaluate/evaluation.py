@@ -80,7 +80,7 @@ def evaluate(job: Job, split: str) -> Evaluation:
         _check_data(job, prepared)
         trainer = _trainer(config, build_model(config, prepared.train_data))
         trainer.load_model_file(str(job.finished.files.model))
-        _count_training_data(trainer.eval_collector, prepared.train_data)
+        trainer.eval_collector.data_collect(prepared.train_data)
         data = prepared.valid_data if split == "valid" else prepared.test_data
         start = time.perf_counter()
         with recorded(trainer) as recorder:
@@ -94,23 +94,6 @@ def evaluate(job: Job, split: str) -> Evaluation:
 
 def _check_data(job: Job, prepared: Prepared) -> None:
     check_same_data(job.finished.result, prepared.identity, job.path, job.config)
-
-
-def _count_training_data(collector: Any, train_data: Any) -> None:
-    """Give metrics such as ItemCoverage what they count in the training data.
-
-    RecBole collects it when training starts and then fails on it: it moves all that it has
-    collected to the CPU, these numbers too. So they are added afterwards.
-    """
-    collected = collector.get_data_struct
-
-    def with_counts() -> Any:
-        struct = collected()
-        collector.data_collect(train_data)
-        struct._data_dict.update(collector.data_struct._data_dict)
-        return struct
-
-    collector.get_data_struct = with_counts
 
 
 def _trainer(config: Any, model: Any) -> Any:
