@@ -240,6 +240,18 @@ def test_user_errors(runs, rundir, capsys, options, words):
     fails([runs["GRU4Rec", 1], *options], capsys, *words)
 
 
+def test_split_without_validation(rundir, capsys):
+    """A run of a history model, from end to end."""
+    options = {**SMALL, "epochs": 1, "eval_args": {"split": {"LS": "test_only"}}}
+    result = run("ESASRec", "Mini", overrides=options)
+    assert result["best_valid_score"] is None and result["best_valid_result"] == {}
+    path = result["files"]["model"]
+    assert main(["evaluate", path, "--output=out"]) == 0
+    assert values_of(rows_of()) == result["test_result"] and result["test_result"]["recall@10"] > 0
+    capsys.readouterr()
+    fails([path, "--split=valid"], capsys, path, "no valid split", "test_only", "--split")
+
+
 def test_beam_too_narrow_for_the_mask(crowded, runs, rundir, capsys):
     fails([crowded.files.directory, "--mask_history=True"], capsys, "`num_beams` is 20", "30")
     fails([runs["GRU4Rec", 1], crowded.files.directory, "--metrics=[GAUC]"], capsys, "`metrics`")

@@ -116,6 +116,20 @@ def test_phase_one_alone(whole, rundir, tiny):
     assert tiger["best_valid_score"] is None and tiger["tokenizer"]["collisions_before"] >= 0
 
 
+def test_split_without_validation(whole, rundir, tiny):
+    """RecBole's loader of no rows is there, but empty; the last epoch counts as the best."""
+    test_only = {"eval_args": {"split": {"LS": "test_only"}}}
+    result = run("BBQRec", "Mini", overrides={**tiny, **test_only})
+    assert result["best_valid_score"] is None and result["best_valid_result"] == {}
+    assert set(result["test_result"]) == METRICS and result["split_hash"] != whole["split_hash"]
+    lines = measured(result["files"]["epochs"])
+    assert not any(set(line.get("valid", {})) & METRICS for line in lines)
+    config, model, _, _, valid_data, test_data = load_data_and_model(result["files"]["model"])
+    assert not valid_data
+    again = TwoPhaseTrainer(config, model).evaluate(test_data, load_best_model=False)
+    assert dict(again) == result["test_result"]
+
+
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [("SASRec", {}, ["tokenize_only", "SASRec"]), ("BBQRec", {"tokenizer_path": "x"}, ["both"])],

@@ -76,6 +76,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
             score is minus infinity where that is a phase one without a validation signal.
         """
         files = self.files if saved else None
+        valid_data = valid_data or None  # empty, where the split has no validation rows
         self.eval_collector.data_collect(train_data)
         dataset = train_data._dataset
         histories = Histories.from_training_data(dataset)

@@ -65,7 +65,8 @@ def evaluate(job: Job, split: str) -> Evaluation:
     """Load the job's data and best model, and evaluate it on ``split``, a key of :data:`SPLITS`.
 
     Raises:
-        UserError: the data are missing or not those of the run, or `topk` is more than the items.
+        UserError: the data are missing or not those of the run, the split is empty, or `topk` is
+            more than the items.
     """
     config, threads = job.config, torch.get_num_threads()
     try:
@@ -78,10 +79,15 @@ def evaluate(job: Job, split: str) -> Evaluation:
         check_files(config)
         prepared = prepare(config)
         _check_data(job, prepared)
+        data = prepared.valid_data if split == "valid" else prepared.test_data
+        if not data:
+            raise UserError(
+                f"The run at {job.path} has no {split} split: its `eval_args` is "
+                f"{config['eval_args']}. Evaluate it on the other, with --split."
+            )
         trainer = _trainer(config, build_model(config, prepared.train_data))
         trainer.load_model_file(str(job.finished.files.model))
         trainer.eval_collector.data_collect(prepared.train_data)
-        data = prepared.valid_data if split == "valid" else prepared.test_data
         start = time.perf_counter()
         with recorded(trainer) as recorder:
             metrics = trainer.evaluate(data, load_best_model=False)
