@@ -51,6 +51,7 @@ def fails(arguments, capsys, *words):
         (["--resume=absent"], ["absent", "resume"]),
         (["--modalities=[text, sound]"], ["Mini.sound.npy", "modalities"]),
         (["--learner=sgdd"], ["learner", "adamw"]),
+        (["--data_path=" + __file__, "--prepare=True"], ["test_cli.py is a file", "folder"]),
         (["--eval_args={'order': 'RO'}"], ["`eval_args`", "'TO'"]),
         (["--topk=[3]"], ["`valid_metric` is NDCG@10", "--valid_metric=NDCG@3"]),
         (["--load_col={'inter': ['user_id', 'item_id']}"], ["Mini.inter", "timestamp:float"]),

@@ -18,6 +18,7 @@ from data_helpers import make_config
 from recbole_bbqrec.data import prepare_cli
 from recbole_bbqrec.data.amazon import prepare_from_source
 from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.data.prepared import rebuilding
 from recbole_bbqrec.data.text import MAX_CHARACTERS, encode_labels, encode_texts, item_text
 from recbole_bbqrec.errors import UserError
 
@@ -256,6 +257,19 @@ def test_precomputed_needs_exactly_one_file(source, tmp_path):
     np.save(source / "text_other.npy", np.ones((6, 2)))
     with pytest.raises(UserError, match="has 2 files text_"):
         prepare_from_source("Tiny", source, tmp_path, text_encoder="precomputed")
+
+
+@pytest.mark.parametrize(("place", "named"), [("f", "f"), ("f/deeper", "f"), (".", "Tiny")])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_in_place_of_a_folder(source, tmp_path, place, named, force):
+    (tmp_path / named).write_text("mine")
+    with pytest.raises(UserError, match=f"{named} is a file; expected a folder.*--data-path"):
+        prepare_from_source("Tiny", source, tmp_path / place, force=force)
+    late = rebuilding(tmp_path / named / "Tiny")  # as if it had appeared meanwhile
+    with pytest.raises(UserError, match="cannot be written"), late:
+        pass
+    assert (tmp_path / named).read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([named, source.name])
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recbole_bbqrec.data import mini
 from recbole_bbqrec.data.mcauley_files import CATEGORIES, raw_files
+from recbole_bbqrec.data.prepared import check_folder
 from recbole_bbqrec.errors import UserError
 
 
@@ -35,6 +36,7 @@ def prepare_missing(name: str, directory: Path, modalities: Collection[str]) -> 
     """
     if (directory / f"{name}.inter").is_file():
         return
+    check_folder(directory)
     if name == mini.NAME:
         mini.make_mini(directory)
     elif name in CATEGORIES:

@@ -32,22 +32,38 @@ from recbole_bbqrec.data.source import Interaction
 from recbole_bbqrec.data.text import clean, item_text
 from recbole_bbqrec.errors import UserError
 
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}
+_UNWRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
+}  # fmt: skip
 
 
 def check_target(name: str, output_root: str | os.PathLike[str], force: bool) -> Path:
     """The folder that data set ``name`` goes to.
 
     Raises:
-        UserError: the name is not one, or the folder exists and ``force`` is not set.
+        UserError: the name is not one, the folder exists and ``force`` is not set, or it cannot be
+            one because a file is in its place or above it.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"Data set name {name!r}; expected letters, digits, '_' and '-'.")
     target = Path(output_root) / name
+    check_folder(target)
     if target.exists() and not force:
         raise UserError(f"{target} already exists; use --force to replace it.")
     # Of a link the folder is replaced, not the link to it.
     return target.resolve() if target.is_symlink() else target
+
+
+def check_folder(path: Path) -> None:
+    """Raise a UserError if ``path``, or what it lies in, is a file: seen before the long work."""
+    for place in (path, *path.parents):
+        if place.exists():
+            if place.is_dir():
+                return
+            raise UserError(
+                f"{place} is a file; expected a folder for the data set {path.name}. Choose "
+                "another with --data-path (in `run`: --data_path)."
+            )
 
 
 @contextmanager
@@ -55,8 +71,8 @@ def rebuilding(target: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``target`` when the block succeeds.
 
     Raises:
-        UserError: the disk is full or closed to writing; ``target`` is then as it was, as after
-            any other exception.
+        UserError: the disk is full or closed to writing, or a file is where a folder must be;
+            ``target`` is then as it was, as after any other exception.
     """
     work = None
     try:
