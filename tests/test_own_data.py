@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import gzip
 import json
@@ -19,6 +20,7 @@ from recbole_bbqrec.data.own import OwnSource, prepare_own
 from recbole_bbqrec.data.own_events import EventOptions
 from recbole_bbqrec.data.own_features import FeatureFile
 from recbole_bbqrec.data.own_items import ItemOptions
+from recbole_bbqrec.data.table_files import read_header, text_chunks
 from recbole_bbqrec.data.text_store import TextStore
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import run
@@ -209,6 +211,22 @@ def test_pyarrow_absent(shop, tmp_path, monkeypatch):
     (shop / "e.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"pip install recbole_bbqrec\[parquet\]"):
         prepare_own("Own", OwnSource(shop / "e.parquet"), tmp_path)
+
+
+@pytest.mark.parametrize("place", ["header", "row"])
+def test_long_cells(tmp_path, place):
+    """Longer than the csv module's limit, which other readers in the process keep."""
+    usual, path = csv.field_size_limit(), tmp_path / "items.csv"
+    words = {"header": "note", "row": "short", place: "x" * 300_000}
+    path.write_text(f"item_id,{words['header']}\na,{words['row']}\nb,last\n")
+    chunks = text_chunks(path, read_header(path), ["item_id", words["header"]], rows=1)
+    for expected in [("a", words["row"]), ("b", "last")]:
+        _, _, rows = next(chunks)
+        assert rows == [expected] and csv.field_size_limit() == usual
+    path.write_text('item_id,note\na,"' + "x" * (1 << 24) + ",never closed\n")
+    with pytest.raises(UserError, match="items.csv .*field limit.*every quote closed"):
+        list(text_chunks(path, read_header(path), ["note"]))
+    assert csv.field_size_limit() == usual
 
 
 def test_text_columns(shop, tmp_path):

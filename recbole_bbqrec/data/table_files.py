@@ -23,6 +23,7 @@ import pandas as pd
 from recbole_bbqrec.errors import UserError
 
 CHUNK_ROWS = 1 << 14  # larger is slower: the rows no longer stay in the processor's cache
+_LONGEST_CELL = 1 << 24  # characters; what is longer is a quote that was never closed
 _SAMPLE = 1000  # values that decide between numbers and dates
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t"}
 PARQUET = {".parquet", ".pq"}
@@ -78,7 +79,9 @@ def read_header(path: Path) -> list[str]:
         with reading(path):
             return list(_parquet(path).schema_arrow.names)
     with reading(path), open_text(path) as file:
-        header = next(csv.reader(file, delimiter=_separator(path), strict=True), [])
+        reader = csv.reader(file, delimiter=_separator(path), strict=True)
+        with _long_cells():
+            header = next(reader, [])
     if not header:
         raise UserError(f"{path} begins with an empty line; expected a header of column names.")
     typed = suffix_of(path) in (".inter", ".item")
@@ -225,9 +228,10 @@ def _text_rows(
     """Lines, skipped lines and the columns of ``count`` rows at a time."""
     with open_text(path) as file:
         reader = csv.reader(file, delimiter=_separator(path), strict=True)
-        next(reader, None)
+        with _long_cells():
+            next(reader, None)
         begin = reader.line_num + 1
-        while rows := list(islice(reader, count)):
+        while rows := _next_rows(reader, count):
             lines = np.arange(begin, begin + len(rows))
             # With line breaks in quoted fields, a row's line is known by its chunk only.
             begin = reader.line_num + 1
@@ -237,6 +241,24 @@ def _text_rows(
                 kept = np.flatnonzero(widths == width)
                 rows, lines = [rows[row] for row in kept], lines[kept]
             yield lines, skipped, list(zip(*rows)) if rows else [()] * width
+
+
+def _next_rows(reader: Iterator[list[str]], count: int) -> list[list[str]]:
+    with _long_cells():
+        return list(islice(reader, count))
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let the csv module read cells of more than 131,072 characters.
+
+    Its limit is one for the process, so it is put back before the rows are handed on.
+    """
+    usual = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)
 
 
 @contextmanager
