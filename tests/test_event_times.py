@@ -10,7 +10,8 @@ from recbole.data.dataset import SequentialDataset
 from recbole_bbqrec.data import event_times
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import split_hash
-from recbole_bbqrec.data.loaders import create_dataset
+from recbole_bbqrec.data.loaders import create_dataset, split
+from recbole_bbqrec.errors import UserError
 
 NOW = 1_700_000_000
 
@@ -44,6 +45,13 @@ def test_order_of_close_times_decides(tmp_path, monkeypatch, dataset_class, by_u
     write(close, sequences, lambda place: NOW + 10 * place + 0.5, rng)
     expected = split_hash(*read(small, dataset_class).build())
     assert split_hash(*read(close, dataset_class).build()) == expected
+
+
+def test_histories_too_short_to_train_on_are_refused(tmp_path):
+    write_inter(tmp_path, "Tiny", {f"u{user}": [f"i{user}"] for user in range(12)})
+    config = make_config(tmp_path, "Tiny", modalities=None)
+    with pytest.raises(UserError, match="nothing to train on"):
+        split(config, create_dataset(config, SequentialDataset))
 
 
 def test_times_that_are_told_apart_stay(tmp_path):

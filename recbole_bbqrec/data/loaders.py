@@ -69,8 +69,8 @@ def split(config: Config, dataset: Any) -> list[Any]:
     """The parts for training, validation and test that ``eval_args`` asks for.
 
     Raises:
-        UserError: RecBole cannot split the data set so, or it has fewer items than the evaluation
-            ranks.
+        UserError: RecBole cannot split the data set so, no training pair is left, or it has fewer
+            items than the evaluation ranks.
     """
     try:
         parts: list[Any] = dataset.build()
@@ -83,6 +83,12 @@ def split(config: Config, dataset: Any) -> list[Any]:
             f"`{config['dataset']}` so: {reason}. Expected what leaving `order` and `split` out "
             "means, order TO and split LS: valid_and_test, or another form of RecBole's."
         ) from error
+    if len(parts[0].inter_feat) == 0:
+        raise UserError(
+            f"Data set `{config['dataset']}` leaves nothing to train on under `eval_args` "
+            f"{config['eval_args']}: no user has two training events. Give longer histories, or "
+            "another split."
+        )
     check_catalogue_size(config, dataset, parts)
     return parts
 
