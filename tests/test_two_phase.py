@@ -223,6 +223,15 @@ def test_resume_needs_the_same_options(whole, rundir, tiny):
         run_to_continue(place, None, None, (), {"eval_args": {"mode": "uni5"}})
 
 
+def test_more_items_than_the_beam_returns_is_an_error(whole):
+    _, model, _, _, _, _ = load_data_and_model(whole["files"]["model"])
+    model.eval()
+    history = torch.tensor([[1, 2]])
+    assert model.recommend(history, torch.tensor([2]), 20)[0].shape == (1, 20)
+    with pytest.raises(UserError, match="k is 21; expected at most 20"):
+        model.recommend(history, torch.tensor([2]), 21)
+
+
 def test_collector_route_equals_score_matrix_route(whole):
     """RecBole's own full-sort evaluation of the scattered scores gives the same metrics."""
     from recbole.evaluator import Collector

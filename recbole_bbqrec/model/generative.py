@@ -268,7 +268,8 @@ class GenerativeRecommender(SequentialRecommender):
             Item ids int64 [B, k], best first, and their log-probabilities float32 [B, k].
 
         Raises:
-            UserError: fewer than k items came out finite for some history.
+            UserError: k is more than the beam can return, or fewer than k items came out finite
+                for some history.
         """
         history = items[:, : int(lengths.max())]
         ids, scores = rank(self.generator, self.catalogue, history, self.num_beams, self.dtype)
@@ -279,8 +280,13 @@ class GenerativeRecommender(SequentialRecommender):
             ids = ids.gather(1, place)
         finite = torch.isfinite(scores).sum(1)
         wanted = min(k, self.n_items - 1)
-        if ids.shape[1] < k or int(finite.min()) < wanted:
-            raise self._too_few(min(int(finite.min()), ids.shape[1]), k, history.shape[1])
+        if ids.shape[1] < k:
+            raise UserError(
+                f"k is {k}; expected at most {ids.shape[1]}, of {self.n_items - 1} items and "
+                f"`num_beams` {self.num_beams}. Ask for fewer, or raise `num_beams`."
+            )
+        if int(finite.min()) < wanted:
+            raise self._too_few(int(finite.min()), k, history.shape[1])
         return ids[:, :k], scores[:, :k].float()
 
     def _too_few(self, found: int, k: int, masked: int) -> UserError:

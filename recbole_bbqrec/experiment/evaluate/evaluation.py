@@ -16,7 +16,7 @@ from recbole_bbqrec.data.identity import check_same_data
 from recbole_bbqrec.data.loaders import check_files
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.evaluate.jobs import Job
-from recbole_bbqrec.quick_start import Prepared, build_model, prepare
+from recbole_bbqrec.quick_start import build_model, prepare
 from recbole_bbqrec.registry import get_trainer_class
 from recbole_bbqrec.runtime import prepare_process
 from recbole_bbqrec.trainer.per_user import PerUser, recorded
@@ -78,7 +78,7 @@ def evaluate(job: Job, split: str) -> Evaluation:
         )
         check_files(config)
         prepared = prepare(config)
-        _check_data(job, prepared)
+        check_same_data(job.finished.result, prepared.identity, job.path, job.config)
         data = prepared.valid_data if split == "valid" else prepared.test_data
         if not data:
             raise UserError(
@@ -96,10 +96,6 @@ def evaluate(job: Job, split: str) -> Evaluation:
         torch.set_num_threads(threads)  # the next run has its own number, or the machine's
     users = recorder.per_user(data._dataset, prepared.split_hash)
     return Evaluation(job, {k: float(v) for k, v in metrics.items()}, users, seconds)
-
-
-def _check_data(job: Job, prepared: Prepared) -> None:
-    check_same_data(job.finished.result, prepared.identity, job.path, job.config)
 
 
 def _trainer(config: Any, model: Any) -> Any:
