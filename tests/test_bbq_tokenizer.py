@@ -201,7 +201,7 @@ def test_warm_up_passes_representations_through() -> None:
     losses = net.losses(items, sequences, targets)
     idle = [value for key, value in losses.items() if key.startswith(("codebook/", "commitment/"))]
     assert len(idle) == 6 and all(float(value.detach()) == 0 for value in idle)
-    assert not bool(net.quantizing) and net.end_of_epoch(torch.Generator()) == {}
+    assert not bool(net.quantizing) and net.end_of_epoch(torch.Generator(), last=False) == {}
     z, _ = net.encode(torch.arange(1, N_ITEMS))
     vectors = net.item_vectors()
     torch.testing.assert_close(vectors[1:], z.flatten(1).detach())
@@ -400,13 +400,26 @@ def test_end_of_epoch_reports_and_restarts() -> None:
     with torch.no_grad():
         net.quantizer.codebooks[0, 1, 2] = 1e3
     net.losses(*batch())
-    stats = net.end_of_epoch(torch.Generator().manual_seed(0))
+    stats = net.end_of_epoch(torch.Generator().manual_seed(0), last=False)
     assert stats["restarted/level2"] >= 1
     assert float(net.quantizer.codebooks[0, 1, 2].detach().abs().max()) < 100
     for level in (1, 2, 3):
         for signal in net.signals:
             assert 0 < stats[f"utilisation/level{level}/{signal}"] <= 1
             assert 1 <= stats[f"perplexity/level{level}/{signal}"] <= 8
+    assert int(net.quantizer.usage.sum()) == 0
+
+
+def test_after_the_last_epoch_nothing_is_restarted() -> None:
+    net = make()
+    net.initialise_codebooks(seed=0)
+    with torch.no_grad():
+        net.quantizer.codebooks[0, 1, 2] = 1e3
+    net.losses(*batch())
+    before = net.quantizer.codebooks.detach().clone()
+    stats = net.end_of_epoch(torch.Generator().manual_seed(0), last=True)
+    assert [stats[f"restarted/level{level}"] for level in (1, 2, 3)] == [0.0] * 3
+    assert torch.equal(net.quantizer.codebooks.detach(), before)
     assert int(net.quantizer.usage.sum()) == 0
 
 
@@ -437,7 +450,7 @@ def train(seed: int) -> tuple[list[float], BBQTokenizer, dict[str, float]]:
             main.step()
             if epoch >= 2:
                 totals.append(float(losses["total"].detach()))
-        stats = network.end_of_epoch(generator) or stats
+        stats = network.end_of_epoch(generator, last=False) or stats
     return totals, net, stats
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from data_helpers import make_config
 
+from recbole_bbqrec.data import mini
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import Histories, split_hash
 from recbole_bbqrec.data.mini import make_mini
@@ -46,6 +47,18 @@ def test_generator_writes_the_committed_files(tmp_path):
 def test_another_seed_is_another_data_set(tmp_path):
     make_mini(tmp_path, seed=1)
     assert (tmp_path / "Mini.inter").read_bytes() != (MINI / "Mini.inter").read_bytes()
+
+
+@pytest.mark.parametrize("below", ["", "folder"])
+def test_a_file_in_the_folders_place_is_a_message(tmp_path, monkeypatch, capsys, below):
+    (tmp_path / "taken").write_text("mine")
+    output = tmp_path / "taken" / below
+    monkeypatch.setattr("sys.argv", ["mini", "--output", str(output)])
+    with pytest.raises(SystemExit) as stopped:
+        mini.main()
+    shown = capsys.readouterr().err
+    assert stopped.value.code == 2 and "--output" in shown and str(output) in shown
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_checksums_and_size():

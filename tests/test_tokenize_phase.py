@@ -52,3 +52,22 @@ def test_a_step_reaches_every_weight(precision):
         if parameter.grad is None or not parameter.grad.any()
     ]  # fmt: skip
     assert not still
+
+
+def test_the_network_is_told_which_epoch_is_the_last(monkeypatch):
+    net = make()
+    phase = phase_of(net, "float32")
+    items, sequences, targets = batch()
+    histories = HistoryBatch(sequences, targets, (sequences > 0).sum(1))
+    monkeypatch.setattr(phase, "_histories", lambda epoch: [histories])
+    told, plain = [], net.end_of_epoch
+
+    def recorded(generator, last):
+        told.append(last)
+        return plain(generator, last)
+
+    monkeypatch.setattr(net, "end_of_epoch", recorded)
+    for epoch in range(phase.epochs):
+        for _ in phase.train_epoch(epoch):
+            pass
+    assert told == [False, True]

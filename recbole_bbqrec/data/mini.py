@@ -173,7 +173,10 @@ def main() -> None:
     parser.add_argument("--output", default=f"dataset/{NAME}", help="folder to write")
     parser.add_argument("--seed", type=int, default=2025)
     args = parser.parse_args()
-    make_mini(args.output, args.seed)
+    try:
+        make_mini(args.output, args.seed)
+    except OSError as error:
+        parser.error(f"--output {args.output}: {error}; expected a folder that can be written to")
 
 
 if __name__ == "__main__":

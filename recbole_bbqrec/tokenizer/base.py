@@ -80,8 +80,8 @@ class PhaseOneNetwork(Protocol):
     def initialise_codebooks(self, seed: int) -> None:
         """Fit the codebooks to all items and quantize from now on."""
 
-    def end_of_epoch(self, generator: torch.Generator) -> dict[str, float]:
-        """Upkeep of the codebooks; returns statistics to log."""
+    def end_of_epoch(self, generator: torch.Generator, last: bool) -> dict[str, float]:
+        """Upkeep of the codebooks, less after the ``last`` epoch; returns statistics to log."""
 
     def sequence_states(self, sequences: Tensor, all_vectors: Tensor) -> Tensor:
         """Sequences [B, T] and item vectors [n_items, V] -> states h [B, T, V]."""

@@ -96,9 +96,9 @@ class LETTERTokenizer(RQVAETokenizer):
         super().initialise_codebooks(seed)
         self._cluster(seed)
 
-    def end_of_epoch(self, generator: torch.Generator) -> dict[str, float]:
+    def end_of_epoch(self, generator: torch.Generator, last: bool) -> dict[str, float]:
         """Upkeep of the codebooks, whose codes are then clustered anew."""
-        stats = super().end_of_epoch(generator)
+        stats = super().end_of_epoch(generator, last)
         if self.quantizing:
             self._cluster(int(torch.randint(2**31, (), generator=generator)))
         return stats

@@ -96,8 +96,10 @@ class QuantizingNetwork(nn.Module):
         self.quantizing.fill_(True)
 
     @torch.no_grad()
-    def end_of_epoch(self, generator: torch.Generator) -> dict[str, float]:
+    def end_of_epoch(self, generator: torch.Generator, last: bool) -> dict[str, float]:
         """Log and reset the codes' usage, restart dead codes; empty during warm-up.
+
+        After the ``last`` epoch dead codes stay dead: no step would train the new ones.
 
         Keys: utilisation/level<l>/<signal>, perplexity/level<l>/<signal>, restarted/level<l>.
         """
@@ -111,7 +113,7 @@ class QuantizingNetwork(nn.Module):
                 stats[f"utilisation/level{level + 1}/{signal}"] = utilisation[level][index]
                 stats[f"perplexity/level{level + 1}/{signal}"] = perplexity[level][index]
         restarted = [0] * quantizer.levels
-        if quantizer.dead_codes().any():
+        if not last and quantizer.dead_codes().any():
             restarted = quantizer.restart_dead_codes(self._all_z(), generator)
         stats.update({f"restarted/level{i + 1}": float(n) for i, n in enumerate(restarted)})
         quantizer.reset_usage()

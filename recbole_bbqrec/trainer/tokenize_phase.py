@@ -135,7 +135,8 @@ class TokenizePhase(Phase):
         losses = means.means()
         if math.isnan(losses["total"]):
             raise self._diverged(f"the tokenizer's training loss of epoch {epoch} is nan")
-        upkeep = network.end_of_epoch(torch.Generator().manual_seed(self.seed + epoch))
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        upkeep = network.end_of_epoch(generator, last=epoch + 1 == self.epochs)
         return {**losses, **upkeep}
 
     def _initialise_codebooks(self) -> None:
