@@ -119,8 +119,9 @@ def _run(
     network = build_model(config, prepared.train_data)
     logger.info(network)
     trainer = get_trainer_class(config["model"])(config, network)
+    trainer.use_data(prepared.identity)
     if files is not None:
-        trainer.use_files(files, prepared.identity)
+        trainer.use_files(files)
         if files.resume.is_file():
             trainer.resume_checkpoint(files.resume)
         elif not files.config.is_file():
@@ -154,6 +155,7 @@ def _run(
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": _floats(valid_result),
         "test_result": _floats(test_result),
+        "users": _users(prepared),
         "split_hash": prepared.split_hash,
         "mask_history": config["mask_history"],
         "tokenizer": getattr(trainer, "tokenizer_summary", {}),
@@ -272,6 +274,13 @@ def _names(
         missing = "--model" if model is None else "--dataset"
         raise UserError(f"Option `{missing}` is missing; give it, or set it in a config file.")
     return model, dataset
+
+
+def _users(prepared: Prepared) -> dict[str, int]:
+    """How many users the data set has, and how many of them are tested."""
+    dataset = prepared.dataset
+    tested = prepared.test_data._dataset.inter_feat[dataset.uid_field]
+    return {"all": dataset.user_num - 1, "tested": len(tested.unique())}
 
 
 def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> Any:

@@ -16,6 +16,9 @@ def final_block(result: dict[str, Any]) -> str:
         if not name.startswith("collisions/")  # phase one's; they have a row of their own
     ]
     rows += [("split", result["split_hash"])]
+    if result["test_result"]:
+        users = result["users"]
+        rows.append(("users", f"{users['tested']:,} of {users['all']:,} tested"))
     if result["mask_history"]:
         rows.append(("ranking", "history masked"))
     tokenizer = result["tokenizer"]

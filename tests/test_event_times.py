@@ -66,3 +66,33 @@ def test_equal_times_stay_equal(tmp_path):
     sequences = {f"u{user}": [f"i{item}" for item in range(6)] for user in range(4)}
     write(tmp_path, sequences, lambda place: NOW + place // 2, np.random.default_rng(0))
     assert sorted(set(read(tmp_path, SequentialDataset).inter_feat["timestamp"])) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("dataset_class", [SequentialDataset, MultiModalDataset])
+@pytest.mark.parametrize("time", ["", "inf", "-inf", "nan", "soon"])
+def test_events_without_a_finite_time_are_refused(tmp_path, dataset_class, time):
+    """RecBole would give them the mean of all times, and the held-out items would be others."""
+    sequences = random_sequences(np.random.default_rng(0), 10, 20, 8)
+    folder = write_inter(tmp_path, "Tiny", sequences)
+    lines = (folder / "Tiny.inter").read_text().splitlines()
+    lines[3] = "\t".join([*lines[3].split("\t")[:2], time])
+    lines[5] = "\t".join(lines[5].split("\t")[:2])  # a short row
+    (folder / "Tiny.inter").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"Tiny\.inter: 2 of .* events .*event 3 with"):
+        read(tmp_path, dataset_class)
+
+
+def test_times_that_are_no_numbers_by_their_header_are_refused(tmp_path):
+    """RecBole would number them in order of appearance."""
+    folder = write_inter(tmp_path, "Tiny", random_sequences(np.random.default_rng(0), 10, 20, 8))
+    text = (folder / "Tiny.inter").read_text().replace("timestamp:float", "timestamp:token")
+    (folder / "Tiny.inter").write_text(text)
+    with pytest.raises(UserError, match="declares its times as `timestamp:token`"):
+        read(tmp_path, SequentialDataset)
+
+
+def test_a_test_part_without_users_is_refused(tmp_path):
+    write_inter(tmp_path, "Tiny", {f"u{u}": [f"i{u}", f"i{u + 1}"] for u in range(12)})
+    config = make_config(tmp_path, "Tiny", modalities=None)
+    with pytest.raises(UserError, match="nothing to test on"):
+        split(config, create_dataset(config, SequentialDataset))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from generator_helpers import (
@@ -11,6 +13,7 @@ from generator_helpers import (
     small_catalogue,
     small_generator,
 )
+from scipy import sparse
 from torch import Tensor
 
 from recbole_bbqrec.generator import beam, head_loss, losses
@@ -19,6 +22,8 @@ from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.exact import exact_scores
 from recbole_bbqrec.generator.head_loss import root_loss
 from recbole_bbqrec.generator.item_head import ItemScores
+from recbole_bbqrec.generator.neighbours import Neighbours
+from recbole_bbqrec.generator.ranking import rank
 from recbole_bbqrec.generator.seq2seq import Generator
 
 N_ITEMS = 30
@@ -102,6 +107,39 @@ def test_scores_far_apart_stay_finite() -> None:
     assert 80 < float(value.detach()) < 1000
     for gradient in torch.autograd.grad(value, (keys, logits)):
         assert bool(gradient.isfinite().all())
+
+
+def test_bonuses_beyond_the_range_of_exp_keep_their_order() -> None:
+    """exp(-88) is zero in float32: nodes so far below the best still have their own scores."""
+    catalogue, generator = build(2, 1, 29)
+    catalogue = Catalogue.build(catalogue.codes, catalogue.vectors, 29)
+    wide, history = catalogue.trie, torch.tensor([[4, 7]])
+    rows = torch.zeros(N_ITEMS, N_ITEMS)
+    rows[7, 1:] = 10.0 * torch.randperm(N_ITEMS - 1)
+    near = Neighbours.of_matrix(sparse.csr_matrix(rows.numpy()), 0.5)
+    exact = replace(catalogue, neighbours=near)
+    single = replace(exact, vectors=catalogue.vectors.float())
+    wanted = beam_search(generator, exact, generator.encode(exact, history), N_ITEMS - 1)
+    generator.float()
+    ids, scores = beam_search(generator, single, generator.encode(single, history), N_ITEMS - 1)
+    assert float(wanted[1].min()) < -200 and len(wide.leaf_items) == N_ITEMS - 1
+    assert torch.equal(ids, wanted[0])
+    torch.testing.assert_close(scores.double(), wanted[1], rtol=1e-5, atol=1e-3)
+
+
+@torch.no_grad()
+def test_masses_of_scores_far_apart_are_those_of_each_node() -> None:
+    trie = small_catalogue(40, 2, 1, 6, duplicates=0).trie
+    n = len(trie.leaf_items)
+    keys = torch.randn(n, 3) * torch.linspace(0, 200, n).unsqueeze(1)
+    states = torch.tensor([[1.0, 1.0, 1.0], [1e-3, 0.0, 0.0]])  # one history far, one near
+    none = torch.full((2, 1), -1)
+    scores = ItemScores(trie, keys, states, none, torch.zeros(2, 1))
+    every = keys.double() @ states.double().t()  # [I, 2]
+    pointer = trie.item_ptr(0).tolist()
+    wanted = torch.stack([every[a:b].logsumexp(0) for a, b in zip(pointer, pointer[1:])])
+    assert float((every.amax(0) - every.amin(0))[0]) > 200
+    torch.testing.assert_close(scores.root_masses().double(), wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_gradients_do_not_depend_on_the_parts(monkeypatch) -> None:
@@ -229,3 +267,12 @@ def test_the_logits_of_repeats_are_learned() -> None:
         optimizer.step()
     last, before = generator.repeat[:2].tolist()
     assert before > 0.1 and last < -0.1
+
+
+def test_ranking_leaves_nothing_behind_that_training_cannot_use() -> None:
+    catalogue, generator = build(3, 2, 3)
+    items, targets = torch.randint(1, N_ITEMS, (2, 4, 3))
+    rank(generator, catalogue, items, 5, torch.float32)
+    generator.train()
+    generator.loss(catalogue, items, targets)[0].backward()
+    assert all(bool(p.grad.isfinite().all()) for p in generator.parameters() if p.grad is not None)

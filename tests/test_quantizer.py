@@ -23,6 +23,11 @@ def draw(rows: int = 40, seed: int = 1) -> torch.Tensor:
     return torch.randn(rows, SIGNALS, DIM, generator=generator, dtype=torch.float64)
 
 
+def everywhere(z: torch.Tensor) -> torch.Tensor:
+    """Every row has every signal."""
+    return torch.ones(z.shape[:2], dtype=torch.bool)
+
+
 def brute_force(quantizer: ResidualQuantizer, z: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Codes, sums and squared errors per level by explicit loops."""
     codes = torch.zeros(len(z), quantizer.levels, SIGNALS, dtype=torch.int64)
@@ -209,7 +214,7 @@ def test_dead_codes_restart_and_live_ones_stay(shared: bool) -> None:
     dead, before = quantizer.dead_codes(), quantizer.codebooks.detach().clone()
     assert dead[:, 0, :3].all() and dead[:, 2, 5].all()
     error_before = float((z - quantizer(z).quantized).pow(2).mean())
-    restarted = quantizer.restart_dead_codes(z, torch.Generator().manual_seed(0))
+    restarted = quantizer.restart_dead_codes(z, everywhere(z), torch.Generator().manual_seed(0))
     assert restarted == dead.sum(dim=(0, 2)).tolist()
     assert torch.equal(quantizer.codebooks[~dead], before[~dead])
     # A first-level restart copies a representation itself, of the set's own signal.
@@ -229,8 +234,36 @@ def test_shared_dead_codes_come_from_the_signal_with_most_error() -> None:
     quantizer(z * 1e-6)
     with torch.no_grad():
         quantizer.usage[0] = 0
-    quantizer.restart_dead_codes(z, torch.Generator().manual_seed(0))
+    quantizer.restart_dead_codes(z, everywhere(z), torch.Generator().manual_seed(0))
     for code in quantizer.codebooks.detach()[0, 0]:
+        assert float((z[:, 1] - code).abs().sum(-1).min()) == 0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_restarted_codes_come_from_rows_that_have_the_signal(shared: bool) -> None:
+    """The rows without it are all alike: codes made of them would be one code."""
+    quantizer, z = make(shared), draw(100)
+    present = everywhere(z)
+    present[10:, 1] = False
+    z[10:, 1] = 500.0  # badly quantized, and nobody's
+    z[:, 0] *= 20
+    quantizer(z * 1e-6)
+    with torch.no_grad():
+        quantizer.usage[0] = 0
+    quantizer.restart_dead_codes(z, present, torch.Generator().manual_seed(0))
+    for index in range(quantizer.n_sets):
+        source = z[:, 0] if shared else z[present[:, index], index]
+        for code in quantizer.codebooks.detach()[index, 0]:
+            assert float((source - code).abs().sum(-1).min()) == 0
+
+
+def test_a_signal_that_nobody_has_restarts_its_codes_all_the_same() -> None:
+    quantizer, z = make(shared=False), draw(50)
+    present = everywhere(z)
+    present[:, 1] = False
+    quantizer.restart_dead_codes(z, present, torch.Generator().manual_seed(0))
+    assert bool(quantizer.codebooks.isfinite().all())
+    for code in quantizer.codebooks.detach()[1, 0]:
         assert float((z[:, 1] - code).abs().sum(-1).min()) == 0
 
 
@@ -238,7 +271,8 @@ def test_restart_is_reproducible() -> None:
     results = []
     for _ in range(2):
         quantizer = make()
-        quantizer.restart_dead_codes(draw(), torch.Generator().manual_seed(7))
+        z = draw()
+        quantizer.restart_dead_codes(z, everywhere(z), torch.Generator().manual_seed(7))
         results.append(quantizer.codebooks.detach().clone())
     assert torch.equal(*results)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,27 @@ def test_saved_model_reloads_to_the_same_metrics(rundir, tiny):
     config, model, _, _, _, test_data = load_data_and_model(result["files"]["model"])
     trainer = SafeCheckpoints(config, model)
     assert dict(trainer.evaluate(test_data, load_best_model=False)) == result["test_result"]
+
+
+@pytest.mark.parametrize("name", ["SASRecF", "GRU4RecF", "FDSA"])
+def test_models_with_a_layer_of_item_fields_reload_and_resume(name, rundir, tiny, monkeypatch):
+    """RecBole lists that layer, a module, among the other parameters of a checkpoint."""
+    shutil.copytree(Path(tiny["data_path"]) / "Mini", "data/Mini")
+    titles = Path("data/Mini/Mini.titles.tsv").read_text().splitlines()[1:]
+    rows = [f"{token}\t{title.split()[0]}" for token, title in (t.split("\t") for t in titles)]
+    Path("data/Mini/Mini.item").write_text("\n".join(["item_id:token\tclass:token", *rows]) + "\n")
+    overrides = {
+        **COMMON, "data_path": "data", "selected_features": ["class"],
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]},
+    }  # fmt: skip
+    result = run(name, "Mini", overrides=overrides)
+    config, model, _, _, _, test_data = load_data_and_model(result["files"]["model"])
+    trainer = SafeCheckpoints(config, model)
+    assert dict(trainer.evaluate(test_data, load_best_model=False)) == result["test_result"]
+    check_resumed_equals_uninterrupted(
+        lambda **resume: run(name, "Mini", overrides={**overrides, "epochs": 3, **resume}),
+        monkeypatch,
+    )
 
 
 @pytest.mark.parametrize("name", ["SASRec", "BERT4Rec"])  # BERT4Rec draws from Python's random

@@ -25,7 +25,13 @@ def make(**changes: Any) -> SemanticIds:
         "vectors": torch.randn(4, 10, generator=generator),
         "codebooks": torch.randn(1, 3, 8, 5, generator=generator),
         "signals": SIGNALS,
-        "metadata": {"dataset": "Toy", "split_hash": "abc", "collisions_before": 3, "beta": 0.5},
+        "metadata": {
+            "dataset": "Toy",
+            "split_hash": "abc",
+            "fingerprint_text": "old",
+            "collisions_before": 3,
+            "beta": 0.5,
+        },
         **changes,
     }
     return SemanticIds(**parts)
@@ -110,7 +116,10 @@ def test_align_follows_the_data_sets_order() -> None:
 
 
 def test_align_accepts_what_agrees() -> None:
-    expected = {"split_hash": "abc", "levels": 3, "codebook_size": 8, "signals": ["id", "text"]}
+    expected = {
+        "split_hash": "abc", "levels": 3, "codebook_size": 8, "signals": ["id", "text"],
+        "width": 10, "fingerprints": {"text": "old", "image": "not quantized"},
+    }  # fmt: skip
     codes, _ = make().align(["[PAD]", *TOKENS], "Toy", **expected)  # type: ignore[arg-type]
     assert torch.equal(codes[1:], make().codes)
 
@@ -122,6 +131,8 @@ def test_align_accepts_what_agrees() -> None:
         ({"levels": 4}, ["codebook_levels", "3", "4"]),
         ({"codebook_size": 256}, ["codebook_size", "8", "256"]),
         ({"signals": ["id", "text", "image"]}, ["modalities", "image"]),
+        ({"width": 5}, ["codebook_dim", "of width", "5"]),
+        ({"fingerprints": {"text": "new"}}, ["text features old", "new"]),
     ],
 )
 def test_align_refuses_what_differs(expected: dict[str, Any], words: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -158,10 +159,23 @@ def test_semantic_ids_are_one_to_one(whole):
         ({"user_inter_num_interval": "[8,inf)"}, "split"),
     ],
 )
-def test_foreign_semantic_ids_are_refused(whole, rundir, tiny, changed, says):
+@pytest.mark.parametrize("saved", [True, False])
+def test_foreign_semantic_ids_are_refused(whole, rundir, tiny, changed, says, saved):
     overrides = {**tiny, "tokenizer_path": whole["files"]["semantic_ids"], **changed}
     with pytest.raises(UserError, match=says):
-        run("BBQRec", "Mini", overrides=overrides)
+        run("BBQRec", "Mini", overrides=overrides, saved=saved)
+
+
+def test_semantic_ids_of_other_features_are_refused(whole, rundir, tiny, tmp_path):
+    shutil.copytree(Path(tiny["data_path"]) / "Mini", tmp_path / "data" / "Mini")
+    matrix = tmp_path / "data" / "Mini" / "Mini.text.npy"
+    np.save(matrix, np.load(matrix) + 1)
+    changed = {
+        "tokenizer_path": whole["files"]["semantic_ids"],
+        "data_path": str(tmp_path / "data"),
+    }
+    with pytest.raises(UserError, match="text features"):
+        run("BBQRec", "Mini", overrides={**tiny, **changed})
 
 
 def test_reload_in_a_fresh_process(whole, tiny, tmp_path):
@@ -212,6 +226,30 @@ def test_resumed_equals_uninterrupted(whole, rundir, tiny, monkeypatch, stop_aft
     assert measured(resumed["files"]["epochs"]) == measured(whole["files"]["epochs"])
 
 
+def test_phase_two_resumes_where_the_semantic_ids_are_lost(whole, rundir, tiny, monkeypatch):
+    """They are made anew from the best network of phase one."""
+
+    class Killed(Exception):
+        pass
+
+    original = two_phase.save_checkpoint
+
+    def dying(state, path):
+        original(state, path)
+        if path.name == "resume.pth" and state["phase"] == "generate":
+            raise Killed
+
+    monkeypatch.setattr(two_phase, "save_checkpoint", dying)
+    with pytest.raises(Killed):
+        run("BBQRec", "Mini", overrides=tiny)
+    monkeypatch.setattr(two_phase, "save_checkpoint", original)
+    directory = next(p for p in Path("saved").iterdir() if p.is_dir())
+    (directory / "semantic_ids.safetensors").unlink()
+    resumed = run("BBQRec", "Mini", overrides={**tiny, "resume": str(directory)})
+    assert resumed["test_result"] == whole["test_result"]
+    assert same_weights(resumed["files"]["model"], whole["files"]["model"])
+
+
 def test_resume_needs_the_same_options(whole, rundir, tiny):
     with pytest.raises(UserError, match="learning_rate"):
         run(overrides={"resume": str(Path(whole["files"]["resume"]).parent), "learning_rate": 0.5})
@@ -230,6 +268,22 @@ def test_more_items_than_the_beam_returns_is_an_error(whole):
     assert model.recommend(history, torch.tensor([2]), 20)[0].shape == (1, 20)
     with pytest.raises(UserError, match="k is 21; expected at most 20"):
         model.recommend(history, torch.tensor([2]), 21)
+
+
+def test_of_a_long_history_the_last_items_count(whole):
+    config, model, _, _, _, _ = load_data_and_model(whole["files"]["model"])
+    model.eval()
+    most = config["MAX_ITEM_LIST_LENGTH"]
+    long, short = torch.arange(1, most + 8), torch.tensor([3, 4])
+    rows = torch.zeros(2, len(long), dtype=torch.int64)
+    rows[0], rows[1, :2] = long, short
+    ids, scores = model.recommend(rows, torch.tensor([len(long), 2]), 10)
+    for row, history in enumerate((long[-most:], short)):
+        alone = model.recommend(history[None], torch.tensor([len(history)]), 10)
+        assert torch.equal(ids[row], alone[0][0])
+        torch.testing.assert_close(scores[row], alone[1][0], rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match="length 0"):
+        model.recommend(rows, torch.tensor([3, 0]), 10)
 
 
 def test_collector_route_equals_score_matrix_route(whole):

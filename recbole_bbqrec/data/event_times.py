@@ -1,18 +1,66 @@
-"""Times that RecBole's float32 cannot tell apart, replaced by their order.
+"""Times of events: present, finite, and told apart where they differ.
 
-RecBole sorts a user's events by a float32 column. Near today's Unix time that has steps of 128
-seconds: of events that lie closer, the order of the file would decide, and with it which item is
-held out.
+RecBole gives an event without a time the mean of all, and codes for times that are not declared
+as numbers. It sorts a user's events by a float32 column; near today's Unix time that has steps of
+128 seconds: of events that lie closer, the order of the file would decide. Which item is held out
+hangs on all of this.
 """
 
 from __future__ import annotations
 
 from logging import getLogger
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+
+from recbole_bbqrec.errors import UserError
 
 _EXACT = 1 << 24  # whole numbers up to here are exact in float32
+
+
+def check_times(config: Any) -> None:
+    """Look at the time column of the interaction files, before RecBole reads them.
+
+    Raises:
+        UserError: it is not declared as float, or an event has no time or one that is not finite.
+    """
+    folder, name = Path(config["data_path"]), config["dataset"]
+    parts = [f"{part}." for part in config["benchmark_filename"] or ()] or [""]
+    for path in (folder / f"{name}.{part}inter" for part in parts):
+        if path.is_file():
+            _check_file(path, config)
+
+
+def _check_file(path: Path, config: Any) -> None:
+    field, separator, encoding = (
+        config[key] for key in ("TIME_FIELD", "field_separator", "encoding")
+    )
+    with open(path, encoding=encoding) as file:
+        header = file.readline().rstrip("\r\n").split(separator)
+    found = [column for column in header if column.split(":")[0] == field]
+    if not found:
+        return
+    if found[0] != f"{field}:float":
+        raise UserError(
+            f"{path} declares its times as `{found[0]}`; expected `{field}:float`. Times are "
+            "numbers that grow; write them so."
+        )
+    try:
+        times = pd.read_csv(path, sep=separator, usecols=found, dtype=str, encoding=encoding)
+    except ValueError:
+        return  # RecBole will say what is wrong with the rows
+    numbers = pd.to_numeric(times[found[0]], errors="coerce").to_numpy(float)
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if len(bad):
+        value = times[found[0]].iloc[bad[0]]
+        shown = "nothing" if pd.isna(value) else repr(value)
+        raise UserError(
+            f"{path}: {len(bad):,} of {len(times):,} events have no time that is a finite number; "
+            f"the first is event {bad[0] + 1} with {shown} in `{found[0]}`. Complete them, or "
+            "remove these events."
+        )
 
 
 def keep_order(dataset: Any) -> None:

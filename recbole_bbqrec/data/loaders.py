@@ -9,7 +9,7 @@ from recbole.config import Config
 from recbole.data.utils import create_samplers, get_dataloader
 
 from recbole_bbqrec.data.catalogue_size import check_catalogue_size
-from recbole_bbqrec.data.event_times import keep_order
+from recbole_bbqrec.data.event_times import check_times, keep_order
 from recbole_bbqrec.data.on_demand import how_to_make
 from recbole_bbqrec.errors import UserError
 
@@ -35,21 +35,29 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
         UserError: RecBole cannot read the files, they have no times, or nothing is left after
             filtering.
     """
+    check_times(config)
     try:
         dataset = dataset_class(config)
     except (ValueError, KeyError, TypeError) as error:
+        if "feat is empty" in str(error):
+            raise _nothing_left(config) from error
         raise UserError(
             f"RecBole cannot read the data set `{config['dataset']}` in {config['data_path']}: "
             f"{error}. Check the header of its files and the options `load_col` and `*_FIELD`."
         ) from error
     _check_times(config, dataset)
     if dataset.inter_num == 0:
-        raise UserError(
-            f"Data set `{config['dataset']}` is empty after filtering; check "
-            "`user_inter_num_interval` and `item_inter_num_interval`."
-        )
+        raise _nothing_left(config)
     keep_order(dataset)
     return dataset
+
+
+def _nothing_left(config: Config) -> UserError:
+    users, items = (config[f"{kind}_inter_num_interval"] for kind in ("user", "item"))
+    return UserError(
+        f"Data set `{config['dataset']}` is empty after filtering: `user_inter_num_interval` is "
+        f"{users} and `item_inter_num_interval` {items}. Widen them, or check the files."
+    )
 
 
 def _check_times(config: Config, dataset: Any) -> None:
@@ -89,8 +97,22 @@ def split(config: Config, dataset: Any) -> list[Any]:
             f"{config['eval_args']}: no user has two training events. Give longer histories, or "
             "another split."
         )
+    if len(parts[2].inter_feat) == 0 and _asks_for_test(config["eval_args"]["split"]):
+        raise UserError(
+            f"Data set `{config['dataset']}` leaves nothing to test on under `eval_args` "
+            f"{config['eval_args']}: no user has enough events. Give longer histories, or another "
+            "split."
+        )
     check_catalogue_size(config, dataset, parts)
     return parts
+
+
+def _asks_for_test(split: dict[str, Any]) -> bool:
+    """Whether RecBole's ``split``, {kind: what}, wants a test part."""
+    kind, wanted = next(iter(split.items()))
+    if kind == "RS":
+        return len(wanted) > 2 and wanted[2] > 0
+    return kind == "LS" and wanted in ("valid_and_test", "test_only")
 
 
 def data_loaders(config: Config, dataset: Any) -> tuple[Any, Any, Any]:

@@ -66,7 +66,8 @@ class Catalogue:
             raise ValueError("the item head needs item vectors or features; there are none")
         if dtype not in self._content:
             self._content.clear()
-            self._content[dtype] = known[self.trie.leaf_items].to(dtype)
+            with torch.inference_mode(False), torch.no_grad():  # training may read it afterwards
+                self._content[dtype] = known[self.trie.leaf_items].to(dtype)
         return self._content[dtype]
 
     @cached_property

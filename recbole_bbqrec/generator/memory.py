@@ -46,6 +46,18 @@ def check_histories(items: Tensor, max_history: int) -> Tensor:
     return valid
 
 
+def latest(items: Tensor, lengths: Tensor, most: int) -> Tensor:
+    """The last ``most`` of each history, or all: int64 [B, T] -> [B, T'], right padded with 0.
+
+    ``lengths`` int64 [B], of the histories in ``items``; T' is the longest of what is left.
+    """
+    width = min(int(lengths.max()), most)
+    start = (lengths - most).clamp(min=0)  # [B]
+    place = start[:, None] + torch.arange(width, device=items.device)  # [B, T']
+    inside = place < lengths[:, None]
+    return items.gather(1, place.clamp(max=items.shape[1] - 1)).masked_fill(~inside, 0)
+
+
 def check_targets(items: Tensor, wanted: Tensor, encoding: str) -> None:
     """Whether every place of ``wanted`` bool [B, T] may have a target. Raises ValueError.
 

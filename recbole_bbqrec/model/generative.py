@@ -20,6 +20,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.catalogue import Catalogue
 from recbole_bbqrec.generator.config import GeneratorConfig
 from recbole_bbqrec.generator.exact import exact_scores
+from recbole_bbqrec.generator.memory import latest
 from recbole_bbqrec.generator.neighbours import Neighbours
 from recbole_bbqrec.generator.ranking import rank
 from recbole_bbqrec.generator.seq2seq import Generator
@@ -260,18 +261,24 @@ class GenerativeRecommender(SequentialRecommender):
         """The k best next items of each history by constrained beam search.
 
         Args:
-            items: int64 [B, T], right padded with 0.
-            lengths: int64 [B].
+            items: int64 [B, T], right padded with 0; of a history longer than
+                ``MAX_ITEM_LIST_LENGTH`` its last items count.
+            lengths: int64 [B], all of one or more.
             k: how many; at most ``num_beams``.
 
         Returns:
             Item ids int64 [B, k], best first, and their log-probabilities float32 [B, k].
 
         Raises:
-            UserError: k is more than the beam can return, or fewer than k items came out finite
-                for some history.
+            UserError: a history is empty, k is more than the beam can return, or fewer than k
+                items came out finite for some history.
         """
-        history = items[:, : int(lengths.max())]
+        if int(lengths.min()) < 1:
+            raise UserError(
+                f"A history of length {int(lengths.min())}; expected at least one item. Leave out "
+                "users without a history."
+            )
+        history = latest(items, lengths, self.max_seq_length)
         ids, scores = rank(self.generator, self.catalogue, history, self.num_beams, self.dtype)
         if self.mask_history:
             seen = (ids.unsqueeze(2) == history.unsqueeze(1)).any(2)  # [b, K]

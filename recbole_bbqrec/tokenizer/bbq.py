@@ -85,6 +85,10 @@ class BBQTokenizer(QuantizingNetwork):
         """z [U, M, D] of items int64 [U]."""
         return self.encode(items)[0]
 
+    def signals_present(self) -> Tensor:
+        """Bool [n_items, M]: which signals an item really has; the ID once it is trained."""
+        return self.encoder.present
+
     # ---- losses ------------------------------------------------------------------------
 
     @torch.no_grad()

@@ -1,8 +1,8 @@
 """What every phase-one network of ours does with its quantizer, whatever its encoders and losses.
 
 A network that inherits from :class:`QuantizingNetwork` fulfils
-:class:`~recbole_bbqrec.tokenizer.base.PhaseOneNetwork` once it has ``signals``, ``represent`` and
-``losses``.
+:class:`~recbole_bbqrec.tokenizer.base.PhaseOneNetwork` once it has ``signals``,
+``represent``, ``signals_present`` and ``losses``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ class QuantizingNetwork(nn.Module):
 
     def represent(self, items: Tensor) -> Tensor:
         """Items int64 [U] -> z [U, M, D], what is quantized."""
+        raise NotImplementedError
+
+    def signals_present(self) -> Tensor:
+        """Bool [n_items, M]: which signals an item really has."""
         raise NotImplementedError
 
     @property
@@ -114,7 +118,8 @@ class QuantizingNetwork(nn.Module):
                 stats[f"perplexity/level{level + 1}/{signal}"] = perplexity[level][index]
         restarted = [0] * quantizer.levels
         if not last and quantizer.dead_codes().any():
-            restarted = quantizer.restart_dead_codes(self._all_z(), generator)
+            present = self.signals_present()[1:]  # [n_items - 1, M]
+            restarted = quantizer.restart_dead_codes(self._all_z(), present, generator)
         stats.update({f"restarted/level{i + 1}": float(n) for i, n in enumerate(restarted)})
         quantizer.reset_usage()
         return stats

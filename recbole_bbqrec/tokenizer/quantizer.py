@@ -159,22 +159,29 @@ class ResidualQuantizer(nn.Module):
         return self.usage.transpose(0, 1) == 0
 
     @torch.no_grad()
-    def restart_dead_codes(self, z: Tensor, generator: torch.Generator) -> list[int]:
+    def restart_dead_codes(
+        self, z: Tensor, present: Tensor, generator: torch.Generator
+    ) -> list[int]:
         """Re-seed dead codes from random residuals of z [n, M, D]; return how many, per level.
 
         A shared code takes a residual of the signal with the largest quantization error at that
-        level, a separate one a residual of its own signal. Levels are treated in order, since
-        new codes above change the residuals below. ``generator`` must live on the CPU.
+        level, a separate one a residual of its own signal, of the rows that have it by
+        ``present`` bool [n, M]: the others are all alike, and so would be their codes. Levels are
+        treated in order, since new codes above change the residuals below. ``generator`` must live
+        on the CPU.
         """
         dead = self.dead_codes()
         residual = z.detach().to(self.codebooks)  # [n, M, D]
         for level in range(self.levels):
             after = residual - self._look_up(self._search(residual, level), level)
-            worst = int(after.pow(2).sum(-1).mean(0).argmax())
+            worst = int(_row_mean(after.pow(2).sum(-1), present).argmax())
             for index in range(self.n_sets):
                 count = int(dead[index, level].sum())
                 signal = worst if self.n_sets == 1 else index
-                rows = _sample_rows(len(residual), count, generator).to(residual.device)
+                having = present[:, signal].nonzero().squeeze(1)  # [n']
+                if len(having) == 0:
+                    having = torch.arange(len(residual), device=residual.device)
+                rows = having[_sample_rows(len(having), count, generator).to(having.device)]
                 self.codebooks[index, level, dead[index, level]] = residual[rows, signal]
             residual = residual - self._look_up(self._search(residual, level), level)
         return [int(n) for n in dead.sum(dim=(0, 2))]

@@ -110,6 +110,10 @@ class RQVAETokenizer(QuantizingNetwork):
         """Items int64 [U] -> z [U, 1, D]."""
         return self._encode(self.inputs(items))
 
+    def signals_present(self) -> Tensor:
+        """Bool [n_items, 1]: which items have the modality."""
+        return self.present.unsqueeze(1)
+
     def _encode(self, inputs: Tensor) -> Tensor:
         return self.encoder(inputs).to(inputs.dtype).unsqueeze(1)  # float32 under autocast too
 

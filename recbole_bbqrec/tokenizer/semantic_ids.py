@@ -103,15 +103,18 @@ class SemanticIds:
         dataset_name: str,
         *,
         split_hash: str | None = None,
+        fingerprints: Mapping[str, str] | None = None,
         levels: int | None = None,
         codebook_size: int | None = None,
+        width: int | None = None,
         signals: Sequence[str] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Codes int64 [n_items, L, M] and vectors float32 [n_items, V] in a data set's order.
 
         ``item_tokens`` is the data set's vocabulary with "[PAD]" at 0, whose rows are zero. Items
-        of the file that the data set lacks are ignored. Raises UserError when items of the data
-        set are missing here, or when one of the expected values given differs.
+        of the file that the data set lacks are ignored. ``fingerprints`` are those of the features
+        by modality, ``width`` is V. Raises UserError when items of the data set are missing here,
+        or when one of the expected values given differs.
         """
         if not item_tokens or item_tokens[0] != _PAD:
             raise ValueError(f"item_tokens[0] must be {_PAD!r}")
@@ -119,7 +122,9 @@ class SemanticIds:
         self._expect(dataset_name, "codebook_size", self.codebook_size, codebook_size)
         wanted = None if signals is None else list(signals)
         self._expect(dataset_name, "modalities", list(self.signals), wanted)
+        self._expect(dataset_name, "codebook_dim", self.vectors.shape[1], width)
         self._expect_split(dataset_name, split_hash)
+        self._expect_features(dataset_name, fingerprints or {})
         row_of = {token: row for row, token in enumerate(self.item_tokens)}
         missing = [token for token in item_tokens[1:] if token not in row_of]
         if missing:
@@ -136,7 +141,7 @@ class SemanticIds:
     def _expect(self, dataset_name: str, key: str, found: Any, expected: Any) -> None:
         if expected is None or found == expected:
             return
-        what = "signals" if key == "modalities" else key
+        what = {"modalities": "signals", "codebook_dim": "vectors of width"}.get(key, key)
         raise UserError(
             f"semantic IDs for data set {dataset_name!r}: the file{self._origin()} has {what} "
             f"{found}, the configuration asks for {expected}. Change `{key}` to match, or run "
@@ -152,6 +157,16 @@ class SemanticIds:
             f"another split (split_hash {found}, now {split_hash}): its training items may be "
             "today's test items. Use the same interactions and filters, or run phase one again."
         )
+
+    def _expect_features(self, dataset_name: str, fingerprints: Mapping[str, str]) -> None:
+        for name, now in fingerprints.items():
+            found = self.metadata.get(f"fingerprint_{name}", now)
+            if found != now:
+                raise UserError(
+                    f"semantic IDs for data set {dataset_name!r}: the file{self._origin()} was "
+                    f"made from {name} features {found}; those at hand are {now}. Restore the "
+                    "features, or run phase one again."
+                )
 
     def _origin(self) -> str:
         """' (made from data set ...)' where the metadata says so."""

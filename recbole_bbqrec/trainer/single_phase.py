@@ -49,10 +49,13 @@ class SafeCheckpoints(Trainer):
         self.eval_collector = ScoresCollector(config)
         self.epoch_lines: list[Line] = []
 
-    def use_files(self, files: RunFiles, data: Mapping[str, Any]) -> None:
-        """Write to the paths of ``files`` from now on; ``data`` is the identity of the data."""
+    def use_data(self, identity: Mapping[str, Any]) -> None:
+        """Name the data in checkpoints; ``identity`` as ``data.identity`` makes it."""
+        self.split_hash, self.features = identity["split_hash"], identity["features"]
+
+    def use_files(self, files: RunFiles) -> None:
+        """Write to the paths of ``files`` from now on."""
         self.files = files
-        self.split_hash, self.features = data["split_hash"], data["features"]
         self.saved_model_file = str(files.model)
 
     # checkpoints ----------------------------------------------------------------------------
@@ -64,7 +67,7 @@ class SafeCheckpoints(Trainer):
             "split_hash": self.split_hash,
             "features": self.features,
             "state_dict": self.model.state_dict(),
-            "other_parameter": self.model.other_parameter(),
+            "other_parameter": _without_modules(self.model.other_parameter()),
         }
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
@@ -223,6 +226,13 @@ class SafeCheckpoints(Trainer):
             history = interaction[self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]]
             scores.scatter_(1, history.to(scores.device), -np.inf)
         return interaction, scores, positive_u, positive_i
+
+
+def _without_modules(parameters: Any) -> Any:
+    """RecBole's other parameters but its modules, whose weights the state dict has already."""
+    if parameters is None:
+        return None
+    return {k: v for k, v in parameters.items() if not isinstance(v, torch.nn.Module)}
 
 
 def _terms(loss: Any, steps: int) -> dict[str, float]:

@@ -37,7 +37,7 @@ class Progress:
     loops: dict[str, LoopState] = field(
         default_factory=lambda: {TOKENIZE: LoopState(), GENERATE: LoopState()}
     )
-    pending: dict[str, Any] | None = None  # phase state to restore when its phase starts
+    pending: dict[str, Any] | None = None  # a phase and its state, restored when it starts
 
 
 class TwoPhaseTrainer(SafeCheckpoints):
@@ -104,9 +104,10 @@ class TwoPhaseTrainer(SafeCheckpoints):
         """Start ``phase`` from the seed, or where an interrupted run left it, and run it out."""
         state = self.progress.loops[phase.name]
         init_seed(self.config["seed"], self.config["reproducibility"])
-        if self.progress.pending is not None:
-            phase.load_state(self.progress.pending["state"])
-            set_random_state(self.progress.pending["random"])
+        pending = self.progress.pending
+        if pending is not None and pending["phase"] == phase.name:
+            phase.load_state(pending["state"])
+            set_random_state(pending["random"])
             self.progress.pending = None
 
         def checkpoint() -> None:
@@ -168,8 +169,10 @@ class TwoPhaseTrainer(SafeCheckpoints):
             dataset.item_tokens,
             self.config["dataset"],
             split_hash=self.split_hash or None,
+            fingerprints={name: kept["fingerprint"] for name, kept in self.features.items()},
             levels=self.config["codebook_levels"],
             codebook_size=self.config["codebook_size"],
+            width=self.model.vectors.shape[1],
             signals=self.model.signals_of(self.config),
         )
 
@@ -301,7 +304,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
         self.seconds_before = sum(loop.seconds for loop in self.progress.loops.values())
         loop = self.progress.loops[state["phase"]]
         if not loop.finished:
-            self.progress.pending = {"state": state["state"], "random": state["random"]}
+            self.progress.pending = {key: state[key] for key in ("phase", "state", "random")}
         done = f"{loop.epoch} epochs done{', finished' if loop.finished else ''}"
         self.logger.info(f"Resuming {resume_file}: phase {state['phase']}, {done}")
 
