@@ -42,6 +42,14 @@ def test_fortran_order_and_windows_line_ends(tmp_path):
     assert loaded.matrix[:, 0].tolist() == [0, 7, 5, 3, 1]
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfd\nc\nb\na\n", b" d\nc \r\nb\t\na"])
+@pytest.mark.parametrize("tokens", [TOKENS, [t + " " for t in TOKENS]])
+def test_marks_and_blanks_are_no_part_of_a_token(tmp_path, content, tokens):
+    write_features(tmp_path, "S", "text", [], np.arange(1, 5, dtype=np.float32)[:, None])
+    (tmp_path / "S.text.items.txt").write_bytes(content)
+    assert load_modality(tmp_path, "S", "text", tokens).matrix[:, 0].tolist() == [0, 4, 3, 2, 1]
+
+
 def test_coverage_is_logged(tmp_path, caplog):
     write_features(tmp_path, "S", "text", ["a", "x"], np.ones((2, 2), np.float32))
     with caplog.at_level(logging.INFO):
@@ -108,6 +116,7 @@ def test_bad_matrix(tmp_path, change, message):
     ("lines", "message"),
     [
         ("a\nb\na\n", "line 3: item 'a' already stands on line 1"),
+        ("a\nb\na \n", "line 3: item 'a' already stands on line 1"),
         ("a\n\nc\n", "line 2 is blank"),
         ("", "is empty"),
         ("1\n2\n3\n", "None of the 3 items .* raw item tokens"),

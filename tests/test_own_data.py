@@ -157,6 +157,15 @@ def test_rows_without_use_are_counted(shop, tmp_path):
     assert "text" not in report.modalities
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("end", ["\n", " \r\n"])
+def test_item_list_with_a_mark_or_blanks(shop, tmp_path, encoding, end):
+    tokens = (shop / "listed.txt").read_text().split()
+    (shop / "listed.txt").write_bytes("".join(t + end for t in tokens).encode(encoding))
+    prepare_own("Own", source(shop, "a=@listed.npy,@listed.txt", items=None), tmp_path)
+    assert aligned(tmp_path / "Own", "Own", "a") == {f"sku-{k}": k + 1.0 for k in range(29)}
+
+
 def test_formats_give_the_same(shop, tmp_path):
     pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
     import pandas as pd
@@ -247,7 +256,11 @@ FAULTS = [
     (("a=@listed.npy",), None, "which item is each row of"),
     (("a=@short.npy,@listed.txt",), None, "has 3 rows, but .* lists 30 items"),
     (("a=@short.npy",), "items.jsonl", "has 3 rows, but the items file lists 30 items"),
-    (("a=@listed.npy,@other.txt",), None, "no row is left for an item with .* 30 rows 0 are"),
+    (
+        ("a=@listed.npy,@other.txt",),
+        None,
+        r"other.txt: none of its 30 items .*its first: '0'; among the interactions: 'sku-\d+'",
+    ),
     (("a=@nan.npy,@listed.txt",), None, "no row is left .* 29 of these not finite"),
     (("a=@ints.npy,@listed.txt",), None, "has dtype int64"),
     (("a=@listed.npy,@none.txt",), None, "none.txt cannot be read"),

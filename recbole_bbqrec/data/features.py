@@ -92,7 +92,9 @@ def load_modality(
     _check_finite(matrix_path, rows, tokens)
 
     row_of = {token: row for row, token in enumerate(tokens)}
-    source = np.array([row_of.get(token, -1) for token in item_tokens[1:]], dtype=np.int64)
+    # Of a hand-made .inter file RecBole keeps the blanks around a token.
+    wanted = (token.strip() for token in item_tokens[1:])
+    source = np.array([row_of.get(token, -1) for token in wanted], dtype=np.int64)
     ids = np.flatnonzero(source >= 0) + 1  # internal ids that have a row
     if ids.size == 0:
         raise UserError(
@@ -116,21 +118,27 @@ def load_modality(
 
 
 def read_item_list(path: Path) -> list[str]:
-    """Read one raw item token per line (UTF-8); blank and repeated lines are UserErrors."""
+    """Read one raw item token per line of UTF-8, with or without a byte order mark.
+
+    Blanks around a token are no part of it, as in the tables of interactions and items.
+
+    Raises:
+        UserError: the file is unreadable or empty, or a line is blank or repeated.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); expected UTF-8, one item per line."
         ) from error
-    tokens = [line.rstrip("\r") for line in lines]
-    if tokens and tokens[-1] == "":
-        tokens.pop()
+    if lines[-1] == "":
+        lines.pop()
+    tokens = [line.strip() for line in lines]
     if not tokens:
         raise UserError(f"{path} is empty; expected one raw item token per line.")
     first_line: dict[str, int] = {}
     for number, token in enumerate(tokens, start=1):
-        if not token.strip():
+        if not token:
             raise UserError(f"{path}, line {number} is blank; expected a raw item token.")
         if token in first_line:
             raise UserError(

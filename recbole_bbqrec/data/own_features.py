@@ -69,7 +69,8 @@ def write_features(
         The modality's entry for features.yaml.
 
     Raises:
-        UserError: a file is unreadable, rows and items differ in number, or no row is left.
+        UserError: a file is unreadable, rows and items differ in number, none of the items is of
+            the catalogue, or no row is left.
     """
     rows = open_matrix(file.matrix)
     codes = _codes(file, rows.shape[0], catalogue, row_codes)
@@ -89,7 +90,7 @@ def write_features(
         raise UserError(
             f"{file.matrix}: no row is left for an item with interactions (of {len(codes):,} rows "
             f"{len(wanted):,} are of such items, {bad.size:,} of these not finite, the rest zero). "
-            "Expected the raw item tokens of the interactions and finite numbers."
+            "Expected finite numbers; make the features again."
         )
     ledger.add(f"items without {what}", len(names) - len(kept))
     matrix_path, items_path = Path(f"{stem}.npy"), Path(f"{stem}.items.txt")
@@ -129,6 +130,12 @@ def _codes(
         raise UserError(
             f"{file.matrix} has {n_rows:,} rows, but {source} lists {len(codes):,} items; expected "
             "one row an item, in the same order. Make both again together."
+        )
+    if file.items is not None and (codes < 0).all():
+        raise UserError(
+            f"{file.items}: none of its {len(codes):,} items has interactions left (its first: "
+            f"{tokens[0]!r}; among the interactions: {next(iter(catalogue))!r}). Expected the raw "
+            "item tokens of the interactions, one a line. Correct the list."
         )
     return codes
 
