@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, TINY
@@ -168,7 +169,6 @@ def test_item_list_with_a_mark_or_blanks(shop, tmp_path, encoding, end):
 
 def test_formats_give_the_same(shop, tmp_path):
     pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
-    import pandas as pd
 
     def write(frame, stem):
         frame.to_csv(shop / f"{stem}.csv", index=False)
@@ -213,6 +213,33 @@ def test_parquet_tokens(tmp_path):
     parquet.write_table(table(pa.array([12.5, 12.0, None])), path)
     with pytest.raises(UserError, match="column 'user_id' is double; expected text or whole"):
         prepare_own("Own", files, tmp_path, ALL, force=True)
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_parquet_nanoseconds(tmp_path, zone):
+    """Floating seconds that pandas makes dates of end in nanoseconds."""
+    pa = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
+    from pyarrow import parquet
+
+    seconds = np.array([1.6e9 + 0.354000092, 1.6e9 + 0.1, np.nan])
+    times = pd.Series(pd.to_datetime(seconds, unit="s")).dt.tz_localize("UTC").dt.tz_convert(zone)
+    frame = pd.DataFrame({"user_id": ["u"] * 3, "item_id": ["late", "early", "?"], "time": times})
+    frame.to_parquet(tmp_path / "e.parquet", index=False)
+    report = prepare_own("Own", OwnSource(tmp_path / "e.parquet"), tmp_path, ALL)
+    lines = (tmp_path / "Own" / "Own.inter").read_text().splitlines()[1:]
+    assert lines == ["u\tearly\t0", "u\tlate\t1"]
+    assert report.ledger.count("rows whose time is not a number or ISO 8601 date") == 1
+    # Times within a microsecond keep their order too.
+    times = pa.array([1_600_000_000_000_000_000 - n for n in range(4)], pa.timestamp("ns", zone))
+    table = pa.table({"user_id": ["u"] * 4, "item_id": list("dcba"), "time": times})
+    parquet.write_table(table, tmp_path / "e.parquet")
+    prepare_own("Own", OwnSource(tmp_path / "e.parquet"), tmp_path, ALL, force=True)
+    lines = (tmp_path / "Own" / "Own.inter").read_text().splitlines()[1:]
+    assert lines == ["u\ta\t0", "u\tb\t1", "u\tc\t2", "u\td\t3"]
+    parquet.write_table(table.set_column(2, "time", times.cast(pa.time64("ns"))),
+                        tmp_path / "e.parquet")  # fmt: skip
+    with pytest.raises(UserError, match=r"column 'time' is time64\[ns\]; expected numbers, dates"):
+        prepare_own("Own", OwnSource(tmp_path / "e.parquet"), tmp_path, ALL, force=True)
 
 
 def test_pyarrow_absent(shop, tmp_path, monkeypatch):

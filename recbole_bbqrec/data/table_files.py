@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
-import pandas as pd
 
+from recbole_bbqrec.data.number_cells import NumberReader, Numbers, parquet_numbers
 from recbole_bbqrec.errors import UserError
 
 CHUNK_ROWS = 1 << 14  # larger is slower: the rows no longer stay in the processor's cache
 _LONGEST_CELL = 1 << 24  # characters; what is longer is a quote that was never closed
-_SAMPLE = 1000  # values that decide between numbers and dates
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t"}
 PARQUET = {".parquet", ".pq"}
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -38,13 +37,6 @@ class Tokens(NamedTuple):
 
     codes: np.ndarray | None
     names: Sequence[str]
-
-
-class Numbers(NamedTuple):
-    """A number column: int64 or float64 [rows], and bool [rows] where it is a finite number."""
-
-    values: np.ndarray
-    valid: np.ndarray
 
 
 class Chunk(NamedTuple):
@@ -108,10 +100,11 @@ def read_chunks(
         rows: of one chunk.
 
     Raises:
-        UserError: the file cannot be read to its end, a quote in it is not closed, or a token
-            column of a parquet file is neither text nor whole numbers.
+        UserError: the file cannot be read to its end, a quote in it is not closed, or in a
+            parquet file a token column is neither text nor whole numbers, or a time column a
+            time of day or a duration.
     """
-    readers = {role: _NumberReader(role in dates) for role in numbers}
+    readers = {role: NumberReader(role in dates) for role in numbers}
     columns = {**tokens, **numbers}
     raw = _parquet_chunks if suffix_of(path) in PARQUET else _text_chunks
     with reading(path):
@@ -142,55 +135,6 @@ def text_chunks(
         place = [header.index(column) for column in columns]
         for lines, skipped, fields in _text_rows(path, len(header), rows):
             yield skipped, lines, list(zip(*(fields[number] for number in place)))
-
-
-class _NumberReader:
-    """Turns cells into numbers; remembers whether the column holds numbers or dates."""
-
-    def __init__(self, dates: bool) -> None:
-        self._dates: bool | None = None if dates else False  # None: not known yet
-
-    def read(self, cells: np.ndarray) -> Numbers:
-        if cells.dtype.kind == "M":
-            valid = ~np.isnat(cells)
-            micro = cells.astype("datetime64[us]").astype(np.int64)
-            return Numbers(np.where(valid, micro, 0), valid)
-        if cells.dtype.kind in "iu" and self._dates is not True and _fits(cells):
-            self._dates = False
-            return Numbers(cells.astype(np.int64), np.ones(len(cells), dtype=bool))
-        if cells.dtype.kind != "f":
-            cells = cells.astype(object)
-        return self._parse(pd.Series(cells))
-
-    def _parse(self, cells: pd.Series) -> Numbers:
-        if self._dates is None:
-            sample = cells[cells.notna()].iloc[:_SAMPLE].astype(str)
-            numbers = pd.to_numeric(sample, errors="coerce").notna().sum()
-            dates = _to_dates(sample).notna().sum()
-            if numbers or dates:
-                self._dates = bool(dates > numbers)
-        if self._dates:
-            dates = _to_dates(cells)
-            valid = dates.notna().to_numpy()
-            micro = dates.to_numpy().astype("datetime64[us]").astype(np.int64)
-            return Numbers(np.where(valid, micro, 0), valid)
-        values = pd.to_numeric(cells, errors="coerce").to_numpy()
-        if values.dtype.kind in "iu" and _fits(values):
-            return Numbers(values.astype(np.int64), np.ones(len(values), dtype=bool))
-        values = values.astype(np.float64)
-        valid = np.isfinite(values)
-        values = np.where(valid, values, 0.0)
-        whole = bool((values == np.floor(values)).all() and (np.abs(values) < 2.0**53).all())
-        return Numbers(values.astype(np.int64) if whole else values, valid)
-
-
-def _to_dates(cells: pd.Series) -> pd.Series:
-    dates = pd.to_datetime(cells.astype(str), format="ISO8601", errors="coerce", utc=True)
-    return dates.dt.tz_localize(None)
-
-
-def _fits(cells: np.ndarray) -> bool:
-    return cells.dtype.kind == "i" or not len(cells) or int(cells.max()) < 2**63
 
 
 def _separator(path: Path) -> str:
@@ -283,23 +227,12 @@ def _parquet(path: Path) -> Any:
 def _parquet_chunks(
     path: Path, header: Sequence[str], columns: Mapping[str, str], coded: set[str], rows: int
 ) -> Iterator[tuple[np.ndarray, list[int], dict[str, Any]]]:
-    import pyarrow as pa
-
     line = 1
     for batch in _parquet(path).iter_batches(rows, columns=list(columns.values())):
         table: dict[str, Any] = {}
         for role, column in columns.items():
-            cells = batch.column(column)
-            if role in coded:
-                table[role] = _parquet_tokens(path, column, cells)
-            elif pa.types.is_temporal(cells.type):
-                table[role] = cells.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
-            elif pa.types.is_boolean(cells.type):
-                table[role] = cells.cast(pa.string()).to_numpy(zero_copy_only=False)  # no number
-            elif pa.types.is_decimal(cells.type):
-                table[role] = cells.cast(pa.float64()).to_numpy(zero_copy_only=False)
-            else:
-                table[role] = cells.to_numpy(zero_copy_only=False)
+            read = _parquet_tokens if role in coded else parquet_numbers
+            table[role] = read(path, column, batch.column(column))
         yield np.arange(line, line + batch.num_rows), [], table
         line += batch.num_rows
 
