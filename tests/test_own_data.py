@@ -6,6 +6,7 @@ import csv
 import errno
 import gzip
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -276,6 +277,21 @@ def test_text_columns(shop, tmp_path):
     with pytest.raises(UserError, match="no column 'brand' .--text-columns."):
         options = ItemOptions(text=("brand",))
         prepare_own("No", source(shop, items="items.csv"), tmp_path, items=options)
+    with pytest.raises(UserError, match="no column 'code' .--items-item-column."):
+        options = ItemOptions(item="code")
+        prepare_own("No", source(shop, items="items.csv"), tmp_path, items=options)
+
+
+def test_train_line_is_for_a_shell(shop, tmp_path, monkeypatch):
+    """A path with a blank is one argument, and of a linked folder it is the link's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "my data" / "Own").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    report = prepare_own("Own", source(shop), "my data", force=True)
+    words = shlex.split(report.command())
+    assert "--data_path=my data" in words and "--dataset=Own" in words
+    assert Path("my data", "Own", "Own.inter").is_file()
 
 
 FAULTS = [
@@ -295,6 +311,7 @@ FAULTS = [
     ((), "other.csv", "none of its rows is of an item with interactions"),
     ((), "empty.jsonl", "expected one JSON object a line"),
     ((), "none.csv", "none.csv not found"),
+    ((), "code.csv", "header is code, title. Name the column with --items-item-column."),
 ]
 
 
@@ -305,6 +322,7 @@ def test_faults_leave_the_old_set(shop, tmp_path, features, items, message):
     np.save(shop / "ints.npy", np.ones((N_ITEMS, 2), dtype=int))
     (shop / "other.txt").write_text("".join(f"{k}\n" for k in range(N_ITEMS)))
     (shop / "other.csv").write_text("item,title\n5,x\n")
+    (shop / "code.csv").write_text("code,title\nsku-1,x\n")
     (shop / "empty.jsonl").write_text("\n[]\n")
     prepare_own("Own", source(shop), tmp_path / "d")
     before = contents(tmp_path / "d" / "Own")

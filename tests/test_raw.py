@@ -355,7 +355,8 @@ def test_mirror_of_ones_own(rundir, capsys, monkeypatch):
     monkeypatch.setattr(module, "download", fail)
     arguments = ["prepare", "Toys", "--text-encoder", "tfidf", "--mirror", "http://here/amazon/"]
     fails(arguments, capsys, "Cannot download reviews_Toys_and_Games_5.json.gz")
-    assert seen == ["http://here/amazon/categoryFiles/reviews_Toys_and_Games_5.json.gz"]
+    fails([*arguments, "--raw", "my files"], capsys, "prepare Toys --raw 'my files'`")
+    assert seen == ["http://here/amazon/categoryFiles/reviews_Toys_and_Games_5.json.gz"] * 2
 
 
 def test_interrupted_preparation_says_how_to_go_on(rundir, capsys, monkeypatch):
@@ -374,6 +375,9 @@ def test_absent_data_set_is_explained(rundir, capsys):
     )  # fmt: skip
     fails(["run", "--model=BBQRec", "--dataset=Mini"], capsys, "recbole_bbqrec.data.mini")
     fails(["run", "--model=BBQRec", "--dataset=Own"], capsys, "prepare Own --source DIR")
+    there = "--data_path=my data"
+    for name, told in (("Own", "--data-path 'my data'`"), ("Mini", "--output 'my data/Mini'`")):
+        fails(["run", "--model=BBQRec", f"--dataset={name}", there], capsys, told)
     fails(["run", "--model=BBQRec", "--dataset=Own", "--prepare"], capsys, "cannot be downloaded")
     fails(["run", "--model=BBQRec", "--dataset=Own", "--prepare=3"], capsys, "True or False")
 

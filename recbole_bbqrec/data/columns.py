@@ -22,14 +22,21 @@ USUAL = {
 
 
 def find_column(
-    path: Path, header: Sequence[str], role: str, wanted: str | None, required: bool = True
+    path: Path,
+    header: Sequence[str],
+    role: str,
+    wanted: str | None,
+    required: bool = True,
+    option: str | None = None,
 ) -> str | None:
     """The column of ``role``: ``wanted``, or the first usual name; None if not required.
+
+    ``option`` is what names the column on the command line (None: ``--<role>-column``).
 
     Raises:
         UserError: the column is absent, or stands twice in the header.
     """
-    option = f"--{role}-column"
+    option = option or f"--{role}-column"
     if wanted is not None:
         if wanted not in header:
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from recbole_bbqrec.errors import UserError
 def how_to_make(name: str, directory: Path) -> str:
     """The command that makes data set ``name`` in ``directory`` (its own folder)."""
     if name == mini.NAME:
-        return f"make it with `python -m recbole_bbqrec.data.mini --output {directory}`"
-    root = "" if directory.parent == Path("dataset") else f" --data-path {directory.parent}"
+        place = shlex.quote(str(directory))
+        return f"make it with `python -m recbole_bbqrec.data.mini --output {place}`"
+    root = f" --data-path {shlex.quote(str(directory.parent))}"
+    root = "" if directory.parent == Path("dataset") else root
     if name not in CATEGORIES:
         return f"make it with `python -m recbole_bbqrec prepare {name} --source DIR{root}`"
     files = raw_files(name)

@@ -8,6 +8,7 @@ position in its user's sequence), ``NAME.<modality>.npy`` with ``NAME.<modality>
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class OwnReport:
 
     def command(self) -> str:
         """A command that trains BBQRec on the data set, or SASRec where it has no features."""
-        options = [f"--data_path={self.directory.parent}"]
+        options = [f"--data_path={shlex.quote(str(self.directory.parent))}"]
         if self.modalities:
             options.append(f"--modalities=[{','.join(self.modalities)}]")
         # Where these differ from the defaults, RecBole would filter once more on loading.
@@ -147,7 +148,7 @@ def prepare_own(
         write_description(target, work, name, entries)
     return OwnReport(
         name=name,
-        directory=target,
+        directory=Path(output_root) / name,  # not what a link to it points at
         users=len(sequences.user_names),
         items=len(sequences.item_names),
         interactions=len(sequences.users),

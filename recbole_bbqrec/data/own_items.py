@@ -141,7 +141,7 @@ class _Columns:
 def _columns(path: Path, options: ItemOptions) -> tuple[list[str], _Columns]:
     json_lines = suffix_of(path) in JSON_LINES
     header = _json_keys(path) if json_lines else read_header(path)
-    item = find_column(path, header, "item", options.item)
+    item = find_column(path, header, "item", options.item, option="--items-item-column")
     usual = {name.lower().replace(" ", "_"): name for name in reversed(header)}
     text = options.text or tuple(usual[name] for name in USUAL_TEXT if name in usual)
     for name in text:

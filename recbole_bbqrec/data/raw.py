@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,9 @@ def _by_hand(name: str, folder: Path, files: list[RawFile], fault: str) -> str:
         skip = " Or leave the image features out with --no-images."
     return (
         f"Cannot download {files[0].name} ({fault}). Put these files into {folder} and run "
-        f"`python -m recbole_bbqrec prepare {name} --raw {folder}`: {wanted}.{skip} A transfer "
-        "that broke goes on where it was when the same command is run again."
+        f"`python -m recbole_bbqrec prepare {name} --raw {shlex.quote(str(folder))}`: "
+        f"{wanted}.{skip} A transfer that broke goes on where it was when the same command is run "
+        "again."
     )
 
 
