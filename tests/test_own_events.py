@@ -240,6 +240,17 @@ def test_bad_files(tmp_path, name, content, message):
         read(tmp_path / name)
 
 
+def test_blanks_in_every_token(tmp_path):
+    """The columns are the right ones; what helps is other tokens."""
+    path = write_csv(tmp_path / "e.csv", [["u 1", "Item 1", "", "1", "5"], ["", *ROW[1:]]])
+    with pytest.raises(UserError, match="Replace these .a blank by '_', say.") as caught:
+        read(path)
+    assert "1  rows whose user cannot be a token (blanks or quotes" in str(caught.value)
+    assert "first: 'u 1'" in str(caught.value) and "column options" not in str(caught.value)
+    with pytest.raises(UserError, match="Check the column options; columns in use: user 'user_id'"):
+        read(write_csv(tmp_path / "f.csv", [["", *ROW[1:]]]))
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="e.csv not found"):
         read(tmp_path / "e.csv")

@@ -14,16 +14,15 @@ import numpy as np
 from recbole_bbqrec.data.columns import find_column
 from recbole_bbqrec.data.event_filters import k_core, one_per_pair, without_copies
 from recbole_bbqrec.data.ledger import Ledger
-from recbole_bbqrec.data.source import is_token
 from recbole_bbqrec.data.table_files import (
     CHUNK_ROWS,
     PARQUET,
     Chunk,
-    Tokens,
     read_chunks,
     read_header,
     suffix_of,
 )
+from recbole_bbqrec.data.vocabulary import Vocabulary, readable, what_to_do
 from recbole_bbqrec.errors import UserError
 
 REPEATS = ("keep", "first", "last")
@@ -113,7 +112,7 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
     if not len(users):
         raise UserError(
             f"{path}: none of its {read:,} rows is usable:\n{ledger.table()}\nexpected a user and "
-            "an item (and a time) in each. Check the column options; columns in use: "
+            f"an item (and a time) in each. {what_to_do(ledger)}; columns in use: "
             + ", ".join(f"{role} {name!r}" for role, name in columns.items())
         )
     order = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
@@ -168,41 +167,11 @@ def _columns(path: Path, options: EventOptions) -> dict[str, str]:
     return columns
 
 
-class _Vocabulary(dict[str, int]):
-    """Codes of tokens, in the order in which they are first looked up; -1 for an empty one.
-
-    Blanks around a token are no part of it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __missing__(self, token: str) -> int:
-        plain = token.strip()
-        if not plain:
-            code = -1
-        elif plain != token:
-            code = self[plain]
-        else:
-            code = len(self.names)
-            self.names.append(token)
-        self[token] = code
-        return code
-
-    def encode(self, tokens: Tokens) -> np.ndarray:
-        """Codes int32 of a column of tokens."""
-        codes = np.fromiter(map(self.__getitem__, tokens.names), np.int32, len(tokens.names))
-        if tokens.codes is None:
-            return codes
-        return np.append(codes, np.int32(-1))[tokens.codes]  # the last for the code -1
-
-
 def _read(
     path: Path, columns: dict[str, str], options: EventOptions, ledger: Ledger
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[list[str], list[str]], int]:
     """Codes of users and items, times, both vocabularies, and the number of rows read."""
-    vocabularies = {"user": _Vocabulary(), "item": _Vocabulary()}
+    vocabularies = {"user": Vocabulary(), "item": Vocabulary()}
     parts: dict[str, list[np.ndarray]] = {"user": [], "item": [], "time": []}
     clock = "order" if "order" in columns else "time"
     timed = clock in columns
@@ -222,7 +191,7 @@ def _read(
     users, items = (_joined(parts.pop(role), np.int32) for role in ("user", "item"))
     times = _joined(parts.pop("time"), np.int64) if timed else None
     names = (vocabularies["user"].names, vocabularies["item"].names)
-    kept = _readable(users, items, names, ledger)
+    kept = readable(users, items, names, ledger)
     if kept is not None:
         users, items = users[kept], items[kept]
         times = times[kept] if times is not None else None
@@ -261,29 +230,6 @@ def _usable(
         below = rating.values < options.min_rating
         leave_out(f"rows rated below {options.min_rating:g}", below, fault=False)
     return np.flatnonzero(usable)
-
-
-def _readable(
-    users: np.ndarray,
-    items: np.ndarray,
-    names: tuple[list[str], list[str]],
-    ledger: Ledger,
-) -> np.ndarray | None:
-    """Events whose tokens RecBole can read, the others counted; None when all are."""
-    good = np.ones(len(users), dtype=bool)
-    for role, codes, vocabulary in zip(("user", "item"), (users, items), names):
-        bad = np.fromiter((not is_token(name) for name in vocabulary), bool, len(vocabulary))
-        if not bad.any():
-            continue
-        rows = np.flatnonzero(good & bad[codes])
-        if rows.size:
-            reason = (
-                f"rows whose {role} RecBole cannot read (blanks or quotes inside, or a word that "
-                "means a missing value)"
-            )
-            ledger.add(reason, rows.size, repr(vocabulary[codes[rows[0]]]), fault=True)
-            good[rows] = False
-    return None if good.all() else np.flatnonzero(good)
 
 
 def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
