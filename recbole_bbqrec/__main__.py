@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from recbole_bbqrec.errors import UserError
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 _GOING_ON = {
     "run": "the last finished epoch is saved. Run the same command with --resume=auto to go on.",
     "compare": "the last finished epoch is saved. Run the same command to go on.",
@@ -29,8 +30,20 @@ _GOING_ON = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, 2 for a user error, 130 when interrupted.
 
-    ``compare``, ``reproduce`` and ``tune`` return 1 when a run of theirs failed.
+    ``compare``, ``reproduce`` and ``tune`` return 1 when a run of theirs failed. 141 is for output
+    that nobody reads any more, as of ``inspect NAME | head``.
     """
+    try:
+        code = _main(arguments)
+        sys.stdout.flush()  # here: when the interpreter ends, a closed pipe is a message
+        return code
+    except BrokenPipeError:
+        if not _output_closed():
+            raise
+        return CLOSED_PIPE
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     known, rest = parser.parse_known_args(argv)
@@ -139,6 +152,18 @@ def _run(known: argparse.Namespace, rest: list[str]) -> int:
     overrides = parse_overrides(rest)
     run(known.model, known.dataset, known.config_files.split(), overrides)
     return 0
+
+
+def _output_closed() -> bool:
+    """Whether nobody reads standard output; what is left for it then goes nowhere."""
+    try:
+        print(flush=True)  # fails again; a pipe of another kind gets no more than an empty line
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False
 
 
 def _log_to_file(message: str) -> None:

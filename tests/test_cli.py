@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
 import subprocess
 import sys
@@ -101,6 +103,27 @@ def test_truncated_checkpoint(command, rundir, capsys):
 def test_no_verb_prints_help(capsys):
     assert main([]) == 2
     assert "prepare" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("buffer", [0, 1 << 20])  # python -u; all is written at the end
+def test_output_that_nobody_reads(monkeypatch, capsys, buffer):
+    """As after ``| head``: no traceback, not when the stream is closed either."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    pipe = os.fdopen(writer, "wb", buffer)
+    with io.TextIOWrapper(pipe, write_through=True) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["models"]) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_another_broken_pipe_is_not_hidden(monkeypatch):
+    def lose_a_worker(*_):
+        raise BrokenPipeError("a worker's")
+
+    monkeypatch.setattr("recbole_bbqrec.models_cli.main", lose_a_worker)
+    with pytest.raises(BrokenPipeError, match="a worker's"):
+        main(["models"])
 
 
 def test_script_runs_quietly(tiny, tmp_path):
