@@ -18,10 +18,12 @@ from conftest import ROOT, TINY
 
 from recbole_bbqrec.__main__ import main
 from recbole_bbqrec.data import own
+from recbole_bbqrec.data.features import file_sha256
 from recbole_bbqrec.data.own import OwnSource, prepare_own
 from recbole_bbqrec.data.own_events import EventOptions
 from recbole_bbqrec.data.own_features import FeatureFile
 from recbole_bbqrec.data.own_items import ItemOptions
+from recbole_bbqrec.data.prepared import Former
 from recbole_bbqrec.data.table_files import read_header, text_chunks
 from recbole_bbqrec.data.text_store import TextStore
 from recbole_bbqrec.errors import UserError
@@ -330,6 +332,39 @@ def test_faults_leave_the_old_set(shop, tmp_path, features, items, message):
         prepare_own("Own", source(shop, *features, items=items), tmp_path / "d", force=True)
     assert contents(tmp_path / "d" / "Own") == before
     assert len(list((tmp_path / "d").iterdir())) == 1
+
+
+def test_force_leaves_no_features_of_the_former_catalogue(shop, tmp_path):
+    files = ("look=@listed.npy,@listed.txt", "mine=@listed.npy,@listed.txt")
+    first = prepare_own("Own", source(shop, *files), tmp_path)
+    assert first.former == Former() and "Kept" not in first.table()
+    folder = tmp_path / "Own"
+    entries = yaml.safe_load((folder / "Own.features.yaml").read_text())
+    # Changed since, described by hand, or not described at all: made by others.
+    np.save(folder / "Own.mine.npy", numbered(range(N_ITEMS - 1)) * 2)
+    np.save(folder / "Own.hand.npy", np.ones((1, 2), np.float32))
+    checksum = file_sha256(folder / "Own.hand.npy")
+    entries["hand"] = {"encoder": "my own", "sha256": checksum}
+    (folder / "Own.features.yaml").write_text(yaml.safe_dump(entries))
+    (folder / "notes").mkdir()
+    report = prepare_own("Own", source(shop, items=None), tmp_path, force=True)
+    assert set(report.former.removed) == {"text", "look"}
+    assert report.former.kept == ("Own.hand.npy", "Own.mine.items.txt", "Own.mine.npy", "notes")
+    assert {path.name for path in folder.iterdir()} == {
+        "Own.inter", "Own.titles.tsv", "Own.features.yaml", *report.former.kept
+    }  # fmt: skip
+    assert set(yaml.safe_load((folder / "Own.features.yaml").read_text())) == {"mine", "hand"}
+    told = report.table()
+    assert "Removed features that an earlier prepare made: look, text." in told
+    assert "Kept from before: Own.hand.npy, Own.mine.items.txt, Own.mine.npy, notes." in told
+    # What is made again is neither.
+    again = prepare_own("Own", source(shop, *files), tmp_path, force=True)
+    assert again.former == Former(kept=("Own.hand.npy", "notes"))
+
+
+def test_many_kept_files_are_not_all_named():
+    told = Former(kept=tuple(map(str, range(12)))).lines()
+    assert told == ["Kept from before: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more."]
 
 
 def contents(folder):

@@ -130,12 +130,20 @@ def test_existing_set_is_replaced_only_when_forced_and_keeps_other_files(source,
     with pytest.raises(UserError, match="already exists; use --force"):
         prepare_from_source("Tiny", source, tmp_path)
     write_gzip(source / "interactions.tsv.gz", interaction_lines({"u1": ["A1", "F6"]}))
-    assert prepare_from_source("Tiny", source, tmp_path, force=True).interactions == 2
+    (source / "image_labels_multihot.npz").unlink()  # its features are not made again
+    report = prepare_from_source("Tiny", source, tmp_path, force=True)
+    assert report.interactions == 2
+    assert report.notes == (
+        "Removed features that an earlier prepare made: image.",
+        "Kept from before: Tiny.audio.npy, notes.",
+    )
+    assert not list(folder.glob("Tiny.image.*"))
     assert len((folder / "Tiny.inter").read_text().splitlines()) == 3
     assert (folder / "Tiny.audio.npy").read_bytes() == b"mine"
     assert (folder / "notes" / "a.txt").read_text() == "mine"
     again = yaml.safe_load((folder / "Tiny.features.yaml").read_text())
-    assert again["audio"] == {"encoder": "mine"} and again["text"]["items"] == 2
+    assert set(again) == {"text", "audio"} and again["audio"] == {"encoder": "mine"}
+    assert again["text"]["items"] == 2
     assert sorted(os.listdir(tmp_path)) == ["Tiny", "source"]
 
 

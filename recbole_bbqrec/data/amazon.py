@@ -49,8 +49,8 @@ def prepare_from_source(
         output_root: RecBole's ``data_path``.
         text_encoder: ``tfidf``, ``precomputed`` (the source's ``text_*.npy``), or a
             sentence-transformers model.
-        force: replace an existing folder. Files in it that the preparation does not make, such
-            as features of your own, are kept.
+        force: replace an existing folder, with the features that a preparation made. Files in
+            it made by others, such as features of your own, are kept.
 
     Raises:
         UserError: the name, a source file or the encoder is not as expected, the disk is full,
@@ -73,8 +73,10 @@ def prepare_from_source(
             text = write_text(work, target, name, catalogue, encoder, ALL_FIELDS)
         image = _prepare_image(work, name, folder, items, catalogue)
         described = {"text": text, **({"image": image} if image else {})}
-        prepared.write_description(target, work, name, described)
-    return report_of(name, target, events, catalogue, text, image, ALL_FIELDS)
+        former = prepared.write_description(target, work, name, described)
+    return report_of(
+        name, target, events, catalogue, text, image, ALL_FIELDS, notes=tuple(former.lines())
+    )
 
 
 def open_text_encoder(text_encoder: str) -> str | SentenceEncoder:

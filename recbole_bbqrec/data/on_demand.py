@@ -46,7 +46,7 @@ def prepare_missing(name: str, directory: Path, modalities: Collection[str]) -> 
         # Imported here: a run that has its data need not load scikit-learn's text modules.
         from recbole_bbqrec.data.raw import prepare_from_raw
 
-        # Without interactions, what lies in its folder is no data set, and is kept.
+        # Without interactions, what lies in its folder is no data set.
         report = prepare_from_raw(
             name, directory.parent, images="image" in modalities, force=directory.exists()
         )

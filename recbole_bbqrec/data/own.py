@@ -22,6 +22,7 @@ from recbole_bbqrec.data.own_events import EventOptions, Events, read_events
 from recbole_bbqrec.data.own_features import FeatureFile, write_features
 from recbole_bbqrec.data.own_items import ItemOptions, ItemTable, read_items
 from recbole_bbqrec.data.prepared import (
+    Former,
     check_target,
     describe_matrix,
     rebuilding,
@@ -65,6 +66,7 @@ class OwnReport:
     modalities: Mapping[str, Mapping[str, Any]]
     cores: tuple[int, int]
     ledger: Ledger
+    former: Former = Former()
 
     def table(self) -> str:
         """The report as text, with the command that trains on the data set."""
@@ -87,7 +89,7 @@ class OwnReport:
             )
         left_out = self.ledger.table()
         lines += ["Left out or incomplete:", left_out] if left_out else ["Nothing was left out."]
-        return "\n".join([*lines, f"Train: {self.command()}"])
+        return "\n".join([*lines, *self.former.lines(), f"Train: {self.command()}"])
 
     def command(self) -> str:
         """A command that trains BBQRec on the data set, or SASRec where it has no features."""
@@ -122,8 +124,8 @@ def prepare_own(
         items: columns of the items.
         text_encoder: as in :func:`recbole_bbqrec.data.text.encode_texts`; not used when
             ``source.features`` has the modality ``text``.
-        force: replace an existing folder. Files in it that the preparation does not make, such
-            as features of your own, are kept.
+        force: replace an existing folder, with the features that a preparation made. Files in
+            it made by others, such as features of your own, are kept.
 
     Raises:
         UserError: an option, a file or the encoder is not as expected, nothing is left, ``strict``
@@ -145,7 +147,7 @@ def prepare_own(
         entries = _write(work, target, name, source, sequences, options, encoder, ledger)
         if events.strict:
             ledger.refuse_faults()
-        write_description(target, work, name, entries)
+        former = write_description(target, work, name, entries)
     return OwnReport(
         name=name,
         directory=Path(output_root) / name,  # not what a link to it points at
@@ -157,6 +159,7 @@ def prepare_own(
         modalities=entries,
         cores=(events.user_core, events.item_core),
         ledger=ledger,
+        former=former,
     )
 
 

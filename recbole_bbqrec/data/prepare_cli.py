@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace a prepared data set; files in its folder made by others are kept",
+        help="replace a prepared data set, with the features made for it; files in its folder "
+        "made by others are kept and named",
     )
     own_cli.add_arguments(parser)
 

@@ -21,6 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from recbole_bbqrec.errors import UserError
 _UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
 }  # fmt: skip
+_WRITTEN = ("encoder", "recipe", "dimension", "items", "sha256")  # of every modality made here
+_NAMED = 10  # kept files whose names are told
 
 
 def check_target(name: str, output_root: str | os.PathLike[str], force: bool) -> Path:
@@ -137,24 +140,79 @@ def describe_matrix(path: Path, items: int, dimension: int) -> dict[str, Any]:
     return {"dimension": dimension, "items": items, "sha256": file_sha256(path)}
 
 
+@dataclass(frozen=True)
+class Former:
+    """What became of the files that a preparation found and did not make again.
+
+    Attributes:
+        removed: modalities of an earlier preparation, whose features were of its catalogue.
+        kept: names of files and folders made by others.
+    """
+
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """What to tell, a line each; none where there was nothing."""
+        told = []
+        if self.removed:
+            told.append(
+                f"Removed features that an earlier prepare made: {', '.join(self.removed)}."
+            )
+        if self.kept:
+            more = f" and {len(self.kept) - _NAMED} more" if len(self.kept) > _NAMED else ""
+            told.append(f"Kept from before: {', '.join(self.kept[:_NAMED])}{more}.")
+        return told
+
+
 def write_description(
     target: Path, work: Path, name: str, described: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Write features.yaml; keep the old folder's files, and their entries, that are not remade."""
-    yaml_path = target / f"{name}.features.yaml"
-    if yaml_path.is_file():
-        try:
-            old = yaml.safe_load(yaml_path.read_text(encoding="utf-8")) or {}
-            described = {**old, **described}
-        except (yaml.YAMLError, TypeError) as error:
-            raise UserError(f"{yaml_path} is not a YAML mapping ({error}); remove it.") from error
+) -> Former:
+    """Write features.yaml, and take over what others put into the old folder, with its entries.
+
+    Features that a preparation made and this one does not make again are left behind: the next
+    run would take them for features of the new catalogue.
+
+    Args:
+        target: the old folder, which may be absent.
+        work: the new one, complete but for this.
+        name: the data set's name.
+        described: entries of the modalities made, of :func:`describe_matrix` and more.
+
+    Raises:
+        UserError: the old features.yaml is no YAML mapping.
+    """
+    old = _old_entries(target / f"{name}.features.yaml")
+    remaining = [modality for modality in old if modality not in described]
+    removed = [m for m in remaining if _is_prepared(target / f"{name}.{m}.npy", old[m])]
+    left = {f"{name}.{m}.{suffix}" for m in removed for suffix in ("npy", "items.txt")}
+    described = {**{m: entry for m, entry in old.items() if m not in removed}, **described}
     content = yaml.safe_dump(dict(described), sort_keys=False, allow_unicode=True)
     (work / f"{name}.features.yaml").write_text(content, encoding="utf-8")
+    kept = []
     if target.is_dir():
-        for path in target.iterdir():
-            if not (work / path.name).exists():
+        for path in sorted(target.iterdir()):
+            if path.name not in left and not (work / path.name).exists():
                 keep = shutil.copytree if path.is_dir() else shutil.copy2
                 keep(path, work / path.name)
+                kept.append(path.name)
+    return Former(tuple(removed), tuple(kept))
+
+
+def _old_entries(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return {**(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
+    except (yaml.YAMLError, TypeError) as error:
+        raise UserError(f"{path} is not a YAML mapping ({error}); remove it.") from error
+
+
+def _is_prepared(matrix: Path, entry: object) -> bool:
+    """Whether the entry is one that a preparation writes, and of this very file."""
+    if not isinstance(entry, dict) or not set(_WRITTEN) <= set(entry) or not matrix.is_file():
+        return False
+    return bool(entry["sha256"] == file_sha256(matrix))
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

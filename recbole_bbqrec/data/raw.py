@@ -93,10 +93,11 @@ def prepare_from_raw(
                 folder / files.images.name, used, work / f"{name}.image.npy"
             )
             described["image"] = _describe_images(work, name, files.images.name, found)
-        prepared.write_description(target, work, name, described)
+        former = prepared.write_description(target, work, name, described)
     return report_of(
         name, target, reviews.events, catalogue, text, described.get("image"), PAPER_FIELDS,
-        image_features=images, notes=tuple(_notes(reviews, metadata, catalogue, found)),
+        image_features=images,
+        notes=(*_notes(reviews, metadata, catalogue, found), *former.lines()),
     )  # fmt: skip
 
 
