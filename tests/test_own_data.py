@@ -15,10 +15,13 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, TINY
+from data_helpers import make_config
 
 from recbole_bbqrec.__main__ import main
 from recbole_bbqrec.data import own
+from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.features import file_sha256
+from recbole_bbqrec.data.loaders import create_dataset, split
 from recbole_bbqrec.data.own import OwnSource, prepare_own
 from recbole_bbqrec.data.own_events import EventOptions
 from recbole_bbqrec.data.own_features import FeatureFile
@@ -266,6 +269,28 @@ def test_long_cells(tmp_path, place):
     with pytest.raises(UserError, match="items.csv .*field limit.*every quote closed"):
         list(text_chunks(path, read_header(path), ["note"]))
     assert csv.field_size_limit() == usual
+
+
+def test_users_too_short_to_be_tested(tmp_path):
+    """What the report says of them, against the split that a run makes."""
+    items = "abcdef"
+    lengths = {"one": 1, "two": 2, "too": 2, "three": 3, "four": 4, "six": 6}
+    rows = [f"{user},{items[k]},{k}" for user, n in lengths.items() for k in range(n)]
+    (tmp_path / "e.csv").write_text("\n".join(["user,item,time", *rows]))
+    report = prepare_own("Own", OwnSource(tmp_path / "e.csv"), tmp_path, ALL)
+    config = make_config(tmp_path, "Own", modalities=[], topk=[2])
+    parts = split(config, create_dataset(config, MultiModalDataset))
+    found = [set(part.field2id_token["user_id"][part.inter_feat["user_id"]]) for part in parts]
+    every = set(lengths)
+    assert [every - users for users in found] == [
+        {"one"}, {"one", "two", "too", "three"}, {"one", "two", "too"}
+    ]  # fmt: skip
+    told = report.table()
+    assert "\n3 users have fewer than 3 events: they are not tested, and those with 1" in told
+    assert "\n1 users have 3 events: they are tested, but not in validation.\n" in told
+    report = prepare_own("Long", OwnSource(tmp_path / "e.csv"), tmp_path,
+                         EventOptions(user_core=4, item_core=1))  # fmt: skip
+    assert "not tested" not in report.table() and "validation" not in report.table()
 
 
 def test_text_columns(shop, tmp_path):

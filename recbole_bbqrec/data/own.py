@@ -54,7 +54,10 @@ class OwnSource:
 
 @dataclass(frozen=True)
 class OwnReport:
-    """What was prepared, and what was left out."""
+    """What was prepared, and what was left out.
+
+    ``short`` are the numbers of users with 1, 2 and 3 events.
+    """
 
     name: str
     directory: Path
@@ -66,6 +69,7 @@ class OwnReport:
     modalities: Mapping[str, Mapping[str, Any]]
     cores: tuple[int, int]
     ledger: Ledger
+    short: tuple[int, int, int]
     former: Former = Former()
 
     def table(self) -> str:
@@ -89,7 +93,25 @@ class OwnReport:
             )
         left_out = self.ledger.table()
         lines += ["Left out or incomplete:", left_out] if left_out else ["Nothing was left out."]
-        return "\n".join([*lines, *self.former.lines(), f"Train: {self.command()}"])
+        lines += [*self._not_tested(), *self.former.lines(), f"Train: {self.command()}"]
+        return "\n".join(lines)
+
+    def _not_tested(self) -> list[str]:
+        """Lines about users who are too short for a part of the split.
+
+        It is made of events that have a history, the second and later ones: of these the first is
+        trained on, the last is for the test, and one before it, if it is another, for validation.
+        """
+        one, two, three = self.short
+        lines = []
+        if one or two:
+            lines.append(
+                f"{one + two:,} users have fewer than 3 events: they are not tested, and those "
+                f"with 1 event ({one:,}) not trained on either. To leave them out: --user-core 3."
+            )
+        if three:
+            lines.append(f"{three:,} users have 3 events: they are tested, but not in validation.")
+        return lines
 
     def command(self) -> str:
         """A command that trains BBQRec on the data set, or SASRec where it has no features."""
@@ -148,6 +170,7 @@ def prepare_own(
         if events.strict:
             ledger.refuse_faults()
         former = write_description(target, work, name, entries)
+    lengths = np.bincount(sequences.users)  # [n_users]
     return OwnReport(
         name=name,
         directory=Path(output_root) / name,  # not what a link to it points at
@@ -159,6 +182,7 @@ def prepare_own(
         modalities=entries,
         cores=(events.user_core, events.item_core),
         ledger=ledger,
+        short=(int((lengths == 1).sum()), int((lengths == 2).sum()), int((lengths == 3).sum())),
         former=former,
     )
 
