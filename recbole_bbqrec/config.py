@@ -26,6 +26,8 @@ from recbole.utils.argument_list import (
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metric_names import check_valid_metric
+from recbole_bbqrec.negative_sampling import KEY as NEGATIVES
+from recbole_bbqrec.negative_sampling import with_negatives
 from recbole_bbqrec.options import (
     MODEL_OPTIONS,
     OF_EVERY_RUN,
@@ -216,6 +218,9 @@ class BBQRecConfig(Config):
         check_values(final, {**RUN_OPTIONS, **RECBOLE_OPTIONS})
         if is_ours(model):
             check_values(final, MODEL_OPTIONS)
+        # What an earlier run stored was no request: it holds the default of that time.
+        asked = NEGATIVES in self.external_config_dict and NEGATIVES not in self._stored
+        final[NEGATIVES] = with_negatives(model, final, self.internal_config_dict, asked)
         # RecBole would unpickle these files; data never comes in as code here.
         for key in ("save_dataset", "save_dataloaders"):
             if final.get(key):
