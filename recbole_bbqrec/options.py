@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Union
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.intervals import are_intervals
 
 Number = Union[int, float]
 
@@ -33,8 +34,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
-def integer(low: int) -> Option:
-    return Option(f"an integer of at least {low}", lambda v: _is_int(v) and v >= low)
+def integer(low: int, high: int | None = None) -> Option:
+    bounds = f"of at least {low}" + ("" if high is None else f" and at most {high}")
+    return Option(
+        f"an integer {bounds}", lambda v: _is_int(v) and v >= low and (high is None or v <= high)
+    )
 
 
 def number(low: Number, high: Number = float("inf"), *, above: bool = False) -> Option:
@@ -94,6 +98,12 @@ def _is_filled(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 0
 
 
+#: How many interactions a user or item must have to be kept.
+_INTERVALS = Option(
+    "intervals such as [5,inf) or (4,20];[50,inf), each end in it or not by its bracket",
+    are_intervals,
+)
+
 #: Options of every run, RecBole's own models included.
 RUN_OPTIONS: dict[str, Option] = {
     "mask_history": boolean(),
@@ -113,7 +123,9 @@ RECBOLE_OPTIONS: dict[str, Option] = {
     "learning_rate": number(0, above=True),
     "weight_decay": number(0),
     "MAX_ITEM_LIST_LENGTH": integer(1),
-    "seed": integer(0),
+    "user_inter_num_interval": optional(_INTERVALS),
+    "item_inter_num_interval": optional(_INTERVALS),
+    "seed": integer(0, 2**32 - 1),  # as NumPy takes it
     "metrics": Option("a name or a list of at least one name", _is_names),
     "topk": Option("a list of at least one integer of at least 1", _is_cutoffs),
     "valid_metric": text(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from recbole.data.dataset import Dataset
 from recbole.evaluator.register import metric_types
 from recbole.utils import EvaluatorType
 
@@ -53,6 +54,17 @@ def test_overrides_need_the_equals_sign_and_one_value():
         ("train_batch_size", -1, "at least 1"),
         ("MAX_ITEM_LIST_LENGTH", 0, "at least 1"),
         ("learning_rate", 0, "above 0"),
+        ("seed", -1, "of at least 0 and at most 4294967295"),
+        ("seed", 2**32, "of at least 0 and at most 4294967295"),
+        ("user_inter_num_interval", 5, r"\[5,inf\)"),
+        ("user_inter_num_interval", "5-core", r"\[5,inf\)"),
+        ("user_inter_num_interval", "[2,inf", r"\[5,inf\)"),
+        ("item_inter_num_interval", "[2;inf)", r"\[5,inf\)"),
+        ("item_inter_num_interval", "[5,2]", r"\[5,inf\)"),
+        ("item_inter_num_interval", "[nan,5]", r"\[5,inf\)"),
+        ("item_inter_num_interval", "[5,many)", r"\[5,inf\)"),
+        ("item_inter_num_interval", "[5,6,7)", r"\[5,inf\)"),
+        ("item_inter_num_interval", "[5,6);", r"\[5,inf\)"),
         ("temperature", 0, "above 0"),
         ("dropout", 1.0, r"\[0, 1\)"),
         ("history_encoding", "both", "bidirectional, causal"),
@@ -80,6 +92,23 @@ def test_bad_options_are_named(tiny, option, value, says):
     with pytest.raises(UserError, match=says) as error:
         BBQRecConfig("BBQRec", "Mini", overrides={**tiny, option: value})
     assert option in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "intervals"),
+    [
+        ("[5,inf)", [("[", 5.0, float("inf"), ")")]),
+        ("( 0, 3 ] ; [8,8]", [("(", 0.0, 3.0, "]"), ("[", 8.0, 8.0, "]")]),
+        ("[2,10]", [("[", 2.0, 10.0, "]")]),  # read as a list
+        ("None", None),
+    ],
+)
+def test_intervals_that_recbole_reads_are_taken(text, intervals):
+    """RecBole warns of one that it cannot read, and goes on without the filter."""
+    given = {"user_inter_num_interval": parse_value(text), "seed": 2**32 - 1}
+    value = BBQRecConfig("SASRec", "Mini", overrides=given)["user_inter_num_interval"]
+    dataset = Dataset.__new__(Dataset)
+    assert dataset._parse_intervals_str(value) == intervals
 
 
 def test_masked_history_needs_all_candidates(tiny):

@@ -1,0 +1,22 @@
+"""RecBole's texts of intervals, such as ``[5,inf)`` or ``(4,20];[50,inf)``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def are_intervals(value: Any) -> bool:
+    """Whether RecBole reads all of ``value``: it leaves out an interval that it cannot read."""
+    return all(map(_is_interval, str(value).split(";")))
+
+
+def _is_interval(text: str) -> bool:
+    text = text.strip()
+    ends = text[1:-1].split(",")
+    if text[:1] not in ("[", "(") or text[-1:] not in ("]", ")") or len(ends) != 2:
+        return False
+    try:
+        low, high = map(float, ends)
+    except ValueError:
+        return False
+    return low <= high  # not with a nan
