@@ -25,6 +25,7 @@ from recbole.utils.argument_list import (
 )
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.item_columns import check_item_columns
 from recbole_bbqrec.metric_names import check_valid_metric
 from recbole_bbqrec.negative_sampling import KEY as NEGATIVES
 from recbole_bbqrec.negative_sampling import with_negatives
@@ -178,6 +179,7 @@ class BBQRecConfig(Config):
             )
         if stored is None and self["eval_step"] > 0:
             check_valid_metric(self)
+        check_item_columns(self)
         check = getattr(model_class, "check_options", None)
         if check is not None:
             check(self)

@@ -81,5 +81,6 @@ def _is_none(value: Any) -> bool:
 
 def _has_labels(options: Mapping[str, Any]) -> bool:
     """Whether the interactions come with labels, read or made from another column."""
-    columns = (options.get("load_col") or {}).get("inter", ())
-    return bool(options.get("threshold")) or options.get("LABEL_FIELD", "label") in columns
+    loaded = options.get("load_col")
+    columns = loaded.get("inter", ()) if isinstance(loaded, Mapping) else ()
+    return bool(options.get("threshold")) or options.get("LABEL_FIELD") in columns
