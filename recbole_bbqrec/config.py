@@ -38,6 +38,7 @@ from recbole_bbqrec.options import (
     check_read,
     check_values,
 )
+from recbole_bbqrec.output_folder import check_output_folder
 from recbole_bbqrec.properties_files import model_files, overlay_files
 from recbole_bbqrec.registry import get_model, is_ours, property_bases
 
@@ -143,7 +144,8 @@ class BBQRecConfig(Config):
             another `topk`: it was checked when the run began.
 
     Raises:
-        UserError: unknown model, key or value, or an override that the model does not read.
+        UserError: unknown model, key or value, an override that the model does not read, a column
+            of the items that is not loaded, or a `checkpoint_dir` that cannot be written.
     """
 
     def __init__(
@@ -180,6 +182,9 @@ class BBQRecConfig(Config):
         if stored is None and self["eval_step"] > 0:
             check_valid_metric(self)
         check_item_columns(self)
+        # By default it is `saved`, which not everything that is configured will write.
+        if stored is None and "checkpoint_dir" in self.external_config_dict:
+            check_output_folder("checkpoint_dir", self["checkpoint_dir"])
         check = getattr(model_class, "check_options", None)
         if check is not None:
             check(self)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from recbole.data.dataset import Dataset
 from recbole.evaluator.register import metric_types
 from recbole.utils import EvaluatorType
 
+from recbole_bbqrec.__main__ import main
 from recbole_bbqrec.config import BBQRecConfig, parse_overrides, parse_value, read_yaml
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metric_names import has_cutoff, metric_names
@@ -210,6 +213,22 @@ def test_eval_args_that_are_not_given_keep_their_defaults(given, mode, split):
     assert again["eval_args"] == found
     again = BBQRecConfig.from_text(config.to_text(), {"eval_args": {"mode": "pop3"}})
     assert again["eval_args"] == {**found, "mode": {"valid": "pop3", "test": "pop3"}}
+
+
+def test_checkpoint_dir_must_be_a_folder_that_can_be_written(rundir, capsys, monkeypatch):
+    Path("file").write_text("")
+    for given in ("file", f"{rundir}/file/below"):
+        assert main(["run", "--model=SASRec", "--dataset=Mini", f"--checkpoint_dir={given}"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: Option `checkpoint_dir` is {given}; ")
+        assert "file is a file" in error and error.count("\n") == 1
+    BBQRecConfig("SASRec", "Mini", overrides={"checkpoint_dir": "new/below"})
+    text = BBQRecConfig("SASRec", "Mini").to_text()
+    BBQRecConfig.from_text(text, {"checkpoint_dir": "file"})  # to evaluate: nothing goes there
+    monkeypatch.setattr("os.access", lambda place, mode: str(place) != str(rundir))
+    with pytest.raises(UserError, match="`checkpoint_dir` is new; .* is closed to writing"):
+        BBQRecConfig("SASRec", "Mini", overrides={"checkpoint_dir": "new"})
+    assert [path.name for path in rundir.iterdir()] == ["file"]
 
 
 def test_masked_history_needs_a_wider_beam(tiny):
