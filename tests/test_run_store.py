@@ -193,6 +193,18 @@ def test_impossible_runs_are_refused_before_any_starts(store, finish):
             store.ensure([gru(), bad])
 
 
+def test_missing_features_are_refused_before_any_run_starts(store, finish, own_data):
+    finish(lambda plan: pytest.fail("nothing may run"))
+    options = {"data_path": str(own_data)}
+    store.plan(Run("MMGRU4Rec", "Mini", options))
+    (own_data / "Mini" / "Mini.image.npy").unlink()
+    reads, reads_not = Run("BBQRec", "Mini", options), gru(**options)
+    with pytest.raises(UserError, match=r"'image'.*Mini\.image\.npy not found.*modalities"):
+        store.ensure([reads_not, reads])
+    store.plan(reads_not)
+    store.plan(Run("BBQRec", "Mini", {**options, "modalities": ["text"]}))
+
+
 def test_finished_runs_are_not_repeated_and_failed_ones_are(store, finish):
     done = []
 

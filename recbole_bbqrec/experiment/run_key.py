@@ -16,6 +16,7 @@ from typing import Any
 
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset, check_modalities
+from recbole_bbqrec.data.features import _require_files
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.registry import get_dataset_class
 from recbole_bbqrec.version import __version__
@@ -96,10 +97,19 @@ def data_files_hash(config: BBQRecConfig) -> str:
     files = [directory / f"{name}.{suffix}" for suffix in suffixes]
     for part in config["benchmark_filename"] or []:
         files.append(directory / f"{name}.{part}.inter")
-    names = config["modalities"] if _reads_features(config["model"]) else None
-    for modality in check_modalities(names):
-        files += [directory / f"{name}.{modality}{end}" for end in (".npy", ".items.txt")]
+    files += [path for paths in _feature_files(config).values() for path in paths]
     return digest([[path.name, file_hash(path)] for path in files if path.is_file()])
+
+
+def check_features(config: BBQRecConfig) -> None:
+    """Refuse a run whose feature files are missing, as the run itself would after others' hours.
+
+    Raises:
+        UserError: a modality that the model reads has no file of vectors or of items.
+    """
+    directory, name = Path(config["data_path"]), config["dataset"]
+    for modality, paths in _feature_files(config).items():
+        _require_files(directory, name, modality, paths)
 
 
 def code_version() -> str:
@@ -134,6 +144,19 @@ def counted_options(resolved: dict[str, Any]) -> dict[str, Any]:
 def _reads_features(model: str) -> bool:
     """RecBole's own models see no item features, whatever the data set's YAML lists."""
     return issubclass(get_dataset_class(model), MultiModalDataset)
+
+
+def _feature_files(config: BBQRecConfig) -> dict[str, tuple[Path, Path]]:
+    """The files of each modality that a run of ``config`` reads."""
+    directory, name = Path(config["data_path"]), config["dataset"]
+    names = config["modalities"] if _reads_features(config["model"]) else None
+    return {
+        modality: (
+            directory / f"{name}.{modality}.npy",
+            directory / f"{name}.{modality}.items.txt",
+        )
+        for modality in check_modalities(names)
+    }
 
 
 @lru_cache(maxsize=256)

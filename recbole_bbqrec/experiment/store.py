@@ -26,7 +26,7 @@ from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.progress import Progress
-from recbole_bbqrec.experiment.run_key import INPUT_FILES, RunKey, run_key
+from recbole_bbqrec.experiment.run_key import INPUT_FILES, RunKey, check_features, run_key
 from recbole_bbqrec.experiment.splits import planned_split_hash
 from recbole_bbqrec.experiment.worker import CONFIG, FAILURE, PLAN, RESULT
 from recbole_bbqrec.trainer.per_user import PerUser
@@ -180,10 +180,12 @@ class RunStore:
         """Resolve a run and find its place.
 
         Raises:
-            UserError: the model, data set, an option or a file is not as it must be.
+            UserError: the model, data set, an option or a file is not as it must be, or a file
+                of features is missing.
         """
         config = self._config(run)
         split = planned_split_hash(config, self.root / ".splits")
+        check_features(config)
         key = run_key(config, split, test=run.test)
         place = self.root / run.dataset / run.model / f"{config['seed']}-{key.key}"
         return Planned(run, config, split, key, place)
