@@ -237,6 +237,40 @@ def test_failed_runs_are_named_in_their_cell_and_the_rest_goes_on(fake_runs, cap
     assert capsys.readouterr().out.count("failed: see") == 3
 
 
+def test_metrics_without_a_value_a_user_are_neither_ranked_nor_tested(
+    fake_runs, capsys, monkeypatch
+):
+    """Of those that RecBole has, such as GiniIndex, more is not always better."""
+    process = RunStore._run_process
+
+    def with_gini(self, directory):
+        code = process(self, directory)
+        if (directory / RESULT).is_file():
+            result = json.loads((directory / RESULT).read_text())
+            gini = {"SASRec": 0.4, "GRU4Rec": 0.3, "TIGER": 0.2}[directory.parent.name]
+            result["test_result"]["giniindex@10"] = gini
+            (directory / RESULT).write_text(json.dumps(result))
+        return code
+
+    monkeypatch.setattr(RunStore, "_run_process", with_gini)
+    _, quality = fake_runs
+    quality.update(TIGER=None)  # one that failed changes nothing in that
+    assert main(command()) == 1
+    output = capsys.readouterr().out
+    rows = {(row["model"], row["metric"]): row for row in read_csv("results.csv")}
+    assert {model: rows[model, "giniindex@10"]["mark"] for model in ("SASRec", "GRU4Rec")} == {
+        "SASRec": "", "GRU4Rec": "",
+    }  # fmt: skip
+    assert rows["SASRec", "giniindex@10"]["mean"] == "0.4"
+    assert rows["SASRec", "recall@10"]["mark"] == "best"
+    assert [row["metric"] for row in read_csv("significance.csv")] == ["recall@10", "ndcg@10"]
+    (row,) = (line for line in output.splitlines() if line.startswith("| SASRec  "))
+    (over,) = (line for line in output.splitlines() if line.startswith("| SASRec over it"))
+    assert row.split("|")[-2].strip().startswith("0.4000") and "**" not in row.split("|")[-2]
+    assert over.split("|")[-2].strip() == "" and "%" in over
+    assert "neither ranked nor tested: Giniindex@10." in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -69,12 +69,11 @@ class Verdict:
     """The target against the best of the other models, on one metric of one data set.
 
     ``improvement``: of the mean, as a share of the baseline's (0.1 = 10 %); None where that is 0.
-    ``test``: None where a run has no per-user metrics.
     """
 
     baseline: str
     improvement: float | None
-    test: PairedTest | None
+    test: PairedTest
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,10 @@ class Comparison:
     """Models on data sets, metric by metric.
 
     ``cells``: by (data set, model, metric). ``failures``: log files of failed runs by (data set,
-    model). ``verdicts``: by (data set, metric), where the target and a baseline are complete.
-    ``splits``: the split hash of each data set.
+    model). ``ranked``: the (data set, metric) pairs of which every finished run has each user's
+    value; of another metric, such as GiniIndex, more is not always better. ``verdicts``: by those
+    of them where the target and a baseline are complete. ``splits``: the split hash of each data
+    set.
     """
 
     models: tuple[str, ...]
@@ -93,6 +94,7 @@ class Comparison:
     target: str
     cells: dict[tuple[str, str, str], Cell]
     failures: dict[tuple[str, str], tuple[Path, ...]]
+    ranked: frozenset[tuple[str, str]]
     verdicts: dict[tuple[str, str], Verdict]
     splits: dict[str, str]
 
@@ -163,17 +165,22 @@ def summarise(runs: Sequence[Tested], target: str) -> Comparison:
         for (dataset, model), group in groups.items()
         for metric in metrics
     }
+    ranked = frozenset(
+        (dataset, metric)
+        for dataset in datasets
+        for metric in metrics
+        if _have_users([run for run in runs if run.dataset == dataset], metric)
+    )
     verdicts = {}
-    for dataset in datasets:
-        for metric in metrics:
-            ours = {model: cells[dataset, model, metric] for model in models}
-            baseline = _best_baseline(ours, target)
-            if baseline is not None:
-                pair = groups[dataset, target], groups[dataset, baseline]
-                verdicts[dataset, metric] = _verdict(ours, target, baseline, *pair, metric)
+    for dataset, metric in ((d, m) for d in datasets for m in metrics if (d, m) in ranked):
+        ours = {model: cells[dataset, model, metric] for model in models}
+        baseline = _best_baseline(ours, target)
+        if baseline is not None:
+            pair = groups[dataset, target], groups[dataset, baseline]
+            verdicts[dataset, metric] = _verdict(ours, target, baseline, *pair, metric)
     return Comparison(
         models, datasets, metrics,
-        _distinct(run.seed for run in runs), target, cells, failures, verdicts,
+        _distinct(run.seed for run in runs), target, cells, failures, ranked, verdicts,
         {run.dataset: run.split_hash for run in runs},
     )  # fmt: skip
 
@@ -201,16 +208,18 @@ def _verdict(
 ) -> Verdict:
     mine, other = cells[target].mean, cells[baseline].mean
     improvement = (mine - other) / other if mine is not None and other else None
-    first, second = _users(ours, metric), _users(theirs, metric)
-    test = compare_models(first, second, metric) if first and second else None
+    test = compare_models(_users(ours), _users(theirs), metric)
     return Verdict(baseline, improvement, test)
 
 
-def _users(runs: Sequence[Tested], metric: str) -> list[PerUser]:
-    """The users of every run, or none where a run has not each user's value of the metric."""
-    users = [run.users for run in runs]
-    known = [one for one in users if one is not None and metric in one.metrics]
-    return known if len(known) == len(users) else []
+def _have_users(runs: Sequence[Tested], metric: str) -> bool:
+    """Whether each run that finished has every user's value of the metric."""
+    users = [run.users for run in runs if run.metrics is not None]
+    return all(one is not None and metric in one.metrics for one in users)
+
+
+def _users(runs: Sequence[Tested]) -> list[PerUser]:
+    return [run.users for run in runs if run.users is not None]
 
 
 def _common_metrics(runs: Sequence[Tested]) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ An option for all of them goes to those that read it, at least one.
 The table gives the mean and the sample standard deviation over the seeds; bold is the best and
 underlined the second best. The target is tested against the best other model of each metric by a
 paired t-test and a Wilcoxon signed-rank test, two-sided, over the users of the test split; each
-user's value is first averaged over the seeds.
+user's value is first averaged over the seeds. Metrics without a value a user, such as GiniIndex,
+are shown but neither ranked nor tested.
 
 Exit code: 0; 1 if a run failed (its cell names the log file); 2 for a mistake in the command.
 """

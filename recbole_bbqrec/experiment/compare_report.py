@@ -25,7 +25,8 @@ def result_rows(comparison: Comparison) -> list[dict[str, Any]]:
     for dataset in comparison.datasets:
         for metric in comparison.metrics:
             cells = comparison.row(dataset, metric)
-            for model, cell, mark in zip(comparison.models, cells, cell_marks(cells)):
+            marked = _column_marks(comparison, dataset, metric)
+            for model, cell, mark in zip(comparison.models, cells, marked):
                 rows.append(
                     {
                         "dataset": dataset,
@@ -55,11 +56,11 @@ def verdict_rows(comparison: Comparison) -> list[dict[str, Any]]:
                 "target": comparison.target,
                 "best_baseline": verdict.baseline,
                 "improvement": verdict.improvement,
-                "users": test and test.users,
-                "mean_difference": test and test.difference,
-                "t": test and test.t,
-                "p_t_test": test and test.p_t,
-                "p_wilcoxon": test and test.p_wilcoxon,
+                "users": test.users,
+                "mean_difference": test.difference,
+                "t": test.t,
+                "p_t_test": test.p_t,
+                "p_wilcoxon": test.p_wilcoxon,
             }
         )
     return rows
@@ -122,7 +123,8 @@ def _table(comparison: Comparison, dataset: str) -> Table:
     columns = []  # of entries, a column a metric
     for metric in metrics:
         cells = comparison.row(dataset, metric)
-        columns.append([entry(cell, mark) for cell, mark in zip(cells, cell_marks(cells))])
+        marked = _column_marks(comparison, dataset, metric)
+        columns.append([entry(cell, mark) for cell, mark in zip(cells, marked)])
     rows: list[Row] = []
     for index, model in enumerate(comparison.models):
         logs = comparison.logs(dataset, model)
@@ -160,6 +162,12 @@ def cell_marks(cells: list[Cell]) -> list[str]:
     return marks([cell.mean if cell.complete else None for cell in cells], DECIMALS)
 
 
+def _column_marks(comparison: Comparison, dataset: str, metric: str) -> list[str]:
+    """The marks of a column of the table; none where more is not always better."""
+    cells = comparison.row(dataset, metric)
+    return cell_marks(cells) if (dataset, metric) in comparison.ranked else [""] * len(cells)
+
+
 def entry(cell: Cell, mark: str) -> Entry:
     """Mean and standard deviation of a cell, and how many of its seeds finished if not all."""
     if cell.mean is None:
@@ -174,7 +182,7 @@ def _improvement(verdict: Verdict | None) -> str:
     if verdict is None or verdict.improvement is None:
         return ""
     better = verdict.improvement > 0
-    star = "*" if better and verdict.test is not None and verdict.test.p_t < LEVEL else ""
+    star = "*" if better and verdict.test.p_t < LEVEL else ""
     return f"{verdict.improvement:+.1%}{star}"
 
 
@@ -197,7 +205,7 @@ def metric_name(metric: str) -> str:
 
 def test_notes(comparison: Comparison, dataset: str) -> list[str]:
     """What kind of tests there are on a data set; nothing where there are none."""
-    tests = [v.test for (d, _), v in comparison.verdicts.items() if d == dataset and v.test]
+    tests = [v.test for (d, _), v in comparison.verdicts.items() if d == dataset]
     return [
         f"Tests: two-sided, over {test.users} users, each user's value averaged over the "
         f"seeds; * better with p < {LEVEL} by the t-test, not corrected for several tests."
@@ -213,6 +221,10 @@ def _notes(comparison: Comparison, dataset: str) -> list[str]:
         first = f"Seed {seeds[0]}."
     notes = [f"{first} Split {comparison.splits[dataset]}."]
     notes += test_notes(comparison, dataset)
+    unranked = [m for m in comparison.metrics if (dataset, m) not in comparison.ranked]
+    if unranked:
+        names = ", ".join(map(metric_name, unranked))
+        notes.append(f"Without a value a user, and so neither ranked nor tested: {names}.")
     for model in comparison.models:
         logs = comparison.logs(dataset, model)
         if logs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 from recbole_bbqrec.experiment.compare import Comparison, summarise
@@ -21,17 +20,11 @@ from recbole_bbqrec.experiment.tables import Entry, Row, Table
 
 
 def comparisons(evaluations: Sequence[Evaluation]) -> list[Comparison]:
-    """One a data set, in order; the first model given of each is the one that is tested.
-
-    Metrics without a value a user, such as ItemCoverage, are averaged over seeds but not tested:
-    there is nothing to test, and more of them is not always better.
-    """
+    """One a data set, in order; the first model given of each is the one that is tested."""
     groups: dict[str, list[Evaluation]] = {}
     for one in evaluations:
         groups.setdefault(one.dataset, []).append(one)
-    made = [summarise(group, group[0].model) for group in groups.values()]
-    tested = [{key: v for key, v in each.verdicts.items() if v.test} for each in made]
-    return [replace(each, verdicts=verdicts) for each, verdicts in zip(made, tested)]
+    return [summarise(group, group[0].model) for group in groups.values()]
 
 
 def table(evaluations: Sequence[Evaluation], split: str) -> Table:

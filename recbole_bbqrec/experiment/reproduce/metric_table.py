@@ -87,8 +87,8 @@ def _footer(table: str, dataset: str, comparison: Comparison) -> list[Row]:
     return [
         ["best other model", *(v.baseline if v else "" for v in verdicts)],
         [f"{TARGET} over it / the paper's", *map(_improvement, verdicts, theirs)],
-        ["p, paired t-test", *(p_text(v.test.p_t if v and v.test else None) for v in verdicts)],
-        ["p, Wilcoxon", *(p_text(v.test.p_wilcoxon if v and v.test else None) for v in verdicts)],
+        ["p, paired t-test", *(p_text(v.test.p_t if v else None) for v in verdicts)],
+        ["p, Wilcoxon", *(p_text(v.test.p_wilcoxon if v else None) for v in verdicts)],
     ]
 
 
@@ -96,8 +96,7 @@ def _improvement(verdict: Verdict | None, theirs: float | None) -> str:
     after = "" if theirs is None else f" / {theirs:+.1%}"
     if verdict is None or verdict.improvement is None:
         return f"-{after}"
-    test = verdict.test
-    better = verdict.improvement > 0 and test is not None and test.p_t < LEVEL
+    better = verdict.improvement > 0 and verdict.test.p_t < LEVEL
     return f"{verdict.improvement:+.1%}{'*' if better else ''}{after}"
 
 
