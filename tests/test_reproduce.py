@@ -251,6 +251,9 @@ def test_dry_run_runs_nothing(fake, capsys):
     text = capsys.readouterr().out
     assert "4 runs" in text and "4 to run" in text and "Toys is not prepared" in text
     assert not fake.made and not Path("reproduction").exists()
+    what = ["--datasets", "Toys", "--set", "data_path=own data", "--dry-run"]
+    assert main(["reproduce", "table3", *what]) == 0
+    assert "prepare Toys --data-path 'own data'`" in capsys.readouterr().out
 
 
 def test_without_matplotlib_all_but_the_chart(fake, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.config import parse_value
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.compare_cli import FAILED, add_run_arguments, parse_settings
 from recbole_bbqrec.experiment.run_key import NOT_IN_KEY
@@ -42,7 +44,7 @@ Exit code: 0; 1 if a trial failed; 2 for a mistake in the command.
 """
 
 #: Options of the best trial that do not belong in a configuration to be used elsewhere.
-_NOT_IN_BEST = {"model", "dataset", "seed", *NOT_IN_KEY}
+_NOT_IN_BEST = {"seed", *NOT_IN_KEY}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,28 +112,46 @@ def main(args: argparse.Namespace) -> int:
     print(
         f"\nbest of {len(search.trials)} trials{f' ({failed} failed)' if failed else ''}: "
         f"{listed(best.values)}\nvalidation {search.metric} {best.score:.6f} (trial {best.number})"
-        f"\nWritten to {output}: best.yaml, trials.csv\nTest it: {_command(args, output)}"
+        f"\nWritten to {output}: best.yaml, trials.csv\nTest it: {_command(best, args, output)}"
     )
     return FAILED if failed else 0
 
 
-def _command(args: argparse.Namespace, output: Path) -> str:
-    return (
-        f"python -m recbole_bbqrec run --model={args.model} --dataset={args.dataset} "
-        f"--config_files={output / 'best.yaml'}"
-    )
+def _command(best: Trial, args: argparse.Namespace, output: Path) -> str:
+    """What tests the best trial: its file, and the options given that are not in the file."""
+    path = str(output / "best.yaml")
+    inside, beside = _options(best, args)
+    if path.split() != [path]:  # `--config_files` lists files with blanks between them
+        path, beside = "", {**inside, **beside}
+    options = {"model": args.model, "dataset": args.dataset}
+    options.update({"config_files": path} if path else {}, **beside)
+    words = [f"--{key}={_text(value)}" for key, value in options.items()]
+    return " ".join(["python -m recbole_bbqrec run", *map(shlex.quote, words)])
+
+
+def _options(best: Trial, args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All options given and found, but model and data set: those for the file, and the others."""
+    assert best.outcome is not None
+    given = best.outcome.planned.config.explicit
+    # Semantic IDs that the search made for itself are no option of the user's.
+    left_out = {"model", "dataset"} | ({"tokenizer_path"} if args.fixed_tokenizer else set())
+    options = {key: value for key, value in given.items() if key not in left_out}
+    inside = {key: value for key, value in options.items() if key not in _NOT_IN_BEST}
+    return inside, {key: value for key, value in options.items() if key in _NOT_IN_BEST}
+
+
+def _text(value: Any) -> str:
+    """A value as `run` reads it back from the command line."""
+    return value if isinstance(value, str) and parse_value(value) == value else repr(value)
 
 
 def _write_best(search: Search, best: Trial, args: argparse.Namespace, output: Path) -> None:
     """All options given and found, so that the file alone repeats the best trial."""
-    assert best.outcome is not None
-    given = best.outcome.planned.config.explicit
-    left_out = _NOT_IN_BEST | ({"tokenizer_path"} if args.fixed_tokenizer else set())
-    options = {key: value for key, value in given.items() if key not in left_out}
+    options, _ = _options(best, args)
     text = (
         f"# {args.model} on {args.dataset}: best of {len(search.trials)} trials ({args.algo}) by "
         f"validation {search.metric}, {best.score:.6f}, seed {search.seed}.\n"
-        f"# {_command(args, output)}\n{yaml.safe_dump(options, sort_keys=True)}"
+        f"# {_command(best, args, output)}\n{yaml.safe_dump(options, sort_keys=True)}"
     )
     _write(output / "best.yaml", text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -131,7 +132,7 @@ def _absent(request: Request) -> dict[str, str]:
             root = Path(config["data_path"]).parent
             if dataset not in paper.DATASETS:
                 raise UserError(_unknown(dataset, root)) from error
-            place = "" if root == Path("dataset") else f" --data-path {root}"
+            place = "" if root == Path("dataset") else f" --data-path {shlex.quote(str(root))}"
             absent[dataset] = (
                 f"{dataset} is not prepared; `python -m recbole_bbqrec prepare {dataset}{place}` "
                 "makes it from McAuley's files, downloaded if need be."
