@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(known: argparse.Namespace, rest: list[str]) -> int:
-    from recbole_bbqrec.config import parse_overrides
+    from recbole_bbqrec.option_text import parse_overrides
     from recbole_bbqrec.quick_start import run
 
     if known.prepare is not None:

@@ -7,9 +7,7 @@ are errors; the resolved configuration can be written as plain text and read bac
 
 from __future__ import annotations
 
-import ast
 import copy
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -29,6 +27,7 @@ from recbole_bbqrec.item_columns import check_item_columns
 from recbole_bbqrec.metric_names import check_valid_metric
 from recbole_bbqrec.negative_sampling import KEY as NEGATIVES
 from recbole_bbqrec.negative_sampling import with_negatives
+from recbole_bbqrec.option_text import Loader, parse_yaml, read_yaml
 from recbole_bbqrec.options import (
     MODEL_OPTIONS,
     OF_EVERY_RUN,
@@ -47,87 +46,6 @@ _UNLISTED = {"model", "dataset", "config_files"}
 _UNLISTED_OF_MODELS = {"reg_weight", "reg_weights"}  # of some of RecBole's models
 #: Values that RecBole derives from the others; they are not part of the resolved configuration.
 _DERIVED = {"MODEL_TYPE"}
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``1e-3`` as a number, as RecBole's files and users expect."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
-
-
-def _parse_yaml(text: str) -> Any:
-    """YAML as plain data.
-
-    This is ``yaml.safe_load`` with one more number format: ``_Loader`` is a SafeLoader, which
-    builds no objects (a test feeds it a file that would run code).
-    """
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file of options as plain data.
-
-    Raises:
-        UserError: the file is missing, not YAML, or not a table of options.
-    """
-    try:
-        content = _parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read the config file {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The config file {path} is not valid YAML: {error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"The config file {path} must hold `key: value` lines; it does not.")
-    return content
-
-
-def parse_value(text: str) -> Any:
-    """A command-line value as data: a Python literal, a YAML-style word, or the text itself."""
-    words = {"true": True, "false": False, "none": None, "null": None, "~": None, "": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        pass
-    if text.startswith("["):  # [text, image] without quotes, as a shell user writes it
-        try:
-            value = _parse_yaml(text)
-        except yaml.YAMLError:
-            return text
-        return value if isinstance(value, list) else text
-    return text
-
-
-def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
-    """``--key=value`` arguments as a table.
-
-    Raises:
-        UserError: an argument of another form, or one key given two values.
-    """
-    values: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, text = argument[2:].partition("=")
-        if not argument.startswith("--") or not equals or not key:
-            raise UserError(
-                f"Cannot read the argument `{argument}`; expected --key=value, with equals sign."
-            )
-        value = parse_value(text)
-        if key in values and values[key] != value:
-            raise UserError(f"Option `{key}` is given twice: {values[key]!r} and {value!r}.")
-        values[key] = value
-    return values
 
 
 class BBQRecConfig(Config):
@@ -192,7 +110,7 @@ class BBQRecConfig(Config):
     # RecBole's hooks ------------------------------------------------------------------------
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
-        return _Loader
+        return Loader
 
     def _load_config_files(self, file_list: list[str | Path]) -> dict[str, Any]:
         values = dict(self._stored)
@@ -252,7 +170,7 @@ class BBQRecConfig(Config):
     @classmethod
     def from_text(cls, text: str, overrides: Mapping[str, Any] | None = None) -> BBQRecConfig:
         """Rebuild a configuration written by :meth:`to_text`; ``overrides`` win."""
-        values = _parse_yaml(text)
+        values = parse_yaml(text)
         if not isinstance(values, dict) or "model" not in values or "dataset" not in values:
             raise UserError("A stored configuration is unreadable: it names no model and data set.")
         names = {**values, **(overrides or {})}

@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any, NamedTuple
 
-from recbole_bbqrec.config import read_yaml
+from recbole_bbqrec.option_text import read_yaml
 from recbole_bbqrec.properties_files import overlay_files
 from recbole_bbqrec.registry import MODELS, get_model, model_names, property_bases
 

@@ -24,6 +24,7 @@ from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.identity import check_same_data, data_identity
 from recbole_bbqrec.data.loaders import check_files, create_dataset, data_loaders
 from recbole_bbqrec.data.on_demand import prepare_missing
+from recbole_bbqrec.output_folder import check_output_folder
 from recbole_bbqrec.registry import get_dataset_class, get_model, get_trainer_class
 from recbole_bbqrec.report import final_block
 from recbole_bbqrec.runtime import peak_memory_mib, prepare_process
@@ -109,6 +110,8 @@ def _run(
     if config["prepare"]:
         prepare_missing(config["dataset"], Path(config["data_path"]), config["modalities"] or ())
     check_files(config)
+    if files is None and saved:  # the default, too, which the configuration leaves to its user
+        check_output_folder("checkpoint_dir", config["checkpoint_dir"])
     _start_logging(config)
     logger.info(config)
     prepared = prepare(config)
@@ -263,8 +266,8 @@ def _configure(
 def _names(
     model: str | None, dataset: str | None, config_files: Sequence[str | Path]
 ) -> tuple[str, str]:
-    from recbole_bbqrec.config import read_yaml
     from recbole_bbqrec.errors import UserError
+    from recbole_bbqrec.option_text import read_yaml
 
     values: dict[str, Any] = {}
     for path in config_files:

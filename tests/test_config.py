@@ -11,9 +11,10 @@ from recbole.evaluator.register import metric_types
 from recbole.utils import EvaluatorType
 
 from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.config import BBQRecConfig, parse_overrides, parse_value, read_yaml
+from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metric_names import has_cutoff, metric_names
+from recbole_bbqrec.option_text import parse_overrides, parse_value, read_yaml
 from recbole_bbqrec.options import MODEL_OPTIONS, RECBOLE_OPTIONS, RUN_OPTIONS
 from recbole_bbqrec.properties_files import properties_directory
 

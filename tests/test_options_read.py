@@ -11,7 +11,8 @@ import recbole
 from conftest import ROOT
 
 import recbole_bbqrec
-from recbole_bbqrec.config import BBQRecConfig, check_options_read, options_read, read_yaml
+from recbole_bbqrec.config import BBQRecConfig, check_options_read, options_read
+from recbole_bbqrec.option_text import read_yaml
 from recbole_bbqrec.options import MODEL_OPTIONS, OF_EVERY_RUN
 from recbole_bbqrec.properties_files import overlay_files
 from recbole_bbqrec.quick_start import build_model, prepare

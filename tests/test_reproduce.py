@@ -13,13 +13,13 @@ import pytest
 from test_compare import check_latex
 
 from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.config import read_yaml
 from recbole_bbqrec.data.table1 import PAPER_TABLE1
 from recbole_bbqrec.experiment import store as store_module
 from recbole_bbqrec.experiment.reproduce import figure4, paper, runs
 from recbole_bbqrec.experiment.reproduce.cli import STUDIES
 from recbole_bbqrec.experiment.store import RunStore
 from recbole_bbqrec.experiment.worker import CONFIG, PLAN, RESULT
+from recbole_bbqrec.option_text import read_yaml
 from recbole_bbqrec.registry import get_model
 from recbole_bbqrec.trainer.per_user import PerUser
 

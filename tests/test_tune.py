@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.config import BBQRecConfig, parse_overrides
+from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.search_space import (
     drawn_values,
@@ -28,6 +28,7 @@ from recbole_bbqrec.experiment.search_space import (
 )
 from recbole_bbqrec.experiment.store import RunStore
 from recbole_bbqrec.experiment.worker import CONFIG, PLAN, RESULT
+from recbole_bbqrec.option_text import parse_overrides
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,9 +10,10 @@ import torch
 from scipy import sparse
 
 from recbole_bbqrec import models_cli
-from recbole_bbqrec.config import BBQRecConfig, read_yaml
+from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.option_text import read_yaml
 from recbole_bbqrec.properties_files import overlay_files, properties_directory
 from recbole_bbqrec.quick_start import build_model, load_data_and_model, prepare, run
 from recbole_bbqrec.registry import MODELS, get_model, get_trainer_class, property_bases

@@ -79,7 +79,7 @@ def load_modality(
     folder = Path(directory)
     matrix_path = folder / f"{dataset}.{modality}.npy"
     items_path = folder / f"{dataset}.{modality}.items.txt"
-    _require_files(folder, dataset, modality, (matrix_path, items_path))
+    require_files(folder, dataset, modality, (matrix_path, items_path))
     rows = open_matrix(matrix_path)
     tokens = read_item_list(items_path)
     if len(tokens) != rows.shape[0]:
@@ -149,7 +149,8 @@ def read_item_list(path: Path) -> list[str]:
     return tokens
 
 
-def _require_files(folder: Path, dataset: str, modality: str, paths: tuple[Path, ...]) -> None:
+def require_files(folder: Path, dataset: str, modality: str, paths: tuple[Path, ...]) -> None:
+    """Raise a UserError if a file of a modality is not in the data set's folder."""
     missing = [path.name for path in paths if not path.is_file()]
     if not missing:
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_bbqrec.atomic import atomic_path
-from recbole_bbqrec.config import BBQRecConfig, parse_value
+from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.common_options import check_common, left_out, taken_by
 from recbole_bbqrec.experiment.compare import Comparison, check_comparable, summarise
@@ -21,6 +21,7 @@ from recbole_bbqrec.experiment.compare_report import (
 )
 from recbole_bbqrec.experiment.store import Planned, Run, RunStore
 from recbole_bbqrec.experiment.tables import csv_text, latex, markdown
+from recbole_bbqrec.option_text import parse_value
 from recbole_bbqrec.registry import get_model
 
 _MOST_SEEDS = 100  # a single number above this was meant as a seed, not as how many

@@ -16,7 +16,7 @@ from typing import Any
 
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset, check_modalities
-from recbole_bbqrec.data.features import _require_files
+from recbole_bbqrec.data.features import require_files
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.registry import get_dataset_class
 from recbole_bbqrec.version import __version__
@@ -109,7 +109,7 @@ def check_features(config: BBQRecConfig) -> None:
     """
     directory, name = Path(config["data_path"]), config["dataset"]
     for modality, paths in _feature_files(config).items():
-        _require_files(directory, name, modality, paths)
+        require_files(directory, name, modality, paths)
 
 
 def code_version() -> str:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_bbqrec.config import parse_value
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.option_text import parse_value
 
 CHOICE, UNIFORM, QUNIFORM, LOGUNIFORM = "choice", "uniform", "quniform", "loguniform"
 _NUMBERS = {UNIFORM: "low,high", QUNIFORM: "low,high,step", LOGUNIFORM: "low,high (exponents of e)"}

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from recbole_bbqrec.atomic import atomic_path
-from recbole_bbqrec.config import parse_value
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.compare_cli import FAILED, add_run_arguments, parse_settings
 from recbole_bbqrec.experiment.run_key import NOT_IN_KEY
@@ -27,6 +26,7 @@ from recbole_bbqrec.experiment.tune import (
     fixed_tokenizer,
     listed,
 )
+from recbole_bbqrec.option_text import parse_value
 
 EPILOG = """\
 The parameter file has RecBole's syntax, one option a line:

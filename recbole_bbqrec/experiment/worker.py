@@ -18,8 +18,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from recbole_bbqrec.atomic import atomic_path
-from recbole_bbqrec.config import read_yaml
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.option_text import read_yaml
 from recbole_bbqrec.quick_start import run
 from recbole_bbqrec.trainer.run_files import RunFiles
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_bbqrec.config import BBQRecConfig, complete_eval_args, read_yaml
+from recbole_bbqrec.config import BBQRecConfig, complete_eval_args
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.option_text import read_yaml
 from recbole_bbqrec.trainer.checkpoint import load_checkpoint
 from recbole_bbqrec.trainer.run_files import RunFiles
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recbole_bbqrec.atomic import atomic_path
-from recbole_bbqrec.config import parse_overrides
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.evaluate.options import CHANGEABLE, check_changeable
+from recbole_bbqrec.option_text import parse_overrides
 
 if TYPE_CHECKING:  # the command line starts without what a run needs
     from recbole_bbqrec.experiment.evaluate.evaluation import Evaluation
