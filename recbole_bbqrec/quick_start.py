@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole.utils import init_logger, init_seed, set_color
+from recbole.utils import init_seed, set_color
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.config import BBQRecConfig
@@ -27,6 +27,7 @@ from recbole_bbqrec.data.on_demand import prepare_missing
 from recbole_bbqrec.output_folder import check_output_folder
 from recbole_bbqrec.registry import get_dataset_class, get_model, get_trainer_class
 from recbole_bbqrec.report import final_block
+from recbole_bbqrec.run_log import log_paths, start_logging
 from recbole_bbqrec.runtime import peak_memory_mib, prepare_process
 from recbole_bbqrec.trainer.checkpoint import load_checkpoint, load_weights
 from recbole_bbqrec.trainer.per_user import recorded
@@ -112,7 +113,7 @@ def _run(
     check_files(config)
     if files is None and saved:  # the default, too, which the configuration leaves to its user
         check_output_folder("checkpoint_dir", config["checkpoint_dir"])
-    _start_logging(config)
+    start_logging(config)
     logger.info(config)
     prepared = prepare(config)
     if files is None and saved:
@@ -171,7 +172,7 @@ def _run(
     if files is not None:
         _write(files.result, json.dumps(result, indent=2) + "\n")
         result["files"] = files.written()
-    result.setdefault("files", {}).update(_log_paths(trainer))
+    result.setdefault("files", {}).update(log_paths(trainer))
     logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
     logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
     logger.info("\n" + final_block(result))
@@ -294,33 +295,6 @@ def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> Any:
     if files is not None and per_user is not None:
         per_user.save(files.per_user)
     return result
-
-
-def _start_logging(config: BBQRecConfig) -> None:
-    """RecBole's logger on this run's file, also when a run came before in this process.
-
-    RecBole sets its handlers up only where there are none, so those of an earlier run are closed
-    and those of the caller put aside meanwhile.
-    """
-    others = []
-    for handler in logger.handlers[:]:
-        logger.removeHandler(handler)
-        if type(handler) in (logging.FileHandler, logging.StreamHandler):
-            handler.close()
-        else:
-            others.append(handler)
-    init_logger(config)
-    for handler in others:
-        logger.addHandler(handler)
-
-
-def _log_paths(trainer: Any) -> dict[str, str]:
-    paths = {}
-    for handler in logger.handlers:
-        if isinstance(handler, logging.FileHandler):
-            paths["log"] = str(Path(handler.baseFilename))
-    paths["tensorboard"] = str(trainer.tensorboard.log_dir)
-    return paths
 
 
 def _feature_sources(dataset: Any) -> dict[str, Any]:
