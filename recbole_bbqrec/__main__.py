@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         code = _main(arguments)
-        sys.stdout.flush()  # here: when the interpreter ends, a closed pipe is a message
+        if sys.stdout is not None:  # as it is where the caller closed it
+            sys.stdout.flush()  # here: when the interpreter ends, a closed pipe is a message
         return code
     except BrokenPipeError:
         if not _output_closed():

@@ -145,7 +145,9 @@ class BBQRecConfig(Config):
             check_values(final, MODEL_OPTIONS)
         # What an earlier run stored was no request: it holds the default of that time.
         asked = NEGATIVES in self.external_config_dict and NEGATIVES not in self._stored
-        final[NEGATIVES] = with_negatives(model, final, self.internal_config_dict, asked)
+        final[NEGATIVES] = with_negatives(
+            model, self.dataset, final, self.internal_config_dict, asked
+        )
         # RecBole would unpickle these files; data never comes in as code here.
         for key in ("save_dataset", "save_dataloaders"):
             if final.get(key):

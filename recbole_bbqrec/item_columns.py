@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
 
 #: The options that name such columns: of FDSA, GRU4RecF and SASRecF; and of S3Rec.
@@ -37,7 +38,7 @@ def _check(config: Any, option: str) -> None:
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
     there = _columns(path, config)
     for column in wanted:
-        if not _is_loaded(column, config):
+        if not is_loaded(column, "item", config["load_col"], config["unload_col"]):
             reason = "which `load_col` does not load"
         elif there is not None and column not in there:
             reason = f"which is not in {path} ({', '.join(there) or 'there is no such file'})"
@@ -55,35 +56,20 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def _of_items(option: Any) -> Any:
-    """What `load_col` or `unload_col` says of the items; RecBole takes an absent entry for none."""
-    return option.get("item", ()) if isinstance(option, Mapping) else ()
-
-
-def _is_loaded(column: str, config: Any) -> bool:
-    """Whether RecBole takes the column from the file, by its options."""
-    if column in _of_items(config["unload_col"]):
-        return False
-    names = "*" if config["load_col"] is None else _of_items(config["load_col"])
-    return names == "*" or column in names
-
-
 def _columns(path: Path, config: Any) -> list[str] | None:
-    """The columns of the file; None where the data set itself is not there yet."""
+    """The columns of the file; None where that cannot be said, as without the data set."""
     if not any(path.parent.glob(f"{config['dataset']}*.inter")):
         return None
-    try:
-        with open(path, encoding=config["encoding"]) as file:
-            header = file.readline().rstrip("\r\n")
-    except OSError:
+    if not path.is_file():
         return []
-    return [name.partition(":")[0] for name in header.split(config["field_separator"])]
+    header = header_columns(path, config["field_separator"], config["encoding"])
+    return None if header is None else list(header)
 
 
 def _load_col(config: Any, wanted: Sequence[str]) -> str:
     """A `load_col` with the wanted columns, as text for the command line."""
     loaded = dict(config["load_col"]) if isinstance(config["load_col"], Mapping) else {}
-    items = _of_items(loaded)
+    items = loaded.get("item", ())
     have = [config["ITEM_ID_FIELD"]] if isinstance(items, str) or not items else items
     loaded["item"] = list(dict.fromkeys([*have, *wanted]))
     return str(loaded).replace(" ", "")

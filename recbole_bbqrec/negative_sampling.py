@@ -7,10 +7,12 @@ A model that does need them would end in a KeyError at its first batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from recbole.utils import InputType
 
+from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.registry import get_model, is_ours
 
@@ -43,12 +45,17 @@ def needs_negatives(model: str, loss_type: str | None) -> bool:
 
 
 def with_negatives(
-    model: str, options: Mapping[str, Any], listed: Mapping[str, Any], asked_none: bool
+    model: str,
+    dataset: str,
+    options: Mapping[str, Any],
+    listed: Mapping[str, Any],
+    asked_none: bool,
 ) -> Any:
     """``train_neg_sample_args`` as a run of ``model`` needs it.
 
     Args:
         model: its name.
+        dataset: that of the data set, which may have labels of its own.
         options: all options with their values.
         listed: the defaults, of the options that the model reads.
         asked_none: the user gave the option; a value other than none wins in any case.
@@ -60,10 +67,10 @@ def with_negatives(
     loss_type = options.get("loss_type") if "loss_type" in listed else None
     if not _is_none(given) or not needs_negatives(model, loss_type):
         return given
+    if model in _ON_LABELS and _has_labels(dataset, options):
+        return given  # sampled negatives would overwrite them
     if not asked_none:
         return dict(UNIFORM)
-    if model in _ON_LABELS and _has_labels(options):
-        return given
     why = f" with `loss_type` {loss_type}" if loss_type else ""
     raise UserError(
         f"Option `{KEY}` is {given!r}; expected how to sample negatives, which {model}{why} is "
@@ -79,8 +86,15 @@ def _is_none(value: Any) -> bool:
     return value is None or value in ("None", "none")
 
 
-def _has_labels(options: Mapping[str, Any]) -> bool:
+def _has_labels(dataset: str, options: Mapping[str, Any]) -> bool:
     """Whether the interactions come with labels, read or made from another column."""
-    loaded = options.get("load_col")
-    columns = loaded.get("inter", ()) if isinstance(loaded, Mapping) else ()
-    return bool(options.get("threshold")) or options.get("LABEL_FIELD") in columns
+    if options.get("threshold"):
+        return True
+    field, load_col = options.get("LABEL_FIELD"), options.get("load_col")
+    if field is None or not is_loaded(field, "inter", load_col, options.get("unload_col")):
+        return False
+    if isinstance(load_col, Mapping) and load_col["inter"] != "*":
+        return True  # named
+    separator, encoding = options.get("field_separator", "\t"), options.get("encoding")
+    files = sorted((Path(options["data_path"]) / dataset).glob(f"{dataset}*.inter"))
+    return any(field in (header_columns(path, separator, encoding) or {}) for path in files)

@@ -17,7 +17,7 @@ def check_output_folder(option: str, value: Any) -> None:
     """
     path = Path(str(value))
     for place in (path, *path.absolute().parents):
-        if place.is_dir():
+        if os.path.isdir(place):  # Path.is_dir() raises where a folder above is closed
             if os.access(place, os.W_OK | os.X_OK):
                 return
             reason = f"{place} is closed to writing"

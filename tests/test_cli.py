@@ -117,6 +117,11 @@ def test_output_that_nobody_reads(monkeypatch, capsys, buffer):
     assert capsys.readouterr().err == ""
 
 
+def test_without_standard_output(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as in `python -m recbole_bbqrec models >&-`
+    assert main(["models"]) == 0
+
+
 def test_another_broken_pipe_is_not_hidden(monkeypatch):
     def lose_a_worker(*_):
         raise BrokenPipeError("a worker's")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metric_names import has_cutoff, metric_names
 from recbole_bbqrec.option_text import parse_overrides, parse_value, read_yaml
 from recbole_bbqrec.options import MODEL_OPTIONS, RECBOLE_OPTIONS, RUN_OPTIONS
+from recbole_bbqrec.output_folder import check_output_folder
 from recbole_bbqrec.properties_files import properties_directory
 
 
@@ -230,6 +232,23 @@ def test_checkpoint_dir_must_be_a_folder_that_can_be_written(rundir, capsys, mon
     with pytest.raises(UserError, match="`checkpoint_dir` is new; .* is closed to writing"):
         BBQRecConfig("SASRec", "Mini", overrides={"checkpoint_dir": "new"})
     assert [path.name for path in rundir.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "setresuid"), reason="users are told apart otherwise here")
+def test_a_folder_below_a_closed_one_cannot_be_written(rundir):
+    closed = rundir / "closed"
+    closed.mkdir(mode=0o000)
+    was_root = os.geteuid() == 0
+    if was_root:  # who may read everything
+        rundir.chmod(0o755)
+        os.setresuid(65534, 65534, 0)
+    try:
+        with pytest.raises(UserError, match="closed to writing"):
+            check_output_folder("checkpoint_dir", closed / "in" / "runs")
+    finally:
+        if was_root:
+            os.setresuid(0, 0, 0)
+        closed.chmod(0o755)
 
 
 def test_masked_history_needs_a_wider_beam(tiny):

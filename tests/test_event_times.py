@@ -96,3 +96,32 @@ def test_a_test_part_without_users_is_refused(tmp_path):
     config = make_config(tmp_path, "Tiny", modalities=None)
     with pytest.raises(UserError, match="nothing to test on"):
         split(config, create_dataset(config, SequentialDataset))
+
+
+def test_a_file_in_another_encoding_is_a_message(tmp_path):
+    folder = write_inter(tmp_path, "Tiny", random_sequences(np.random.default_rng(0), 10, 20, 8))
+    text = (folder / "Tiny.inter").read_text().replace("u1", "\u00fc1")
+    (folder / "Tiny.inter").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match="cannot read the data set"):
+        read(tmp_path, SequentialDataset)
+
+
+@pytest.mark.parametrize("time", ["timestamp:token", "timestamp:float"])
+def test_times_that_are_not_loaded_do_not_matter(tmp_path, time):
+    folder = write_inter(tmp_path, "Tiny", random_sequences(np.random.default_rng(0), 10, 20, 8))
+    text = (folder / "Tiny.inter").read_text().replace("timestamp:float", time)
+    (folder / "Tiny.inter").write_text(text.replace("\t3\n", "\t\n"))
+    config = make_config(
+        tmp_path, "Tiny", modalities=None, load_col={"inter": ["user_id", "item_id"]}
+    )
+    event_times.check_times(config)
+
+
+def test_events_that_are_filtered_by_time_need_none(tmp_path):
+    sequences = random_sequences(np.random.default_rng(0), 10, 20, 8)
+    folder = write_inter(tmp_path, "Tiny", sequences)
+    text = (folder / "Tiny.inter").read_text().replace("\t1\n", "\t\n")
+    (folder / "Tiny.inter").write_text(text)
+    config = make_config(tmp_path, "Tiny", modalities=None, val_interval={"timestamp": "[0,inf)"})
+    events = sum(map(len, sequences.values()))
+    assert create_dataset(config, SequentialDataset).inter_num == events - len(sequences)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from conftest import ROOT
 
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.negative_sampling import KEY, UNIFORM, needs_negatives
-from recbole_bbqrec.quick_start import run
+from recbole_bbqrec.quick_start import prepare, run
 from recbole_bbqrec.registry import MODELS, get_model, model_names
 
 SHORT = {
@@ -69,6 +70,34 @@ def test_labels_of_the_data_need_no_negatives():
     assert BBQRecConfig("DIN", "Mini", overrides=overrides).resolved[KEY] is None
     with pytest.raises(UserError, match=KEY):
         BBQRecConfig("FPMC", "Mini", overrides=overrides)
+
+
+@pytest.mark.parametrize("asked", [{}, {KEY: None}])
+@pytest.mark.parametrize(
+    "load_col",
+    [{"inter": ["user_id", "item_id", "timestamp", "label"]}, {"inter": "*"}, None],
+)
+def test_labels_in_the_file_are_trained_on(load_col, asked, rundir):
+    """RecBole's sampling would overwrite them: a dislike would become a like."""
+    text = (ROOT / "dataset" / "Mini" / "Mini.inter").read_text().splitlines()
+    rows = [f"{line}\t{number % 3 == 0:d}" for number, line in enumerate(text[1:])]
+    folder = rundir / "data" / "Mini"
+    folder.mkdir(parents=True)
+    (folder / "Mini.inter").write_text("\n".join([f"{text[0]}\tlabel:float", *rows]) + "\n")
+    overrides = {**SHORT, "data_path": "data", "load_col": load_col, **asked}
+    config = BBQRecConfig("DIN", "Mini", overrides=overrides)
+    assert config.resolved[KEY] is None
+    again = BBQRecConfig.from_text(config.to_text())
+    assert again.resolved == config.resolved
+    train = prepare(again).train_data
+    labels = torch.cat([batch["label"] for batch in train])
+    assert 0.2 < float(labels.mean()) < 0.5 and len(labels) < len(rows)
+
+
+@pytest.mark.parametrize("load_col", [{"inter": "*"}, None])
+def test_without_labels_in_the_file_negatives_are_sampled(load_col):
+    overrides = {**SHORT, "load_col": load_col}
+    assert BBQRecConfig("DIN", "Mini", overrides=overrides).resolved[KEY] == UNIFORM
 
 
 def test_a_loss_type_that_the_model_does_not_read_does_not_count(tmp_path):

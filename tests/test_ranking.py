@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 from generator_helpers import histories, small_catalogue, small_generator
+from second_device import second_device
 
 from recbole_bbqrec.generator import parallel
 from recbole_bbqrec.generator.beam import beam_search
+from recbole_bbqrec.generator.memory import latest
 from recbole_bbqrec.generator.ranking import rank
 
 CPU = torch.device("cpu")
@@ -58,3 +60,23 @@ def test_pieces_keep_their_order_and_errors_surface(threads: None) -> None:
         parallel.each(fail, range(3), CPU)
     assert torch.get_num_threads() == 2
     assert parallel.each(lambda piece: torch.get_num_threads(), [0], CPU) == [2]
+
+
+def test_the_latest_items_of_histories() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        width, most = torch.randint(1, 8, (2,), generator=generator).tolist()
+        lengths = torch.randint(1, width + 3, (4,), generator=generator)  # some beyond the columns
+        items = torch.randint(1, 50, (4, width), generator=generator)
+        items[torch.arange(width) >= lengths[:, None]] = 0
+        found = latest(items, lengths, most)
+        for row, whole, length in zip(found.tolist(), items.tolist(), lengths.tolist()):
+            wanted = whole[:length][-most:]
+            assert row == wanted + [0] * (len(row) - len(wanted))
+
+
+def test_the_latest_items_where_lengths_stayed_on_the_cpu() -> None:
+    with second_device() as there:
+        items = torch.tensor([[3, 1, 2], [4, 0, 0]]).to(there)
+        found = latest(items, torch.tensor([3, 1]), 2)
+        assert found.device == there and found.cpu().tolist() == [[1, 2], [4, 0]]

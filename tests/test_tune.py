@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from recbole_bbqrec.__main__ import main
 from recbole_bbqrec.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment import tune_cli
 from recbole_bbqrec.experiment.search_space import (
     drawn_values,
     grid,
@@ -28,7 +29,7 @@ from recbole_bbqrec.experiment.search_space import (
 )
 from recbole_bbqrec.experiment.store import RunStore
 from recbole_bbqrec.experiment.worker import CONFIG, PLAN, RESULT
-from recbole_bbqrec.option_text import parse_overrides
+from recbole_bbqrec.option_text import parse_overrides, parse_value
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -333,3 +334,10 @@ def test_tune_on_a_fixed_tokenizer_for_real(rundir, write, tiny, capsys):
     assert len(list(Path("runs/Mini/TIGER").iterdir())) == 2
     chosen = yaml.safe_load(Path("tuning/TIGER-Mini/best.yaml").read_text())
     assert chosen["num_beams"] == 20 and "tokenizer_path" not in chosen
+
+
+@pytest.mark.parametrize(
+    "value", [float("inf"), -float("inf"), 1e-7, 3, "inf", "[5,inf)", "1", "", None, True, [1, "a"]]
+)
+def test_values_are_printed_as_they_are_read(value):
+    assert parse_value(tune_cli._text(value)) == value

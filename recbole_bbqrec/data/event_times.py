@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
 
 _EXACT = 1 << 24  # whole numbers up to here are exact in float32
@@ -37,30 +38,40 @@ def _check_file(path: Path, config: Any) -> None:
     field, separator, encoding = (
         config[key] for key in ("TIME_FIELD", "field_separator", "encoding")
     )
-    with open(path, encoding=encoding) as file:
-        header = file.readline().rstrip("\r\n").split(separator)
-    found = [column for column in header if column.split(":")[0] == field]
-    if not found:
+    header = header_columns(path, separator, encoding) or {}  # RecBole will say what is wrong
+    if field not in header or not is_loaded(
+        field, "inter", config["load_col"], config["unload_col"]
+    ):
         return
-    if found[0] != f"{field}:float":
+    column = header[field]
+    if column != f"{field}:float":
         raise UserError(
-            f"{path} declares its times as `{found[0]}`; expected `{field}:float`. Times are "
+            f"{path} declares its times as `{column}`; expected `{field}:float`. Times are "
             "numbers that grow; write them so."
         )
+    if field in (config["val_interval"] or {}):
+        return  # events without a time are filtered out
+    options = {"sep": separator, "usecols": [column], "encoding": encoding}
     try:
-        times = pd.read_csv(path, sep=separator, usecols=found, dtype=str, encoding=encoding)
+        numbers = pd.read_csv(path, dtype=np.float64, **options)[column].to_numpy()
+        if np.isfinite(numbers).all():
+            return
+    except ValueError:
+        pass
+    try:
+        times = pd.read_csv(path, dtype=str, **options)[column]  # slower: for the message alone
     except ValueError:
         return  # RecBole will say what is wrong with the rows
-    numbers = pd.to_numeric(times[found[0]], errors="coerce").to_numpy(float)
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if len(bad):
-        value = times[found[0]].iloc[bad[0]]
-        shown = "nothing" if pd.isna(value) else repr(value)
-        raise UserError(
-            f"{path}: {len(bad):,} of {len(times):,} events have no time that is a finite number; "
-            f"the first is event {bad[0] + 1} with {shown} in `{found[0]}`. Complete them, or "
-            "remove these events."
-        )
+    bad = np.flatnonzero(~np.isfinite(pd.to_numeric(times, errors="coerce").to_numpy(float)))
+    if len(bad) == 0:
+        return
+    value = times.iloc[bad[0]]
+    shown = "nothing" if pd.isna(value) else repr(value)
+    raise UserError(
+        f"{path}: {len(bad):,} of {len(times):,} events have no time that is a finite number; the "
+        f"first is event {bad[0] + 1} with {shown} in `{column}`. Complete them, or remove these "
+        "events."
+    )
 
 
 def keep_order(dataset: Any) -> None:

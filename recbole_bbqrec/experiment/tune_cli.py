@@ -142,7 +142,9 @@ def _options(best: Trial, args: argparse.Namespace) -> tuple[dict[str, Any], dic
 
 def _text(value: Any) -> str:
     """A value as `run` reads it back from the command line."""
-    return value if isinstance(value, str) and parse_value(value) == value else repr(value)
+    if isinstance(value, str) and parse_value(value) == value:
+        return value
+    return repr(value).replace("inf", "1e999") if isinstance(value, float) else repr(value)
 
 
 def _write_best(search: Search, best: Trial, args: argparse.Namespace, output: Path) -> None:

@@ -51,6 +51,7 @@ def latest(items: Tensor, lengths: Tensor, most: int) -> Tensor:
 
     ``lengths`` int64 [B], of the histories in ``items``; T' is the longest of what is left.
     """
+    lengths = lengths.to(items.device).clamp(max=items.shape[1])
     width = min(int(lengths.max()), most)
     start = (lengths - most).clamp(min=0)  # [B]
     place = start[:, None] + torch.arange(width, device=items.device)  # [B, T']
