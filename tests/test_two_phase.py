@@ -195,9 +195,11 @@ def test_reload_in_a_fresh_process(whole, tiny, tmp_path):
     assert json.loads(done.stdout.splitlines()[-1]) == whole["test_result"]
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 4])
-def test_resumed_equals_uninterrupted(whole, rundir, tiny, monkeypatch, stop_after):
-    """Killed after the n-th checkpoint: 1 is within phase one, 3 at its end, 4 within phase two."""
+def killed_run(options: dict, stop_after: int) -> Path:
+    """The directory of a run killed after its n-th checkpoint.
+
+    1 is within phase one, 4 at its end, 5 within phase two, 6 after its last epoch.
+    """
 
     class Killed(Exception):
         pass
@@ -211,11 +213,16 @@ def test_resumed_equals_uninterrupted(whole, rundir, tiny, monkeypatch, stop_aft
             if len(written) == stop_after:
                 raise Killed
 
-    monkeypatch.setattr(two_phase, "save_checkpoint", dying)
-    with pytest.raises(Killed):
-        run("BBQRec", "Mini", overrides=tiny)
-    monkeypatch.setattr(two_phase, "save_checkpoint", original)
-    directory = next(p for p in Path("saved").iterdir() if p.is_dir())
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(two_phase, "save_checkpoint", dying)
+        run("BBQRec", "Mini", overrides=options)
+    assert written[-1] == ("generate" if stop_after > 4 else "tokenize")
+    return next(p for p in Path("saved").iterdir() if p.is_dir())
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 5, 6])
+def test_resumed_equals_uninterrupted(whole, rundir, tiny, stop_after):
+    directory = killed_run(tiny, stop_after)
     resume = "auto" if stop_after == 1 else str(directory)
     resumed = run("BBQRec", "Mini", overrides={**tiny, "resume": resume})
     assert len([p for p in Path("saved").iterdir() if p.is_dir()]) == 1
@@ -226,24 +233,9 @@ def test_resumed_equals_uninterrupted(whole, rundir, tiny, monkeypatch, stop_aft
     assert measured(resumed["files"]["epochs"]) == measured(whole["files"]["epochs"])
 
 
-def test_phase_two_resumes_where_the_semantic_ids_are_lost(whole, rundir, tiny, monkeypatch):
+def test_phase_two_resumes_where_the_semantic_ids_are_lost(whole, rundir, tiny):
     """They are made anew from the best network of phase one."""
-
-    class Killed(Exception):
-        pass
-
-    original = two_phase.save_checkpoint
-
-    def dying(state, path):
-        original(state, path)
-        if path.name == "resume.pth" and state["phase"] == "generate":
-            raise Killed
-
-    monkeypatch.setattr(two_phase, "save_checkpoint", dying)
-    with pytest.raises(Killed):
-        run("BBQRec", "Mini", overrides=tiny)
-    monkeypatch.setattr(two_phase, "save_checkpoint", original)
-    directory = next(p for p in Path("saved").iterdir() if p.is_dir())
+    directory = killed_run(tiny, stop_after=5)
     (directory / "semantic_ids.safetensors").unlink()
     resumed = run("BBQRec", "Mini", overrides={**tiny, "resume": str(directory)})
     assert resumed["test_result"] == whole["test_result"]
