@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.loaded_columns import header_columns, is_loaded
 
 #: The options that name such columns: of FDSA, GRU4RecF and SASRecF; and of S3Rec.
 OPTIONS = ("selected_features", "item_attribute")

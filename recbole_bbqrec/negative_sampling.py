@@ -12,8 +12,8 @@ from typing import Any
 
 from recbole.utils import InputType
 
-from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.registry import get_model, is_ours
 
 KEY = "train_neg_sample_args"

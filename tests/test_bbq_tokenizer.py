@@ -394,12 +394,18 @@ def test_distances_with_separate_codebooks() -> None:
     assert torch.equal(tokens.last_level_distances(items).argmin(-1), tokens.codes[1:, -1])
 
 
-def test_end_of_epoch_reports_and_restarts() -> None:
-    net = make()
+def with_a_dead_code() -> BBQTokenizer:
+    """A network whose code 2 of the second level was chosen by no item of the epoch."""
+    net: BBQTokenizer = make()
     net.initialise_codebooks(seed=0)
     with torch.no_grad():
         net.quantizer.codebooks[0, 1, 2] = 1e3
     net.losses(*batch())
+    return net
+
+
+def test_end_of_epoch_reports_and_restarts() -> None:
+    net = with_a_dead_code()
     stats = net.end_of_epoch(torch.Generator().manual_seed(0), last=False)
     assert stats["restarted/level2"] >= 1
     assert float(net.quantizer.codebooks[0, 1, 2].detach().abs().max()) < 100
@@ -411,11 +417,7 @@ def test_end_of_epoch_reports_and_restarts() -> None:
 
 
 def test_after_the_last_epoch_nothing_is_restarted() -> None:
-    net = make()
-    net.initialise_codebooks(seed=0)
-    with torch.no_grad():
-        net.quantizer.codebooks[0, 1, 2] = 1e3
-    net.losses(*batch())
+    net = with_a_dead_code()
     before = net.quantizer.codebooks.detach().clone()
     stats = net.end_of_epoch(torch.Generator().manual_seed(0), last=True)
     assert [stats[f"restarted/level{level}"] for level in (1, 2, 3)] == [0.0] * 3

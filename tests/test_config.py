@@ -234,7 +234,7 @@ def test_checkpoint_dir_must_be_a_folder_that_can_be_written(rundir, capsys, mon
     assert [path.name for path in rundir.iterdir()] == ["file"]
 
 
-@pytest.mark.skipif(not hasattr(os, "setresuid"), reason="users are told apart otherwise here")
+@pytest.mark.skipif(not hasattr(os, "setresuid"), reason="needs to act as another user than root")
 def test_a_folder_below_a_closed_one_cannot_be_written(rundir):
     closed = rundir / "closed"
     closed.mkdir(mode=0o000)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.loaded_columns import header_columns, is_loaded
 
 _EXACT = 1 << 24  # whole numbers up to here are exact in float32
 
@@ -71,6 +71,19 @@ def _check_file(path: Path, config: Any) -> None:
         f"{path}: {len(bad):,} of {len(times):,} events have no time that is a finite number; the "
         f"first is event {bad[0] + 1} with {shown} in `{column}`. Complete them, or remove these "
         "events."
+    )
+
+
+def check_has_times(config: Any, dataset: Any) -> None:
+    """Raise a UserError if a data set that is read has no times; RecBole notices when it sorts."""
+    if config["benchmark_filename"] or dataset.time_field in dataset.inter_feat:
+        return
+    path = Path(config["data_path"]) / f"{config['dataset']}.inter"
+    name = dataset.time_field or "timestamp"
+    raise UserError(
+        f"Data set `{config['dataset']}` has no times: {path} was read with the columns "
+        f"{', '.join(dataset.inter_feat)}; expected a column {name}:float in its header (option "
+        "`TIME_FIELD`) and in the option `load_col`."
     )
 
 

@@ -9,7 +9,7 @@ from recbole.config import Config
 from recbole.data.utils import create_samplers, get_dataloader
 
 from recbole_bbqrec.data.catalogue_size import check_catalogue_size
-from recbole_bbqrec.data.event_times import check_times, keep_order
+from recbole_bbqrec.data.event_times import check_has_times, check_times, keep_order
 from recbole_bbqrec.data.on_demand import how_to_make
 from recbole_bbqrec.errors import UserError
 
@@ -45,7 +45,7 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
             f"RecBole cannot read the data set `{config['dataset']}` in {config['data_path']}: "
             f"{error}. Check the header of its files and the options `load_col` and `*_FIELD`."
         ) from error
-    _check_times(config, dataset)
+    check_has_times(config, dataset)
     if dataset.inter_num == 0:
         raise _nothing_left(config)
     keep_order(dataset)
@@ -57,19 +57,6 @@ def _nothing_left(config: Config) -> UserError:
     return UserError(
         f"Data set `{config['dataset']}` is empty after filtering: `user_inter_num_interval` is "
         f"{users} and `item_inter_num_interval` {items}. Widen them, or check the files."
-    )
-
-
-def _check_times(config: Config, dataset: Any) -> None:
-    """Without times there is no last event of a user; RecBole notices when it sorts."""
-    if config["benchmark_filename"] or dataset.time_field in dataset.inter_feat:
-        return
-    path = Path(config["data_path"]) / f"{config['dataset']}.inter"
-    name = dataset.time_field or "timestamp"
-    raise UserError(
-        f"Data set `{config['dataset']}` has no times: {path} was read with the columns "
-        f"{', '.join(dataset.inter_feat)}; expected a column {name}:float in its header (option "
-        "`TIME_FIELD`) and in the option `load_col`."
     )
 
 
