@@ -136,7 +136,8 @@ def test_missing_files_are_listed_with_the_remedy(tmp_path):
     write_features(tmp_path, "S", "text", ["a"], np.ones((1, 2), np.float32))
     with pytest.raises(UserError) as error:
         load_modality(tmp_path, "S", "image", TOKENS)
-    for part in ("S.image.npy", "S.image.items.txt", "S.text.npy", "prepare S", "`modalities`"):
+    named = ("S.image.npy", "S.image.items.txt", "S.text.npy", "S.inter")
+    for part in (*named, "prepare NEW_NAME", "`modalities`"):
         assert part in str(error.value)
     with pytest.raises(UserError, match="files there: none"):
         load_modality(tmp_path / "absent", "S", "image", TOKENS)

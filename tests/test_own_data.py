@@ -376,12 +376,17 @@ def test_force_leaves_no_features_of_the_former_catalogue(shop, tmp_path):
     assert set(report.former.removed) == {"text", "look"}
     assert report.former.kept == ("Own.hand.npy", "Own.mine.items.txt", "Own.mine.npy", "notes")
     assert {path.name for path in folder.iterdir()} == {
-        "Own.inter", "Own.titles.tsv", "Own.features.yaml", *report.former.kept
+        "Own.inter", "Own.titles.tsv", "Own.features.yaml", "Own.prepared.yaml",
+        *report.former.kept,
     }  # fmt: skip
     assert set(yaml.safe_load((folder / "Own.features.yaml").read_text())) == {"mine", "hand"}
     told = report.table()
     assert "Removed features that an earlier prepare made: look, text." in told
     assert "Kept from before: Own.hand.npy, Own.mine.items.txt, Own.mine.npy, notes." in told
+    with pytest.raises(UserError, match="Own.mine.npy was not written by `prepare`"):
+        prepare_own("Own", source(shop, *files), tmp_path, force=True)
+    for suffix in ("npy", "items.txt"):
+        (folder / f"Own.mine.{suffix}").unlink()
     # What is made again is neither.
     again = prepare_own("Own", source(shop, *files), tmp_path, force=True)
     assert again.former == Former(kept=("Own.hand.npy", "notes"))
@@ -477,3 +482,69 @@ def test_command_line_to_a_trained_model(shop, rundir, capsys):
     assert result["features"]["look"]["encoder"] == "by_items_file.npy (given)"
     assert 0 <= result["test_result"]["recall@10"] <= 1
     assert Path(result["files"]["model"]).is_file()
+
+
+def own_files(folder, name="Own"):
+    """A data set made by hand: events with ratings and times, and no word of `prepare`."""
+    (folder / name).mkdir()
+    rows = [f"u{u}\ti{i}\t{u + i}\t{9e8 + 86400 * i:.0f}" for u in range(6) for i in range(6)]
+    header = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
+    (folder / name / f"{name}.inter").write_text("\n".join([header, *rows]) + "\n")
+    return folder / name / f"{name}.inter"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_an_input_is_never_replaced(tmp_path, force):
+    events = own_files(tmp_path)
+    before = contents(events.parent)
+    (tmp_path / "link.tsv").symlink_to(events)
+    for path in (events, tmp_path / "link.tsv", tmp_path / "x" / ".." / "Own" / "Own.inter"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match="an input is never replaced"):
+            prepare_own("Own", OwnSource(path), tmp_path, force=force)
+    assert contents(events.parent) == before
+    report = prepare_own("Other", OwnSource(events), tmp_path, force=force)  # and where it may
+    assert report.interactions == 36 and contents(events.parent) == before
+
+
+def test_matrices_and_items_that_are_read_are_never_replaced(shop, tmp_path):
+    prepare_own("Own", source(shop, "a=@listed.npy,@listed.txt"), tmp_path)
+    folder = tmp_path / "Own"
+    before = contents(folder)
+    matrix, items = folder / "Own.a.npy", folder / "Own.a.items.txt"
+    for given in (
+        OwnSource(shop / "events.csv", None, (FeatureFile("a", matrix, shop / "listed.txt"),)),
+        OwnSource(shop / "events.csv", None, (FeatureFile("a", shop / "listed.npy", items),)),
+        OwnSource(shop / "events.csv", folder / "Own.titles.tsv"),
+        OwnSource(folder / "Own.inter"),
+    ):
+        with pytest.raises(UserError, match="an input is never replaced"):
+            prepare_own("Own", given, tmp_path, force=True)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("file", ["Own.inter", "Own.titles.tsv", "Own.text.npy", "Own.a.items.txt"])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_file_that_no_prepare_wrote_is_never_replaced(shop, tmp_path, file, prepared):
+    if prepared:  # and then changed by hand
+        prepare_own("Own", source(shop, "a=@listed.npy,@listed.txt"), tmp_path)
+    (tmp_path / "Own").mkdir(exist_ok=True)
+    with open(tmp_path / "Own" / file, "ab") as handle:
+        handle.write(b"mine\n")
+    before = contents(tmp_path / "Own")
+    with pytest.raises(UserError, match="it is never replaced") as error:
+        prepare_own("Own", source(shop, "a=@listed.npy,@listed.txt"), tmp_path, force=True)
+    assert str(tmp_path / "Own" / file) in str(error.value) and "--force" not in str(error.value)
+    assert contents(tmp_path / "Own") == before
+    assert [path.name for path in tmp_path.iterdir() if path.name != "shop"] == ["Own"]
+
+
+def test_a_set_prepared_before_the_list_existed_is_kept_beside(shop, tmp_path):
+    prepare_own("Own", source(shop), tmp_path)
+    (tmp_path / "Own" / "Own.prepared.yaml").unlink()
+    before = contents(tmp_path / "Own")
+    report = prepare_own("Own", source(shop), tmp_path, force=True)
+    assert report.former.backup is not None and contents(report.former.backup) == before
+    assert str(report.former.backup) in report.table()
+    again = prepare_own("Own", source(shop), tmp_path, force=True)
+    assert again.former.backup is None

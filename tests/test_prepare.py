@@ -18,7 +18,7 @@ from data_helpers import make_config
 from recbole_bbqrec.data import prepare_cli
 from recbole_bbqrec.data.amazon import prepare_from_source
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.data.prepared import rebuilding
+from recbole_bbqrec.data.prepared import Target, rebuilding
 from recbole_bbqrec.data.text import MAX_CHARACTERS, encode_labels, encode_texts, item_text
 from recbole_bbqrec.errors import UserError
 
@@ -273,7 +273,7 @@ def test_a_file_in_place_of_a_folder(source, tmp_path, place, named, force):
     (tmp_path / named).write_text("mine")
     with pytest.raises(UserError, match=f"{named} is a file; expected a folder.*--data-path"):
         prepare_from_source("Tiny", source, tmp_path / place, force=force)
-    late = rebuilding(tmp_path / named / "Tiny")  # as if it had appeared meanwhile
+    late = rebuilding(Target(tmp_path / named / "Tiny", "Tiny"))  # as if it had appeared meanwhile
     with pytest.raises(UserError, match="cannot be written"), late:
         pass
     assert (tmp_path / named).read_text() == "mine"

@@ -56,7 +56,7 @@ def prepare_from_source(
         UserError: the name, a source file or the encoder is not as expected, the disk is full,
             or the target exists and ``force`` is not set. The target is then as it was.
     """
-    target = prepared.check_target(name, output_root, force)
+    target = prepared.check_target(name, output_root, force, modalities=("text",))
     encoder = open_text_encoder(text_encoder)
     folder = Path(source)
     items = src.read_items(folder)
@@ -70,12 +70,12 @@ def prepare_from_source(
         if encoder == PRECOMPUTED:
             text = _precomputed_text(work, name, folder, items, catalogue)
         else:
-            text = write_text(work, target, name, catalogue, encoder, ALL_FIELDS)
+            text = write_text(work, target.path, name, catalogue, encoder, ALL_FIELDS)
         image = _prepare_image(work, name, folder, items, catalogue)
         described = {"text": text, **({"image": image} if image else {})}
-        former = prepared.write_description(target, work, name, described)
+        former = prepared.write_description(target, work, described)
     return report_of(
-        name, target, events, catalogue, text, image, ALL_FIELDS, notes=tuple(former.lines())
+        name, target.path, events, catalogue, text, image, ALL_FIELDS, notes=tuple(former.lines())
     )
 
 

@@ -157,8 +157,10 @@ def require_files(folder: Path, dataset: str, modality: str, paths: tuple[Path, 
     found = sorted(path.name for path in folder.glob(f"{dataset}.*")) if folder.is_dir() else []
     raise UserError(
         f"Modality {modality!r} of data set {dataset}: {' and '.join(missing)} not found in "
-        f"{folder} (files there: {', '.join(found) or 'none'}). Make them with `python -m "
-        f"recbole_bbqrec prepare {dataset}` (see --help), or drop {modality!r} from `modalities`."
+        f"{folder} (files there: {', '.join(found) or 'none'}). Write them (one row an "
+        "item; the raw item tokens, one a line), or make a new data set with them under another "
+        f"name: `python -m recbole_bbqrec prepare NEW_NAME --interactions {folder / dataset}.inter "
+        f"--features {modality}=FILE.npy,ITEMS.txt`; or drop {modality!r} from `modalities`."
     )
 
 

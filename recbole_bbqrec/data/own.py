@@ -29,6 +29,7 @@ from recbole_bbqrec.data.prepared import (
     write_description,
     write_lines,
 )
+from recbole_bbqrec.data.prepared_files import check_replaceable
 from recbole_bbqrec.data.sentence import SentenceEncoder
 from recbole_bbqrec.data.text import encode_texts, recipe
 from recbole_bbqrec.data.text_store import TextStore
@@ -158,7 +159,9 @@ def prepare_own(
     given = [file.modality for file in source.features]
     if len(set(given)) < len(given):
         raise UserError(f"--features names a modality twice: {given}; expected each once.")
-    target = check_target(name, output_root, force)
+    inputs = [file for f in source.features for file in f.paths()]
+    inputs += [path for path in (source.interactions, source.items) if path is not None]
+    target = check_target(name, output_root, force, inputs, given)
     encoder: str | SentenceEncoder = TFIDF
     if source.items is not None and "text" not in given:
         encoder = _open_encoder(text_encoder)  # before the long work
@@ -166,10 +169,10 @@ def prepare_own(
     sequences = read_events(source.interactions, events, ledger)
     with rebuilding(target) as work:
         options = items or ItemOptions()
-        entries = _write(work, target, name, source, sequences, options, encoder, ledger)
+        entries = _write(work, target.path, name, source, sequences, options, encoder, ledger)
         if events.strict:
             ledger.refuse_faults()
-        former = write_description(target, work, name, entries)
+        former = write_description(target, work, entries)
     lengths = np.bincount(sequences.users)  # [n_users]
     return OwnReport(
         name=name,
@@ -214,6 +217,8 @@ def _write(
             if len(table.texts) and "text" not in given:
                 chunks = target.with_name(f".{name}.text")  # outlive an interruption
                 stem = work / f"{name}.text"
+                replaced = [f"{name}.text.npy", f"{name}.text.items.txt"]
+                check_replaceable(target, name, replaced)  # before the long work
                 entries["text"] = _write_text(stem, chunks, table, names, encoder, ledger)
     for file in source.features:
         stem = work / f"{name}.{file.modality}"

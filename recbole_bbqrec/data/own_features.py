@@ -26,6 +26,10 @@ class FeatureFile:
     matrix: Path
     items: Path | None
 
+    def paths(self) -> tuple[Path, ...]:
+        """The files: the matrix, and the list of items if there is one."""
+        return (self.matrix,) if self.items is None else (self.matrix, self.items)
+
     @classmethod
     def parse(cls, text: str) -> FeatureFile:
         """Read the command line's form.

@@ -7,7 +7,8 @@ A prepared data set is the folder ``<root>/<NAME>/`` with
   that a run does not read;
 * for each modality ``NAME.<modality>.npy`` and ``NAME.<modality>.items.txt``;
 * ``NAME.features.yaml``: encoder, dimension, recipe and checksum of each modality;
-* ``NAME.titles.tsv``: a readable title per item, for reports.
+* ``NAME.titles.tsv``: a readable title per item, for reports;
+* ``NAME.prepared.yaml``: the checksums of these files; a later preparation replaces no others.
 
 Everything is built in a folder beside the target, which it replaces only once it is complete.
 """
@@ -19,6 +20,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,14 @@ import numpy as np
 import yaml
 
 from recbole_bbqrec.data.features import file_sha256
+from recbole_bbqrec.data.prepared_files import (
+    check_no_input,
+    check_replaceable,
+    is_prepared_modality,
+    is_unlisted,
+    read_entries,
+    write_record,
+)
 from recbole_bbqrec.data.source import Interaction
 from recbole_bbqrec.data.text import clean, item_text
 from recbole_bbqrec.errors import UserError
@@ -36,25 +46,62 @@ from recbole_bbqrec.errors import UserError
 _UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
 }  # fmt: skip
-_WRITTEN = ("encoder", "recipe", "dimension", "items", "sha256")  # of every modality made here
 _NAMED = 10  # kept files whose names are told
 
 
-def check_target(name: str, output_root: str | os.PathLike[str], force: bool) -> Path:
-    """The folder that data set ``name`` goes to.
+@dataclass(frozen=True)
+class Target:
+    """The folder that a data set goes to.
+
+    Attributes:
+        path: the folder; where ``dataset/NAME`` is a link, the folder that it leads to.
+        name: the data set's name.
+        backup: where the present folder is kept, or None if it may go: ``prepare`` wrote it.
+    """
+
+    path: Path
+    name: str
+    backup: Path | None = None
+
+
+def check_target(
+    name: str,
+    output_root: str | os.PathLike[str],
+    force: bool,
+    inputs: Iterable[Path] = (),
+    modalities: Iterable[str] = (),
+) -> Target:
+    """Return the folder that data set ``name`` goes to.
+
+    Args:
+        name: the data set's name; letters, digits, ``_`` and ``-``.
+        output_root: RecBole's ``data_path``.
+        force: allow a folder that exists.
+        inputs: files that the data set is made of.
+        modalities: modalities that will be written.
 
     Raises:
-        UserError: the name is not one, the folder exists and ``force`` is not set, or it cannot be
-            one because a file is in its place or above it.
+        UserError: the name is not one; the folder exists and ``force`` is not set; a file that
+            would be replaced is an input, or was not written by ``prepare``; or a file is in the
+            folder's place or above it.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"Data set name {name!r}; expected letters, digits, '_' and '-'.")
     target = Path(output_root) / name
     check_folder(target)
+    suffixes = ["inter", "titles.tsv"]
+    suffixes += [f"{m}.{kind}" for m in modalities for kind in ("npy", "items.txt")]
+    replacements = [f"{name}.{suffix}" for suffix in suffixes]
+    check_no_input(target, [*replacements, f"{name}.features.yaml"], inputs)
+    check_replaceable(target, name, replacements)
     if target.exists() and not force:
         raise UserError(f"{target} already exists; use --force to replace it.")
     # Of a link the folder is replaced, not the link to it.
-    return target.resolve() if target.is_symlink() else target
+    path = target.resolve() if target.is_symlink() else target
+    backup = None
+    if is_unlisted(path, name):
+        backup = path.with_name(f"{path.name}.bak-{time.strftime('%Y%m%d-%H%M%S')}")
+    return Target(path, name, backup)
 
 
 def check_folder(path: Path) -> None:
@@ -70,25 +117,25 @@ def check_folder(path: Path) -> None:
 
 
 @contextmanager
-def rebuilding(target: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of ``target`` when the block succeeds.
+def rebuilding(target: Target) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``target.path`` when the block succeeds.
 
     Raises:
         UserError: the disk is full or closed to writing, or a file is where a folder must be;
             ``target`` is then as it was, as after any other exception.
     """
-    work = None
+    work, place = None, target.path
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
         work.chmod(0o777 & ~_umask())  # mkdtemp's folder is private to its owner
         yield work
-        _replace(work, target)
+        _replace(work, place, target.backup)
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
         raise UserError(
-            f"{target} cannot be written: {error.strerror}; nothing was changed there. Make room, "
+            f"{place} cannot be written: {error.strerror}; nothing was changed there. Make room, "
             "or choose another folder with --data-path."
         ) from error
     finally:
@@ -147,10 +194,12 @@ class Former:
     Attributes:
         removed: modalities of an earlier preparation, whose features were of its catalogue.
         kept: names of files and folders made by others.
+        backup: folder that holds the data set as it was, if ``prepare`` may not have written it.
     """
 
     removed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    backup: Path | None = None
 
     def lines(self) -> list[str]:
         """What to tell, a line each; none where there was nothing."""
@@ -162,13 +211,15 @@ class Former:
         if self.kept:
             more = f" and {len(self.kept) - _NAMED} more" if len(self.kept) > _NAMED else ""
             told.append(f"Kept from before: {', '.join(self.kept[:_NAMED])}{more}.")
+        if self.backup is not None:
+            told.append(f"The data set as it was: {self.backup}; remove it when not needed.")
         return told
 
 
 def write_description(
-    target: Path, work: Path, name: str, described: Mapping[str, Mapping[str, Any]]
+    target: Target, work: Path, described: Mapping[str, Mapping[str, Any]]
 ) -> Former:
-    """Write features.yaml, and take over what others put into the old folder, with its entries.
+    """Write features.yaml and prepared.yaml; take over others' files in the old folder.
 
     Features that a preparation made and this one does not make again are left behind: the next
     run would take them for features of the new catalogue.
@@ -176,43 +227,30 @@ def write_description(
     Args:
         target: the old folder, which may be absent.
         work: the new one, complete but for this.
-        name: the data set's name.
         described: entries of the modalities made, of :func:`describe_matrix` and more.
 
     Raises:
-        UserError: the old features.yaml is no YAML mapping.
+        UserError: the old features.yaml is no YAML mapping, or ``work`` has a file in place of
+            one that ``prepare`` did not write.
     """
-    old = _old_entries(target / f"{name}.features.yaml")
+    folder, name = target.path, target.name
+    check_replaceable(folder, name, sorted(path.name for path in work.iterdir()))
+    old = read_entries(folder / f"{name}.features.yaml")
     remaining = [modality for modality in old if modality not in described]
-    removed = [m for m in remaining if _is_prepared(target / f"{name}.{m}.npy", old[m])]
+    removed = [m for m in remaining if is_prepared_modality(folder / f"{name}.{m}.npy", old[m])]
     left = {f"{name}.{m}.{suffix}" for m in removed for suffix in ("npy", "items.txt")}
     described = {**{m: entry for m, entry in old.items() if m not in removed}, **described}
     content = yaml.safe_dump(dict(described), sort_keys=False, allow_unicode=True)
     (work / f"{name}.features.yaml").write_text(content, encoding="utf-8")
+    write_record(work, name)
     kept = []
-    if target.is_dir():
-        for path in sorted(target.iterdir()):
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
             if path.name not in left and not (work / path.name).exists():
                 keep = shutil.copytree if path.is_dir() else shutil.copy2
                 keep(path, work / path.name)
                 kept.append(path.name)
-    return Former(tuple(removed), tuple(kept))
-
-
-def _old_entries(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return {**(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
-    except (yaml.YAMLError, TypeError) as error:
-        raise UserError(f"{path} is not a YAML mapping ({error}); remove it.") from error
-
-
-def _is_prepared(matrix: Path, entry: object) -> bool:
-    """Whether the entry is one that a preparation writes, and of this very file."""
-    if not isinstance(entry, dict) or not set(_WRITTEN) <= set(entry) or not matrix.is_file():
-        return False
-    return bool(entry["sha256"] == file_sha256(matrix))
+    return Former(tuple(removed), tuple(kept), target.backup)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -221,8 +259,11 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         file.writelines(line + "\n" for line in lines)
 
 
-def _replace(work: Path, target: Path) -> None:
-    """Put ``work`` in the place of ``target``; a failure leaves ``target`` as it was."""
+def _replace(work: Path, target: Path, backup: Path | None) -> None:
+    """Put ``work`` in the place of ``target``; a failure leaves ``target`` as it was.
+
+    The old folder is moved to ``backup``, or removed if that is None.
+    """
     if not target.exists():
         os.rename(work, target)
         return
@@ -233,7 +274,10 @@ def _replace(work: Path, target: Path) -> None:
     except OSError:
         os.rename(aside, target)
         raise
-    shutil.rmtree(aside)
+    if backup is None:
+        shutil.rmtree(aside)
+    else:
+        os.rename(aside, backup)
 
 
 def _umask() -> int:

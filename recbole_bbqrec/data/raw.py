@@ -65,7 +65,8 @@ def prepare_from_raw(
             f"McAuley's files are known for {', '.join(CATEGORIES)}, not for {name!r}. Use one of "
             "these names, or another source (see `prepare --help`)."
         )
-    target = prepared.check_target(name, output_root, force)
+    modalities = ("text", "image") if images else ("text",)
+    target = prepared.check_target(name, output_root, force, modalities=modalities)
     encoder = open_text_encoder(text_encoder)
     folder = Path(output_root) / RAW_FOLDER if raw is None else Path(raw)
     files = raw_files(name)
@@ -83,7 +84,7 @@ def prepare_from_raw(
         if encoder == PRECOMPUTED:
             text = _precomputed_text(work, name, folder, catalogue)
         else:
-            text = write_text(work, target, name, catalogue, encoder, PAPER_FIELDS)
+            text = write_text(work, target.path, name, catalogue, encoder, PAPER_FIELDS)
         meta_path = folder / files.meta.name
         text.update(source=meta_path.name, source_sha256=file_sha256(meta_path))
         described = {"text": text}
@@ -93,9 +94,9 @@ def prepare_from_raw(
                 folder / files.images.name, used, work / f"{name}.image.npy"
             )
             described["image"] = _describe_images(work, name, files.images.name, found)
-        former = prepared.write_description(target, work, name, described)
+        former = prepared.write_description(target, work, described)
     return report_of(
-        name, target, reviews.events, catalogue, text, described.get("image"), PAPER_FIELDS,
+        name, target.path, reviews.events, catalogue, text, described.get("image"), PAPER_FIELDS,
         image_features=images,
         notes=(*_notes(reviews, metadata, catalogue, found), *former.lines()),
     )  # fmt: skip
