@@ -2,7 +2,7 @@
 
 import sys
 
-from recbole_bbqrec.__main__ import main
+from recbole_bbqrec.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["run", *sys.argv[1:]]))

@@ -17,9 +17,9 @@ import pandas as pd
 import torch
 
 from recbole_bbqrec.data.histories import Histories
-from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.config import GeneratorConfig
-from recbole_bbqrec.generator.seq2seq import Generator
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.network.config import GeneratorConfig
+from recbole_bbqrec.generator.network.seq2seq import Generator
 from recbole_bbqrec.runtime import autocast, tune_allocator
 
 LEVELS, CODES, MAX_ITEMS = 3, 256, 20  # L, N and the history limit of the paper

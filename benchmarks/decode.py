@@ -18,9 +18,9 @@ import t5
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.ranking import rank
-from recbole_bbqrec.generator.seq2seq import Generator
+from recbole_bbqrec.generator.inference.ranking import rank
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.network.seq2seq import Generator
 
 BEAMS, TOP = (10, 20, 50, 100), 10
 THEIR_BATCH = 32

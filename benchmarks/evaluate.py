@@ -18,8 +18,8 @@ import common
 import torch
 from recbole.evaluator import Collector, Evaluator
 
-from recbole_bbqrec.config import BBQRecConfig
-from recbole_bbqrec.trainer.collector import RankedCollector, ScoresCollector
+from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.metrics.collector import RankedCollector, ScoresCollector
 
 WIDTH = 20
 COLLECTORS = {"matrix": Collector, "scores": ScoresCollector, "ranked": RankedCollector}

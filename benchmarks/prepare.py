@@ -24,7 +24,7 @@ BLOCK, WIDTH = 1_000_000, 64
 LOAD = """
 import sys
 from recbole_bbqrec.data.loaders import create_dataset
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole.data.dataset import SequentialDataset
 config = BBQRecConfig("SASRec", sys.argv[1], [], {"data_path": sys.argv[2]})
 print(create_dataset(config, SequentialDataset).inter_num)

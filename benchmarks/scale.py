@@ -19,12 +19,12 @@ from typing import Any
 import common
 import torch
 
-from recbole_bbqrec.generator.beam import beam_search
-from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.encoding import encode
-from recbole_bbqrec.generator.exact import exact_scores
-from recbole_bbqrec.generator.seq2seq import Generator
-from recbole_bbqrec.generator.trie import Trie
+from recbole_bbqrec.generator.inference.beam import beam_search
+from recbole_bbqrec.generator.inference.encoding import encode
+from recbole_bbqrec.generator.inference.exact import exact_scores
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.items.trie import Trie
+from recbole_bbqrec.generator.network.seq2seq import Generator
 
 BEAMS, TOP, ROWS = 50, 10, 256
 

@@ -18,9 +18,9 @@ import common
 import torch
 
 from recbole_bbqrec.data.histories import HistoryBatches
-from recbole_bbqrec.tokenizer.bbq import BBQTokenizer, BBQTokenizerConfig
+from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQTokenizer, BBQTokenizerConfig
 from recbole_bbqrec.tokenizer.collisions import resolve_collisions
-from recbole_bbqrec.trainer.optim import build_optimizer
+from recbole_bbqrec.trainer.phases.optim import build_optimizer
 
 BATCH, INNER_STEPS = 256, 5
 

@@ -3,7 +3,7 @@
 Imported first by the package. RecBole's ``Config`` reads NumPy aliases that NumPy 2 removed
 (``float_``, ``complex_``, ``unicode_``); they are put back where they are missing. RecBole's
 use of ``torch.cuda.amp.GradScaler`` warns once an epoch; that one message is silenced. Safe
-loading in torch is left as it is: see :mod:`recbole_bbqrec.trainer.checkpoint`.
+loading in torch is left as it is: see :mod:`recbole_bbqrec.run_files.checkpoint`.
 """
 
 from __future__ import annotations

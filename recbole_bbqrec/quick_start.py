@@ -19,20 +19,20 @@ from typing import Any
 from recbole.utils import init_seed, set_color
 
 from recbole_bbqrec.atomic import atomic_path
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.config.resume import find_resumable, run_to_continue
 from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.identity import check_same_data, data_identity
 from recbole_bbqrec.data.loaders import check_files, create_dataset, data_loaders
-from recbole_bbqrec.data.on_demand import prepare_missing
-from recbole_bbqrec.output_folder import check_output_folder
-from recbole_bbqrec.registry import get_dataset_class, get_model, get_trainer_class
-from recbole_bbqrec.report import final_block
-from recbole_bbqrec.run_log import log_paths, start_logging
+from recbole_bbqrec.model.registry import get_dataset_class, get_model, get_trainer_class
+from recbole_bbqrec.prepare.on_demand import prepare_missing
+from recbole_bbqrec.run_files.checkpoint import load_checkpoint, load_weights
+from recbole_bbqrec.run_files.final_block import final_block
+from recbole_bbqrec.run_files.names import RunFiles
+from recbole_bbqrec.run_files.output_folder import check_output_folder
+from recbole_bbqrec.run_files.per_user import recorded
+from recbole_bbqrec.run_files.run_log import log_paths, start_logging
 from recbole_bbqrec.runtime import peak_memory_mib, prepare_process
-from recbole_bbqrec.trainer.checkpoint import load_checkpoint, load_weights
-from recbole_bbqrec.trainer.per_user import recorded
-from recbole_bbqrec.trainer.resume import find_resumable, run_to_continue
-from recbole_bbqrec.trainer.run_files import RunFiles
 from recbole_bbqrec.version import __version__
 
 logger = logging.getLogger()
@@ -267,8 +267,8 @@ def _configure(
 def _names(
     model: str | None, dataset: str | None, config_files: Sequence[str | Path]
 ) -> tuple[str, str]:
+    from recbole_bbqrec.config.values import read_yaml
     from recbole_bbqrec.errors import UserError
-    from recbole_bbqrec.option_text import read_yaml
 
     values: dict[str, Any] = {}
     for path in config_files:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from recbole_bbqrec.run_files.epochs import read_epochs
 from recbole_bbqrec.runtime import tune_allocator
-from recbole_bbqrec.trainer.epochs import read_epochs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -73,8 +73,8 @@ EXACT_USERS = 40
 
 def finished_run(directory: Path, model: str, options: dict):
     """Run a model on Mini in ``directory``; what a report card starts from."""
-    from recbole_bbqrec.experiment.report_card.finished_run import FinishedRun
     from recbole_bbqrec.quick_start import run
+    from recbole_bbqrec.run_files.finished_run import FinishedRun
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)

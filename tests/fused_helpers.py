@@ -8,11 +8,11 @@ from unittest import mock
 
 import torch
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.histories import Histories, HistoryBatch, HistoryBatches
+from recbole_bbqrec.model.registry import get_trainer_class
 from recbole_bbqrec.quick_start import Prepared, build_model, load_data_and_model, prepare, run
-from recbole_bbqrec.registry import get_trainer_class
-from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
+from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
 
 DATA = str(Path(__file__).resolve().parents[1] / "dataset")
 _COMMON = {

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.config import GeneratorConfig
-from recbole_bbqrec.generator.memory import Memory
-from recbole_bbqrec.generator.packing import Packing
-from recbole_bbqrec.generator.seq2seq import Generator
+from recbole_bbqrec.generator.batch.encoded_history import Memory
+from recbole_bbqrec.generator.batch.packing import Packing
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.network.config import GeneratorConfig
+from recbole_bbqrec.generator.network.seq2seq import Generator
 
 VECTOR_DIM = 6
 

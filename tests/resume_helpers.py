@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import measured
 
-from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
+from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
 
 
 class Killed(Exception):

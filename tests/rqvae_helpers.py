@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from recbole_bbqrec.model.registry import get_trainer_class
 from recbole_bbqrec.quick_start import load_data_and_model
-from recbole_bbqrec.registry import get_trainer_class
 
 #: On top of conftest.TINY.
 SMALL = {

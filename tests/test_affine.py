@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recbole_bbqrec.generator import affine
-from recbole_bbqrec.generator.affine import Affine, linear
-from recbole_bbqrec.generator.attention import softmax
+from recbole_bbqrec.generator.inference import fused_linear as affine
+from recbole_bbqrec.generator.inference.fused_linear import Affine, linear
+from recbole_bbqrec.generator.network.attention import softmax
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -5,15 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_bbqrec.generator import attention
-from recbole_bbqrec.generator.attention import (
+from recbole_bbqrec.generator.network import attention
+from recbole_bbqrec.generator.network.attention import (
     SimilarityGate,
     attend,
     blocking_bias,
     similarity_attend,
     similarity_buckets,
 )
-from recbole_bbqrec.generator.dropout import Dropout, keep_mask
+from recbole_bbqrec.nn.dropout import Dropout, keep_mask
 
 B, H, T, L, C = 2, 3, 4, 2, 5
 

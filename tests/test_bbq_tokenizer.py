@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.tokenizer.base import PhaseOneNetwork
-from recbole_bbqrec.tokenizer.bbq import BBQTokenizer
+from recbole_bbqrec.tokenizer.bbq.config import BBQTokenizerConfig
+from recbole_bbqrec.tokenizer.bbq.encoders import Standardizer
+from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQTokenizer
 from recbole_bbqrec.tokenizer.collisions import count_collisions, resolve_collisions
-from recbole_bbqrec.tokenizer.config import BBQTokenizerConfig
-from recbole_bbqrec.tokenizer.encoders import Standardizer
 
 N_ITEMS = 61
 SMALL = BBQTokenizerConfig(

@@ -14,10 +14,10 @@ from generator_helpers import (
     small_generator,
 )
 
-from recbole_bbqrec.generator import beam, scoring
-from recbole_bbqrec.generator.beam import beam_search
-from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.exact import exact_scores
+from recbole_bbqrec.generator.inference import beam, scoring
+from recbole_bbqrec.generator.inference.beam import beam_search
+from recbole_bbqrec.generator.inference.exact import exact_scores
+from recbole_bbqrec.generator.items.catalogue import Catalogue
 
 LENGTHS = [5, 1, 3]
 

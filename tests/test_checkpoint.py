@@ -11,7 +11,7 @@ import torch
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.trainer.checkpoint import (
+from recbole_bbqrec.run_files.checkpoint import (
     load_checkpoint,
     load_weights,
     random_state,

@@ -9,13 +9,13 @@ import torch
 from generator_helpers import histories, small_catalogue, small_generator
 from torch import Tensor
 
-from recbole_bbqrec.generator import seq2seq
-from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.choices import Choices, choices
-from recbole_bbqrec.generator.packing import Packing
-from recbole_bbqrec.generator.seq2seq import Generator
-from recbole_bbqrec.generator.steps import Steps
-from recbole_bbqrec.generator.trie import Trie
+from recbole_bbqrec.generator.batch.packing import Packing
+from recbole_bbqrec.generator.batch.trie_paths import Choices, choices
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.items.trie import Trie
+from recbole_bbqrec.generator.network import seq2seq
+from recbole_bbqrec.generator.network.decoder_rows import Steps
+from recbole_bbqrec.generator.network.seq2seq import Generator
 
 N_ITEMS = 30
 HEAD = {"item_embedding": True, "item_head": True, "n_items": N_ITEMS}

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.trainer.checkpoint import save_checkpoint
+from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.run_files.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -126,7 +126,7 @@ def test_another_broken_pipe_is_not_hidden(monkeypatch):
     def lose_a_worker(*_):
         raise BrokenPipeError("a worker's")
 
-    monkeypatch.setattr("recbole_bbqrec.models_cli.main", lose_a_worker)
+    monkeypatch.setattr("recbole_bbqrec.cli.models.main", lose_a_worker)
     with pytest.raises(BrokenPipeError, match="a worker's"):
         main(["models"])
 

@@ -7,10 +7,10 @@ import torch
 from counting_helpers import check_counted
 from recbole.evaluator import Collector, Evaluator
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.metrics.collector import RankedCollector, ScoresCollector, best_items
 from recbole_bbqrec.quick_start import run
-from recbole_bbqrec.trainer.collector import RankedCollector, ScoresCollector, best_items
 
 METRICS = ["Recall", "NDCG", "Hit", "MRR", "Precision", "MAP"]
 COUNTING = ["ItemCoverage", "AveragePopularity", "ShannonEntropy", "GiniIndex", "TailPercentage"]

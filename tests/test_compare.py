@@ -14,14 +14,18 @@ import pytest
 import yaml
 from scipy import stats
 
-from recbole_bbqrec.__main__ import main
+from recbole_bbqrec.cli import compare as compare_cli
+from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment import compare_cli
-from recbole_bbqrec.experiment.significance import compare_models, mean_over_seeds, paired_test
-from recbole_bbqrec.experiment.store import RunStore
-from recbole_bbqrec.experiment.tables import Entry, Table, latex, markdown, marks
-from recbole_bbqrec.experiment.worker import PLAN, RESULT
-from recbole_bbqrec.trainer.per_user import PerUser
+from recbole_bbqrec.experiment.comparison.significance import (
+    compare_models,
+    mean_over_seeds,
+    paired_test,
+)
+from recbole_bbqrec.experiment.comparison.tables import Entry, Table, latex, markdown, marks
+from recbole_bbqrec.experiment.store.store import RunStore
+from recbole_bbqrec.experiment.store.worker import PLAN, RESULT
+from recbole_bbqrec.run_files.per_user import PerUser
 
 ROOT = Path(__file__).resolve().parents[1]
 USERS = 60

@@ -11,14 +11,14 @@ from recbole.data.dataset import Dataset
 from recbole.evaluator.register import metric_types
 from recbole.utils import EvaluatorType
 
-from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.config.options import MODEL_OPTIONS, RECBOLE_OPTIONS, RUN_OPTIONS
+from recbole_bbqrec.config.values import parse_overrides, parse_value, read_yaml
+from recbole_bbqrec.config.yaml_files import properties_directory
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.metric_names import has_cutoff, metric_names
-from recbole_bbqrec.option_text import parse_overrides, parse_value, read_yaml
-from recbole_bbqrec.options import MODEL_OPTIONS, RECBOLE_OPTIONS, RUN_OPTIONS
-from recbole_bbqrec.output_folder import check_output_folder
-from recbole_bbqrec.properties_files import properties_directory
+from recbole_bbqrec.metrics.names import has_cutoff, metric_names
+from recbole_bbqrec.run_files.output_folder import check_output_folder
 
 
 @pytest.mark.parametrize(

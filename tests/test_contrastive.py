@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recbole_bbqrec.tokenizer.bbq.sequence_encoders import SelfAttentionEncoder, SessionGraphEncoder
 from recbole_bbqrec.tokenizer.contrastive import info_nce
-from recbole_bbqrec.tokenizer.sequence_encoders import SelfAttentionEncoder, SessionGraphEncoder
 
 WIDTH, HISTORY = 6, 7
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from rqvae_helpers import NO_HISTORIES, check_run, features, small, term_values
 
 from recbole_bbqrec.quick_start import run
-from recbole_bbqrec.tokenizer.cost import CoSTConfig, CoSTTokenizer
+from recbole_bbqrec.tokenizer.rqvae.cost import CoSTConfig, CoSTTokenizer
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 
 CONFIG = CoSTConfig(

@@ -11,10 +11,10 @@ import torch
 from data_helpers import make_config, random_sequences, write_features, write_inter
 from recbole.data.dataset import SequentialDataset
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset, check_modalities
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.splits import planned_split_hash
+from recbole_bbqrec.experiment.store.splits import planned_split_hash
 
 GOLDEN = {
     "ann": ["p", "q", "r", "s", "t"],

@@ -14,11 +14,11 @@ from rqvae_helpers import small
 from second_device import DEVICE, DeviceTensor, second_device
 from torch import Tensor
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
-from recbole_bbqrec.generator.trie import Trie
+from recbole_bbqrec.generator.items.trie import Trie
 from recbole_bbqrec.quick_start import build_model, prepare, run
-from recbole_bbqrec.trainer.optim import build_optimizer
+from recbole_bbqrec.trainer.phases.optim import build_optimizer
 
 Values = dict[str, Any]
 #: Dropout draws other numbers on a CPU than elsewhere.

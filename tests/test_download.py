@@ -12,9 +12,9 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from recbole_bbqrec.data import download as module
-from recbole_bbqrec.data.download import DownloadError, download, gzip_fault
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.mcauley import download as module
+from recbole_bbqrec.prepare.mcauley.download import DownloadError, download, gzip_fault
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 

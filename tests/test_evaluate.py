@@ -16,13 +16,13 @@ from conftest import ROOT, finished_run
 from counting_helpers import check_counted
 from scipy import stats
 
-from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.experiment.store import Run, RunStore
-from recbole_bbqrec.experiment.worker import work
-from recbole_bbqrec.generator.exact import exact_scores
+from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.experiment.store.store import Run, RunStore
+from recbole_bbqrec.experiment.store.worker import work
+from recbole_bbqrec.generator.inference.exact import exact_scores
 from recbole_bbqrec.quick_start import load_data_and_model, run
-from recbole_bbqrec.trainer.checkpoint import load_checkpoint, save_checkpoint
-from recbole_bbqrec.trainer.per_user import PerUser
+from recbole_bbqrec.run_files.checkpoint import load_checkpoint, save_checkpoint
+from recbole_bbqrec.run_files.per_user import PerUser
 
 SMALL = {
     "data_path": str(ROOT / "dataset"), "epochs": 2, "train_batch_size": 512, "hidden_size": 16,

@@ -22,14 +22,14 @@ from fused_helpers import (
 )
 from resume_helpers import check_resumed_equals_uninterrupted
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.model import length_groups
-from recbole_bbqrec.model.length_groups import InLengthGroups
-from recbole_bbqrec.registry import get_trainer_class
-from recbole_bbqrec.trainer import optim
-from recbole_bbqrec.trainer.history import HistoryTrainer
-from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
+from recbole_bbqrec.model.base import length_groups
+from recbole_bbqrec.model.base.length_groups import InLengthGroups
+from recbole_bbqrec.model.registry import get_trainer_class
+from recbole_bbqrec.trainer.history_trainer import HistoryTrainer
+from recbole_bbqrec.trainer.phases import optim
+from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
 
 HISTORY_MODELS = ["MISSRec", "VQRec", "ESASRec", "ESASRecNeighbours", "VQRecNeighbours", "RPG"]
 CAUSAL_MODELS = ["VQRec", "ESASRec", "RPG"]
@@ -171,7 +171,7 @@ def test_autocast_changes_the_precision_and_little_else(name):
 
 def test_recboles_debugging_aid_is_off():
     """RecBole's SINE switches it on when it is imported, for every model of the process."""
-    script = "import torch, recbole_bbqrec.registry; assert not torch.is_anomaly_enabled()"
+    script = "import torch, recbole_bbqrec.model.registry; assert not torch.is_anomaly_enabled()"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

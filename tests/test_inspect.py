@@ -9,10 +9,10 @@ import pytest
 from conftest import ROOT
 from data_helpers import write_features, write_inter
 
-from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.data.inspection import inspect_folder
-from recbole_bbqrec.data.inspection_text import as_text, clip, doubling_bins, share
+from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.inspection.measures import inspect_folder
+from recbole_bbqrec.inspection.text import as_text, clip, doubling_bins, share
 
 SEQUENCES = {"u1": ["a", "b", "a"], "u2": ["a", "c"], "u3": ["d"]}
 

@@ -7,10 +7,10 @@ import shutil
 import pytest
 from conftest import ROOT
 
-from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.config.values import parse_value
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.option_text import parse_value
 from recbole_bbqrec.quick_start import run
 
 COLUMNS = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]}

@@ -10,7 +10,7 @@ from generator_helpers import histories, small_catalogue, small_generator
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from recbole_bbqrec.model.item_features import item_features
+from recbole_bbqrec.model.parts.item_features import item_features
 
 
 def data_set(**modalities: tuple[Tensor, list[int]]) -> SimpleNamespace:

@@ -16,15 +16,16 @@ from generator_helpers import (
 from scipy import sparse
 from torch import Tensor
 
-from recbole_bbqrec.generator import beam, head_loss, losses
-from recbole_bbqrec.generator.beam import beam_search
-from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.exact import exact_scores
-from recbole_bbqrec.generator.head_loss import root_loss
-from recbole_bbqrec.generator.item_head import ItemScores
-from recbole_bbqrec.generator.neighbours import Neighbours
-from recbole_bbqrec.generator.ranking import rank
-from recbole_bbqrec.generator.seq2seq import Generator
+from recbole_bbqrec.generator.head import head_loss, losses
+from recbole_bbqrec.generator.head.head_loss import root_loss
+from recbole_bbqrec.generator.head.item_head import ItemScores
+from recbole_bbqrec.generator.inference import beam
+from recbole_bbqrec.generator.inference.beam import beam_search
+from recbole_bbqrec.generator.inference.exact import exact_scores
+from recbole_bbqrec.generator.inference.ranking import rank
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
+from recbole_bbqrec.generator.network.seq2seq import Generator
 
 N_ITEMS = 30
 SHAPES = [(3, 1, 3), (3, 2, 3), (1, 2, 6), (2, 3, 2)]  # levels, signals, codes

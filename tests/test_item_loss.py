@@ -11,10 +11,10 @@ from generator_helpers import (
 )
 from torch import Tensor
 
-from recbole_bbqrec.generator import normaliser
-from recbole_bbqrec.generator.choices import choices
-from recbole_bbqrec.generator.losses import code_loss
-from recbole_bbqrec.generator.trie import Trie
+from recbole_bbqrec.generator.batch.trie_paths import choices
+from recbole_bbqrec.generator.head import normaliser
+from recbole_bbqrec.generator.head.losses import code_loss
+from recbole_bbqrec.generator.items.trie import Trie
 
 SHAPES = [(3, 1, 3), (3, 2, 3), (1, 2, 6), (2, 3, 2)]
 

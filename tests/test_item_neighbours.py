@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.data.histories import Histories
-from recbole_bbqrec.model import item_neighbours
-from recbole_bbqrec.model.item_neighbours import alike, chosen_after
+from recbole_bbqrec.model.parts import neighbour_graph as item_neighbours
+from recbole_bbqrec.model.parts.neighbour_graph import alike, chosen_after
 
 N_ITEMS = 30
 

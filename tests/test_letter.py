@@ -12,20 +12,20 @@ import torch
 import torch.nn.functional as F
 from rqvae_helpers import NO_HISTORIES, check_run, features, small, term_values
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.config import GeneratorConfig
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.network.config import GeneratorConfig
 from recbole_bbqrec.model.sequential_recommender import letter as letter_model
 from recbole_bbqrec.model.sequential_recommender.letter import RankingGuidedGenerator
 from recbole_bbqrec.quick_start import run
-from recbole_bbqrec.tokenizer.collaborative import NextItemModel, fit_item_embeddings
-from recbole_bbqrec.tokenizer.constrained_kmeans import (
+from recbole_bbqrec.tokenizer.rqvae.balanced_kmeans import (
     constrained_assignment,
     constrained_kmeans,
 )
-from recbole_bbqrec.tokenizer.letter import (
+from recbole_bbqrec.tokenizer.rqvae.collaborative import NextItemModel, fit_item_embeddings
+from recbole_bbqrec.tokenizer.rqvae.letter import (
     LETTERConfig,
     LETTERTokenizer,
     alignment_loss,

@@ -6,7 +6,7 @@ import pytest
 from recbole.utils import early_stopping
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.trainer.loop import LoopState, Phase, Validation, run_phase
+from recbole_bbqrec.trainer.phases.loop import LoopState, Phase, Validation, run_phase
 
 
 class Scripted(Phase):

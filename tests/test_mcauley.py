@@ -23,9 +23,9 @@ from raw_helpers import (
 )
 from raw_helpers import write_raw as write_raw_files
 
-from recbole_bbqrec.data.mcauley import read_metadata, read_reviews
-from recbole_bbqrec.data.mcauley_images import DIMENSION, RECORD_BYTES, write_image_features
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.mcauley.images import DIMENSION, RECORD_BYTES, write_image_features
+from recbole_bbqrec.prepare.mcauley.reviews import read_metadata, read_reviews
 
 FUZZ = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

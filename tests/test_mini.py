@@ -11,10 +11,10 @@ import pytest
 import yaml
 from data_helpers import make_config
 
-from recbole_bbqrec.data import mini
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import Histories, split_hash
-from recbole_bbqrec.data.mini import make_mini
+from recbole_bbqrec.prepare import mini
+from recbole_bbqrec.prepare.mini import make_mini
 
 ROOT = Path(__file__).resolve().parents[1]
 MINI = ROOT / "dataset" / "Mini"

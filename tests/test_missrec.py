@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from fused_helpers import build, options
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.histories import HistoryBatch
-from recbole_bbqrec.model import interests
-from recbole_bbqrec.model.interests import dpc_knn, first_occurrences
-from recbole_bbqrec.trainer.history import HistoryTrainer
+from recbole_bbqrec.model.parts import interests
+from recbole_bbqrec.model.parts.interests import dpc_knn, first_occurrences
+from recbole_bbqrec.trainer.history_trainer import HistoryTrainer
 
 # clustering -------------------------------------------------------------------------------------
 

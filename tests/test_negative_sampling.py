@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import ROOT
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.checks.negative_sampling import KEY, UNIFORM, needs_negatives
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.negative_sampling import KEY, UNIFORM, needs_negatives
+from recbole_bbqrec.model.registry import MODELS, get_model, model_names
 from recbole_bbqrec.quick_start import prepare, run
-from recbole_bbqrec.registry import MODELS, get_model, model_names
 
 SHORT = {
     "data_path": str(ROOT / "dataset"), "epochs": 1, "train_batch_size": 2048, "num_threads": 1,

@@ -10,12 +10,12 @@ from generator_helpers import headed_score, histories, small_catalogue, small_ge
 from scipy import sparse
 from torch import Tensor
 
-from recbole_bbqrec.generator import beam
-from recbole_bbqrec.generator.beam import beam_search
-from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.exact import exact_scores
-from recbole_bbqrec.generator.neighbours import Neighbours
-from recbole_bbqrec.generator.ranking import rank
+from recbole_bbqrec.generator.inference import beam
+from recbole_bbqrec.generator.inference.beam import beam_search
+from recbole_bbqrec.generator.inference.exact import exact_scores
+from recbole_bbqrec.generator.inference.ranking import rank
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
 
 N_ITEMS = 30
 OPTIONS = {

@@ -9,12 +9,12 @@ import pytest
 import torch
 from conftest import ROOT
 
-from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.model.item_features import item_features
-from recbole_bbqrec.model.item_neighbours import alike, chosen_after
+from recbole_bbqrec.model.parts.item_features import item_features
+from recbole_bbqrec.model.parts.neighbour_graph import alike, chosen_after
 from recbole_bbqrec.quick_start import load_data_and_model, run
 
 OPTIONS = {"data_path": str(ROOT / "dataset"), "show_progress": False, "state": "WARNING"}

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from fused_helpers import build, rows_of_test
 
-from recbole_bbqrec.model.non_invasive import FUSIONS, SideFusion
+from recbole_bbqrec.model.parts.non_invasive import FUSIONS, SideFusion
 from recbole_bbqrec.model.sequential_recommender import novabert
 
 

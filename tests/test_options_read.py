@@ -11,20 +11,20 @@ import recbole
 from conftest import ROOT
 
 import recbole_bbqrec
-from recbole_bbqrec.config import BBQRecConfig, check_options_read, options_read
-from recbole_bbqrec.option_text import read_yaml
-from recbole_bbqrec.options import MODEL_OPTIONS, OF_EVERY_RUN
-from recbole_bbqrec.properties_files import overlay_files
-from recbole_bbqrec.quick_start import build_model, prepare
-from recbole_bbqrec.registry import (
+from recbole_bbqrec.config.config import BBQRecConfig, check_options_read, options_read
+from recbole_bbqrec.config.options import MODEL_OPTIONS, OF_EVERY_RUN
+from recbole_bbqrec.config.values import read_yaml
+from recbole_bbqrec.config.yaml_files import overlay_files
+from recbole_bbqrec.model.registry import (
     MODELS,
     get_model,
     get_trainer_class,
     model_names,
     property_bases,
 )
-from recbole_bbqrec.trainer.history import HistoryTrainer
-from recbole_bbqrec.trainer.two_phase import TwoPhaseTrainer
+from recbole_bbqrec.quick_start import build_model, prepare
+from recbole_bbqrec.trainer.history_trainer import HistoryTrainer
+from recbole_bbqrec.trainer.two_phase_trainer import TwoPhaseTrainer
 
 HERE = {"data_path": str(ROOT / "dataset"), "state": "WARNING"}
 TRAINERS = Path(recbole_bbqrec.__file__).parent / "trainer"

@@ -17,19 +17,19 @@ import yaml
 from conftest import ROOT, TINY
 from data_helpers import make_config
 
-from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.data import own
+from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.features import file_sha256
 from recbole_bbqrec.data.loaders import create_dataset, split
-from recbole_bbqrec.data.own import OwnSource, prepare_own
-from recbole_bbqrec.data.own_events import EventOptions
-from recbole_bbqrec.data.own_features import FeatureFile
-from recbole_bbqrec.data.own_items import ItemOptions
-from recbole_bbqrec.data.prepared import Former
-from recbole_bbqrec.data.table_files import read_header, text_chunks
-from recbole_bbqrec.data.text_store import TextStore
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.atomic_files import Former
+from recbole_bbqrec.prepare.tables import build as own
+from recbole_bbqrec.prepare.tables.build import OwnSource, prepare_own
+from recbole_bbqrec.prepare.tables.events import EventOptions
+from recbole_bbqrec.prepare.tables.features import FeatureFile
+from recbole_bbqrec.prepare.tables.files import read_header, text_chunks
+from recbole_bbqrec.prepare.tables.items import ItemOptions
+from recbole_bbqrec.prepare.tables.text_store import TextStore
 from recbole_bbqrec.quick_start import run
 
 N_ITEMS, ALL = 30, EventOptions(user_core=1, item_core=1)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_bbqrec.data.event_filters import k_core
-from recbole_bbqrec.data.ledger import Ledger
-from recbole_bbqrec.data.own_events import EventOptions, read_events
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.tables.events import EventOptions, read_events
+from recbole_bbqrec.prepare.tables.filters import k_core
+from recbole_bbqrec.prepare.tables.ledger import Ledger
 
 HEADER = ["user_id", "item_id", "note", "timestamp", "rating"]
 

@@ -52,8 +52,8 @@ def test_wheel_has_every_module_and_yaml(installed):
 def test_installed_package_finds_its_yaml(installed, tmp_path):
     script = (
         "import recbole_bbqrec\n"
-        "from recbole_bbqrec.config import BBQRecConfig\n"
-        "from recbole_bbqrec.properties_files import properties_directory\n"
+        "from recbole_bbqrec.config.config import BBQRecConfig\n"
+        "from recbole_bbqrec.config.yaml_files import properties_directory\n"
         "print(properties_directory())\n"
         "print(BBQRecConfig('BBQRec', 'Mini')['codebook_levels'])\n"
     )

@@ -8,7 +8,7 @@ from conftest import TINY
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import load_data_and_model, run
-from recbole_bbqrec.trainer.per_user import PerUser
+from recbole_bbqrec.run_files.per_user import PerUser
 
 METRICS = ["Recall", "NDCG", "MRR", "Hit", "Precision"]
 SMALL = {

@@ -8,11 +8,11 @@ import pytest
 import torch
 from generator_helpers import VECTOR_DIM, histories, small_catalogue, small_generator
 
-from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.decoding import Decoder
-from recbole_bbqrec.generator.encoding import encode
-from recbole_bbqrec.generator.packing import Packing
-from recbole_bbqrec.generator.plan import plan_of
+from recbole_bbqrec.generator.batch.packing import Packing
+from recbole_bbqrec.generator.inference.compiled_weights import plan_of
+from recbole_bbqrec.generator.inference.decoding import Decoder
+from recbole_bbqrec.generator.inference.encoding import encode
+from recbole_bbqrec.generator.items.catalogue import Catalogue
 
 OPTIONS: list[dict[str, Any]] = [
     {},

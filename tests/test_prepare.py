@@ -15,12 +15,12 @@ import pytest
 import yaml
 from data_helpers import make_config
 
-from recbole_bbqrec.data import prepare_cli
-from recbole_bbqrec.data.amazon import prepare_from_source
+from recbole_bbqrec.cli import prepare as prepare_cli
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.data.prepared import Target, rebuilding
-from recbole_bbqrec.data.text import MAX_CHARACTERS, encode_labels, encode_texts, item_text
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.atomic_files import Target, rebuilding
+from recbole_bbqrec.prepare.folder import prepare_from_source
+from recbole_bbqrec.prepare.text import MAX_CHARACTERS, encode_labels, encode_texts, item_text
 
 ITEMS = [
     {"item_id": "A1", "title": "Red &amp; <b>gold</b>  lamp", "brand": "Lux", "price": 3},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recbole_bbqrec.tokenizer.kmeans import kmeans
+from recbole_bbqrec.nn.kmeans import kmeans
 from recbole_bbqrec.tokenizer.quantizer import ResidualQuantizer, nearest_codes
 
 LEVELS, CODES, DIM, SIGNALS = 3, 8, 5, 2

@@ -9,10 +9,10 @@ import torch
 from generator_helpers import histories, small_catalogue, small_generator
 from second_device import second_device
 
-from recbole_bbqrec.generator import parallel
-from recbole_bbqrec.generator.beam import beam_search
-from recbole_bbqrec.generator.memory import latest
-from recbole_bbqrec.generator.ranking import rank
+from recbole_bbqrec.generator.batch.encoded_history import latest
+from recbole_bbqrec.generator.inference.beam import beam_search
+from recbole_bbqrec.generator.inference.ranking import rank
+from recbole_bbqrec.nn import parallel
 
 CPU = torch.device("cpu")
 

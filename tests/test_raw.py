@@ -13,14 +13,15 @@ import pytest
 import yaml
 from raw_helpers import asin, image_record, metadata, write_metadata, write_raw, write_reviews
 
-from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.data import prepare_cli, prepared
-from recbole_bbqrec.data import raw as module
-from recbole_bbqrec.data.download import DownloadError
-from recbole_bbqrec.data.mcauley_files import CATEGORIES, MIRRORS, raw_files
-from recbole_bbqrec.data.raw import prepare_from_raw
-from recbole_bbqrec.data.table1 import PAPER_TABLE1, PreparedReport, explanations
+from recbole_bbqrec.cli import prepare as prepare_cli
+from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare import atomic_files as prepared
+from recbole_bbqrec.prepare.mcauley import build as module
+from recbole_bbqrec.prepare.mcauley.build import prepare_from_raw
+from recbole_bbqrec.prepare.mcauley.download import DownloadError
+from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, MIRRORS, raw_files
+from recbole_bbqrec.prepare.table1 import PAPER_TABLE1, PreparedReport, explanations
 
 
 @pytest.fixture(scope="module")
@@ -373,7 +374,7 @@ def test_absent_data_set_is_explained(rundir, capsys):
         ["run", "--model=BBQRec", "--dataset=Toys"], capsys,
         "Toys.inter", "`python -m recbole_bbqrec prepare Toys`", "--prepare",
     )  # fmt: skip
-    fails(["run", "--model=BBQRec", "--dataset=Mini"], capsys, "recbole_bbqrec.data.mini")
+    fails(["run", "--model=BBQRec", "--dataset=Mini"], capsys, "recbole_bbqrec.prepare.mini")
     fails(["run", "--model=BBQRec", "--dataset=Own"], capsys, "prepare Own --source DIR")
     there = "--data_path=my data"
     for name, told in (("Own", "--data-path 'my data'`"), ("Mini", "--output 'my data/Mini'`")):

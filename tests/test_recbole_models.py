@@ -14,8 +14,8 @@ from resume_helpers import check_resumed_equals_uninterrupted
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import load_data_and_model, run
-from recbole_bbqrec.trainer.epochs import read_epochs
-from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
+from recbole_bbqrec.run_files.epochs import read_epochs
+from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
 
 SMALL = {
     "SASRec": {"hidden_size": 16, "inner_size": 32, "n_layers": 1},
@@ -55,7 +55,7 @@ def test_metrics_equal_recbole_bit_for_bit(name, rundir, tiny, monkeypatch):
     state = torch.load(ours["files"]["model"], weights_only=True)  # loads safely
     assert state["model"] == name
 
-    from recbole_bbqrec.config import BBQRecConfig
+    from recbole_bbqrec.config.config import BBQRecConfig
 
     theirs = recbole_alone(BBQRecConfig(name, "Mini", overrides=overrides).resolved)
     assert ours["test_result"] == theirs["test"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import EXACT_USERS, TINY, finished_run
 
-from recbole_bbqrec.__main__ import main
+from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.report_card import breakdowns, metrics
 from recbole_bbqrec.experiment.report_card.beam import overlap
@@ -20,11 +20,11 @@ from recbole_bbqrec.experiment.report_card.codes import Codes, code_use, collisi
 from recbole_bbqrec.experiment.report_card.collect import collect
 from recbole_bbqrec.experiment.report_card.curves import learning_curves
 from recbole_bbqrec.experiment.report_card.examples import example_users, read_titles
-from recbole_bbqrec.experiment.report_card.finished_run import NEEDED, FinishedRun
 from recbole_bbqrec.experiment.report_card.lenient import strict_and_lenient
 from recbole_bbqrec.experiment.report_card.ranking import Ranking, rank_test_users
 from recbole_bbqrec.experiment.report_card.similarity import similarity_profile
 from recbole_bbqrec.quick_start import load_data_and_model
+from recbole_bbqrec.run_files.finished_run import NEEDED, FinishedRun
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 
 ALL_METRICS = ["Recall", "NDCG", "Hit", "MRR", "Precision", "MAP"]

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from test_compare import check_latex
 
-from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.data.table1 import PAPER_TABLE1
-from recbole_bbqrec.experiment import store as store_module
-from recbole_bbqrec.experiment.reproduce import figure4, paper, runs
-from recbole_bbqrec.experiment.reproduce.cli import STUDIES
-from recbole_bbqrec.experiment.store import RunStore
-from recbole_bbqrec.experiment.worker import CONFIG, PLAN, RESULT
-from recbole_bbqrec.option_text import read_yaml
-from recbole_bbqrec.registry import get_model
-from recbole_bbqrec.trainer.per_user import PerUser
+from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.cli.reproduce import STUDIES
+from recbole_bbqrec.config.values import read_yaml
+from recbole_bbqrec.experiment.reproduce import paper, runs
+from recbole_bbqrec.experiment.reproduce.results import figure4
+from recbole_bbqrec.experiment.store import store as store_module
+from recbole_bbqrec.experiment.store.store import RunStore
+from recbole_bbqrec.experiment.store.worker import CONFIG, PLAN, RESULT
+from recbole_bbqrec.model.registry import get_model
+from recbole_bbqrec.prepare.table1 import PAPER_TABLE1
+from recbole_bbqrec.run_files.per_user import PerUser
 
 ROOT = Path(__file__).resolve().parents[1]
 MINI = f"data_path={ROOT / 'dataset'}"

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import load_data_and_model, run
-from recbole_bbqrec.trainer.run_files import RunFiles
+from recbole_bbqrec.run_files.names import RunFiles
 
 SASREC = {
     "hidden_size": 16, "inner_size": 16, "n_layers": 1, "n_heads": 1, "train_batch_size": 512,
@@ -87,7 +87,7 @@ def test_a_run_is_one_process_at_a_time(own_data):
 
 
 def test_a_run_is_claimed_while_it_lasts(own_data, monkeypatch):
-    from recbole_bbqrec.trainer.single_phase import SafeCheckpoints
+    from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
 
     claimed = []
     save = SafeCheckpoints._save_resume

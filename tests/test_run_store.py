@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment import run_key, worker
-from recbole_bbqrec.experiment.progress import Progress, duration
-from recbole_bbqrec.experiment.run_key import counted_options
-from recbole_bbqrec.experiment.store import Run, RunStore, with_seeds
-from recbole_bbqrec.experiment.worker import (
+from recbole_bbqrec.experiment.store import run_key, worker
+from recbole_bbqrec.experiment.store.progress import Progress, duration
+from recbole_bbqrec.experiment.store.run_key import counted_options
+from recbole_bbqrec.experiment.store.store import Run, RunStore, with_seeds
+from recbole_bbqrec.experiment.store.worker import (
     CONFIG,
     FAILED,
     FAILURE,
@@ -163,8 +163,9 @@ def test_other_code_runs_again_unless_any_version(store, finish, monkeypatch):
 
 def test_code_version_hashes_what_takes_part_in_a_run(tmp_path, monkeypatch):
     package = tmp_path / "package"
-    (package / "experiment").mkdir(parents=True)
-    monkeypatch.setattr(run_key, "__file__", str(package / "experiment" / "run_key.py"))
+    for room in ("experiment/comparison", "experiment/store", "cli", "prepare", "inspection", "nn"):
+        (package / room).mkdir(parents=True)
+    monkeypatch.setattr(run_key, "__file__", str(package / "experiment" / "store" / "run_key.py"))
 
     def version(name, text):
         (package / name).write_text(text)
@@ -172,9 +173,12 @@ def test_code_version_hashes_what_takes_part_in_a_run(tmp_path, monkeypatch):
         return run_key.code_version()
 
     first = version("model.py", "a = 1")
-    assert version("experiment/tables.py", "b = 1") == first
-    assert version("some_cli.py", "b = 1") == version("__main__.py", "b = 1") == first
+    assert version("experiment/comparison/tables.py", "b = 1") == first
+    for name in ("cli/run.py", "prepare/text.py", "inspection/plot.py", "__main__.py"):
+        assert version(name, "b = 1") == first
     assert version("model.py", "a = 2") != first
+    first = version("model.py", "a = 1")
+    assert version("nn/topk.py", "a = 2") != first
     run_key._source_hash.cache_clear()
 
 
@@ -287,7 +291,7 @@ def test_worker_ends_when_the_store_is_gone(store):
     planned = store.plan(gru(epochs=400, stopping_step=1000))
     write_plan(planned)
     process = subprocess.Popen(
-        [sys.executable, "-m", "recbole_bbqrec.experiment.worker", str(planned.directory)],
+        [sys.executable, "-m", "recbole_bbqrec.experiment.store.worker", str(planned.directory)],
         cwd=planned.directory, env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip

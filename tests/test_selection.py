@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_bbqrec.generator import selection
-from recbole_bbqrec.generator.selection import best_of_columns, best_of_rows
+from recbole_bbqrec.nn import topk as selection
+from recbole_bbqrec.nn.topk import best_of_columns, best_of_rows
 
 SHAPES = [(3, 100, 4), (2, 101, 1), (4, 64, 64), (1, 67, 16), (5, 9, 3)]
 

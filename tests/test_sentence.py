@@ -10,11 +10,11 @@ import pytest
 import yaml
 from raw_helpers import asin, write_raw
 
-from recbole_bbqrec.data import sentence as module
-from recbole_bbqrec.data.raw import prepare_from_raw
-from recbole_bbqrec.data.sentence import SentenceEncoder, open_encoder
-from recbole_bbqrec.data.text import encode_texts
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare import sentences as module
+from recbole_bbqrec.prepare.mcauley.build import prepare_from_raw
+from recbole_bbqrec.prepare.sentences import SentenceEncoder, open_encoder
+from recbole_bbqrec.prepare.text import encode_texts
 
 WIDTH = 24
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from generator_helpers import histories, small_catalogue, small_generator
 
-from recbole_bbqrec.generator.catalogue import Catalogue
-from recbole_bbqrec.generator.config import GeneratorConfig
-from recbole_bbqrec.generator.packing import Packing, slots_of
-from recbole_bbqrec.generator.seq2seq import Generator
+from recbole_bbqrec.generator.batch.packing import Packing, slots_of
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.network.config import GeneratorConfig
+from recbole_bbqrec.generator.network.seq2seq import Generator
 
 
 @pytest.mark.parametrize("similarity", [True, False])

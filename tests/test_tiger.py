@@ -9,14 +9,14 @@ import pytest
 import torch
 from rqvae_helpers import NO_HISTORIES, check_run, features, small, term_values
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import run
 from recbole_bbqrec.tokenizer.base import Tokenization
 from recbole_bbqrec.tokenizer.disambiguation import append_disambiguation, disambiguation_codes
-from recbole_bbqrec.tokenizer.rqvae import RQVAEConfig, RQVAETokenizer
+from recbole_bbqrec.tokenizer.rqvae.rqvae import RQVAEConfig, RQVAETokenizer
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
-from recbole_bbqrec.trainer.tokenize_phase import TokenizePhase
+from recbole_bbqrec.trainer.phases.tokenize_phase import TokenizePhase
 
 TINY_NETWORK = RQVAEConfig(
     levels=2, codebook_size=4, codebook_dim=3, encoder_hidden=(6,), commitment_weight=0.3

@@ -6,7 +6,7 @@ import pytest
 from test_bbq_tokenizer import batch, make
 
 from recbole_bbqrec.data.histories import HistoryBatch
-from recbole_bbqrec.trainer.tokenize_phase import TokenizePhase
+from recbole_bbqrec.trainer.phases.tokenize_phase import TokenizePhase
 
 ROUNDS = 5
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_bbqrec.generator.trie import Trie
+from recbole_bbqrec.generator.items.trie import Trie
 
 
 def dict_trie(codes: list[Any], items: list[int]) -> dict[Any, Any]:

@@ -17,19 +17,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_bbqrec.__main__ import main
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.cli import tune as tune_cli
+from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.config.values import parse_overrides, parse_value
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment import tune_cli
-from recbole_bbqrec.experiment.search_space import (
+from recbole_bbqrec.experiment.store.store import RunStore
+from recbole_bbqrec.experiment.store.worker import CONFIG, PLAN, RESULT
+from recbole_bbqrec.experiment.tune.search_space import (
     drawn_values,
     grid,
     hyperopt_space,
     read_space,
 )
-from recbole_bbqrec.experiment.store import RunStore
-from recbole_bbqrec.experiment.worker import CONFIG, PLAN, RESULT
-from recbole_bbqrec.option_text import parse_overrides, parse_value
 
 ROOT = Path(__file__).resolve().parents[1]
 

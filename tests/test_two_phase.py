@@ -13,13 +13,13 @@ import pytest
 import torch
 from conftest import measured
 
+from recbole_bbqrec.config.resume import run_to_continue
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import load_data_and_model, run
+from recbole_bbqrec.run_files.epochs import read_epochs, write_epochs
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
-from recbole_bbqrec.trainer import two_phase
-from recbole_bbqrec.trainer.epochs import read_epochs, write_epochs
-from recbole_bbqrec.trainer.resume import run_to_continue
-from recbole_bbqrec.trainer.two_phase import TwoPhaseTrainer
+from recbole_bbqrec.trainer import two_phase_trainer as two_phase
+from recbole_bbqrec.trainer.two_phase_trainer import TwoPhaseTrainer
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = {"recall@5", "recall@10", "ndcg@5", "ndcg@10"}
@@ -182,7 +182,7 @@ def test_reload_in_a_fresh_process(whole, tiny, tmp_path):
     script = (
         "import sys, json\n"
         "from recbole_bbqrec.quick_start import load_data_and_model\n"
-        "from recbole_bbqrec.trainer.two_phase import TwoPhaseTrainer\n"
+        "from recbole_bbqrec.trainer.two_phase_trainer import TwoPhaseTrainer\n"
         "config, model, _, _, _, test = load_data_and_model(sys.argv[1])\n"
         "trainer = TwoPhaseTrainer(config, model)\n"
         "result = trainer.evaluate(test, load_best_model=False)\n"

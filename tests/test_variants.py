@@ -9,14 +9,14 @@ import pytest
 import torch
 from scipy import sparse
 
-from recbole_bbqrec import models_cli
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.cli import models as models_cli
+from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.config.values import read_yaml
+from recbole_bbqrec.config.yaml_files import overlay_files, properties_directory
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.option_text import read_yaml
-from recbole_bbqrec.properties_files import overlay_files, properties_directory
+from recbole_bbqrec.model.registry import MODELS, get_model, get_trainer_class, property_bases
 from recbole_bbqrec.quick_start import build_model, load_data_and_model, prepare, run
-from recbole_bbqrec.registry import MODELS, get_model, get_trainer_class, property_bases
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 
 VARIANTS = ("NoMIM", "NoRec", "NoU", "S", "E", "NoID", "NoText", "NoImage")
@@ -229,7 +229,7 @@ def test_files_of_the_base_come_first(tmp_path, monkeypatch):
         path = tmp_path / f"{name}.yaml"
         path.parent.mkdir(exist_ok=True)
         path.write_text("x: 1\n")
-    monkeypatch.setattr("recbole_bbqrec.properties_files.properties_directory", lambda: tmp_path)
+    monkeypatch.setattr("recbole_bbqrec.config.yaml_files.properties_directory", lambda: tmp_path)
 
     def order(*arguments):
         return [str(path.relative_to(tmp_path))[:-5] for path in overlay_files(*arguments)]

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from fused_helpers import build, rows_of_test, train, unequal_histories
 
-from recbole_bbqrec.model import history, item_codes
+from recbole_bbqrec.model.base import history_model as history
+from recbole_bbqrec.model.parts import item_codes
 from recbole_bbqrec.quick_start import load_data_and_model
 from recbole_bbqrec.tokenizer import opq
 from recbole_bbqrec.tokenizer.opq import fit_opq, whiten

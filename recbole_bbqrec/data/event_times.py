@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.loaded_columns import header_columns, is_loaded
 
 _EXACT = 1 << 24  # whole numbers up to here are exact in float32
 

@@ -8,10 +8,10 @@ from typing import Any
 from recbole.config import Config
 from recbole.data.utils import create_samplers, get_dataloader
 
-from recbole_bbqrec.data.catalogue_size import check_catalogue_size
+from recbole_bbqrec.config.checks.catalogue_size import check_catalogue_size
 from recbole_bbqrec.data.event_times import check_has_times, check_times, keep_order
-from recbole_bbqrec.data.on_demand import how_to_make
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.on_demand import how_to_make
 
 
 def check_files(config: Config) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recbole_bbqrec.config import check_options_read, options_read
-from recbole_bbqrec.options import asks_nothing, check_known
+from recbole_bbqrec.config.config import check_options_read, options_read
+from recbole_bbqrec.config.options import asks_nothing, check_known
 
 
 def check_common(common: Mapping[str, Any], models: Sequence[str], datasets: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from recbole_bbqrec.tokenizer.kmeans import kmeans
+from recbole_bbqrec.nn.kmeans import kmeans
 
 _BLOCK_CELLS = 1 << 24  # distances held at once when codes are assigned
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_bbqrec.tokenizer.kmeans import kmeans
+from recbole_bbqrec.nn.kmeans import kmeans
 
 SEARCH_ROWS = 8192  # rows per distance block: 8192 x 256 codes x 4 bytes = 8 MiB
 

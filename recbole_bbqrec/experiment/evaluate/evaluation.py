@@ -16,17 +16,17 @@ from recbole_bbqrec.data.identity import check_same_data
 from recbole_bbqrec.data.loaders import check_files
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.evaluate.jobs import Job
+from recbole_bbqrec.model.registry import get_trainer_class
 from recbole_bbqrec.quick_start import build_model, prepare
-from recbole_bbqrec.registry import get_trainer_class
+from recbole_bbqrec.run_files.per_user import PerUser, recorded
 from recbole_bbqrec.runtime import prepare_process
-from recbole_bbqrec.trainer.per_user import PerUser, recorded
 
 SPLITS = {"valid": "best_valid_result", "test": "test_result"}  # and their names in result.json
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one job came to; a ``Tested`` of :mod:`recbole_bbqrec.experiment.compare`.
+    """What one job came to; a ``Tested`` of :mod:`recbole_bbqrec.experiment.comparison.paired`.
 
     Attributes:
         job: what was evaluated.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.evaluate.options import (
     OF_THE_RANKING,
@@ -16,11 +16,11 @@ from recbole_bbqrec.experiment.evaluate.options import (
     model_to_rank_with,
     own_options,
 )
-from recbole_bbqrec.experiment.report_card.finished_run import FinishedRun
-from recbole_bbqrec.experiment.run_key import INPUT_FILES, counted_options, digest
-from recbole_bbqrec.registry import get_model
-from recbole_bbqrec.trainer.checkpoint import load_checkpoint
-from recbole_bbqrec.trainer.collector import RankedCollector
+from recbole_bbqrec.experiment.store.run_key import INPUT_FILES, counted_options, digest
+from recbole_bbqrec.metrics.collector import RankedCollector
+from recbole_bbqrec.model.registry import get_model
+from recbole_bbqrec.run_files.checkpoint import load_checkpoint
+from recbole_bbqrec.run_files.finished_run import FinishedRun
 
 #: Options that runs of one configuration may differ in, beside those without part in a run.
 _NO_PART_IN_THE_MODEL = ("seed", "topk", "metrics", "eval_batch_size")

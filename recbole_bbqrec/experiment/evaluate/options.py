@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.config.values import read_yaml
+from recbole_bbqrec.config.yaml_files import properties_directory
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.option_text import read_yaml
-from recbole_bbqrec.properties_files import properties_directory
-from recbole_bbqrec.registry import get_model
+from recbole_bbqrec.model.registry import get_model
 
 #: Key -> what it changes, for the help text.
 CHANGEABLE: dict[str, str] = {

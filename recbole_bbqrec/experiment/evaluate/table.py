@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from recbole_bbqrec.experiment.compare import Comparison, summarise
-from recbole_bbqrec.experiment.compare_report import (
+from recbole_bbqrec.experiment.comparison.paired import Comparison, summarise
+from recbole_bbqrec.experiment.comparison.report import (
     DECIMALS,
     cell_marks,
     entry,
@@ -14,9 +14,9 @@ from recbole_bbqrec.experiment.compare_report import (
     test_notes,
     verdict_lines,
 )
+from recbole_bbqrec.experiment.comparison.tables import Entry, Row, Table
 from recbole_bbqrec.experiment.evaluate.evaluation import SPLITS, Evaluation
 from recbole_bbqrec.experiment.evaluate.jobs import differing_options
-from recbole_bbqrec.experiment.tables import Entry, Row, Table
 
 
 def comparisons(evaluations: Sequence[Evaluation]) -> list[Comparison]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from recbole_bbqrec.experiment.report_card import metrics
 from recbole_bbqrec.experiment.report_card.ranking import Ranking
-from recbole_bbqrec.generator.beam import beam_search
-from recbole_bbqrec.generator.exact import exact_scores
+from recbole_bbqrec.generator.inference.beam import beam_search
+from recbole_bbqrec.generator.inference.exact import exact_scores
 
 _USERS = 8  # scored exactly at once
 

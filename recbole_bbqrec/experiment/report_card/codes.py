@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.report_card.finished_run import FinishedRun
+from recbole_bbqrec.run_files.finished_run import FinishedRun
 from recbole_bbqrec.tokenizer.collisions import count_collisions
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 

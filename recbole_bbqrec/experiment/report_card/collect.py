@@ -15,14 +15,14 @@ from recbole_bbqrec.experiment.report_card.beam import beam_against_exact
 from recbole_bbqrec.experiment.report_card.codes import code_use, codes_of, collisions
 from recbole_bbqrec.experiment.report_card.curves import learning_curves
 from recbole_bbqrec.experiment.report_card.examples import example_users, read_titles
-from recbole_bbqrec.experiment.report_card.finished_run import FinishedRun
 from recbole_bbqrec.experiment.report_card.lenient import strict_and_lenient
 from recbole_bbqrec.experiment.report_card.ranking import Ranking, rank_test_users
 from recbole_bbqrec.experiment.report_card.similarity import similarity_profile
 from recbole_bbqrec.experiment.report_card.stages import stages
 from recbole_bbqrec.quick_start import load_data_and_model
+from recbole_bbqrec.run_files.checkpoint import load_checkpoint
+from recbole_bbqrec.run_files.finished_run import FinishedRun
 from recbole_bbqrec.runtime import prepare_process
-from recbole_bbqrec.trainer.checkpoint import load_checkpoint
 
 FORMAT = 1
 

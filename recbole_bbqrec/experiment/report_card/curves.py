@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from recbole_bbqrec.trainer.epochs import Line
+from recbole_bbqrec.run_files.epochs import Line
 
 #: Statistics of the codes; averaged over the signals, so that a level is one curve.
 _BY_LEVEL = ("utilisation", "perplexity")

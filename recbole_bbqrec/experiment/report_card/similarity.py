@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from recbole_bbqrec.experiment.report_card.ranking import Ranking
-from recbole_bbqrec.generator.attention import similarity_buckets
+from recbole_bbqrec.generator.network.attention import similarity_buckets
 
 _ROWS = 512  # histories whose item pairs are held at once
 

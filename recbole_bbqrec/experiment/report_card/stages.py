@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recbole_bbqrec.experiment.report_card.finished_run import FinishedRun
+from recbole_bbqrec.run_files.finished_run import FinishedRun
 
 _STAGES = ("prepare", "tokenize", "generate", "train", "test")
 

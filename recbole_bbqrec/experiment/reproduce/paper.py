@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recbole_bbqrec.option_text import read_yaml
+from recbole_bbqrec.config.values import read_yaml
 
 DATASETS = ("Beauty", "Sports", "Clothing", "Toys")
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")  # the order of tables 2 to 4

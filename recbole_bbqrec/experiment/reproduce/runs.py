@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
-from recbole_bbqrec.config import BBQRecConfig
+from recbole_bbqrec.cli.compare import seeds_of
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.loaders import check_files
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.compare import check_comparable
-from recbole_bbqrec.experiment.compare_cli import seeds_of
-from recbole_bbqrec.experiment.progress import Progress, duration
+from recbole_bbqrec.experiment.comparison.paired import check_comparable
 from recbole_bbqrec.experiment.reproduce import paper
 from recbole_bbqrec.experiment.reproduce.study import (
     NOT_RUN,
@@ -24,7 +23,8 @@ from recbole_bbqrec.experiment.reproduce.study import (
     Results,
     Setting,
 )
-from recbole_bbqrec.experiment.store import Outcome, Planned, Run, RunStore
+from recbole_bbqrec.experiment.store.progress import Progress, duration
+from recbole_bbqrec.experiment.store.store import Outcome, Planned, Run, RunStore
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any, Callable
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.common_options import taken_by
-from recbole_bbqrec.experiment.compare import Cell
-from recbole_bbqrec.experiment.run_key import NOT_IN_KEY
-from recbole_bbqrec.experiment.store import Outcome
-from recbole_bbqrec.experiment.tables import Table
+from recbole_bbqrec.experiment.comparison.paired import Cell
+from recbole_bbqrec.experiment.comparison.tables import Table
+from recbole_bbqrec.experiment.store.run_key import NOT_IN_KEY
+from recbole_bbqrec.experiment.store.store import Outcome
 
 NOT_RUN = "not run: budget"
 

@@ -9,12 +9,12 @@ import torch
 
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.generator.config import GeneratorConfig
-from recbole_bbqrec.generator.neighbours import Neighbours
-from recbole_bbqrec.model.generative import GenerativeRecommender
-from recbole_bbqrec.model.item_features import configured_features
-from recbole_bbqrec.model.item_neighbours import configured_neighbours
-from recbole_bbqrec.tokenizer.bbq import BBQTokenizer, BBQTokenizerConfig
+from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
+from recbole_bbqrec.generator.network.config import GeneratorConfig
+from recbole_bbqrec.model.base.generative import GenerativeRecommender
+from recbole_bbqrec.model.parts.item_features import configured_features
+from recbole_bbqrec.model.parts.neighbour_graph import configured_neighbours
+from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQTokenizer, BBQTokenizerConfig
 
 ID_SIGNAL = "id"
 

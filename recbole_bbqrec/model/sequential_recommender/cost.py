@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recbole_bbqrec.model.sequential_recommender.tiger import TIGER
-from recbole_bbqrec.tokenizer.cost import CoSTConfig, CoSTTokenizer
+from recbole_bbqrec.tokenizer.rqvae.cost import CoSTConfig, CoSTTokenizer
 
 
 class CoST(TIGER):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_bbqrec.model.history import HistoryRecommender
-from recbole_bbqrec.model.transformer import CausalEncoder, init_weights
+from recbole_bbqrec.model.base.history_model import HistoryRecommender
+from recbole_bbqrec.nn.transformer import CausalEncoder, init_weights
 
 
 class ESASRec(HistoryRecommender):

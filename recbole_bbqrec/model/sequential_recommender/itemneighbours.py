@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.model.neighbour_scores import NeighbourScores
-from recbole_bbqrec.model.predict import PredictByRanking
+from recbole_bbqrec.model.base.predict import PredictByRanking
+from recbole_bbqrec.model.parts.neighbour_model import NeighbourScores
 
 
 class ItemNeighbours(PredictByRanking, SequentialRecommender):
@@ -21,8 +21,8 @@ class ItemNeighbours(PredictByRanking, SequentialRecommender):
 
     Reference: Sarwar et al., "Item-Based Collaborative Filtering Recommendation Algorithms", WWW
     2001. Here an item j of the history gives to i a value by the users who chose i after j and by
-    the similarity of their features (:mod:`recbole_bbqrec.model.item_neighbours`), and the older j
-    is, the less. Any comparison of sequential models should have it beside them.
+    the similarity of their features (:mod:`recbole_bbqrec.model.parts.neighbour_graph`), and the
+    older j is, the less. Any comparison of sequential models should have it beside them.
     """
 
     dataset_class = MultiModalDataset

@@ -11,13 +11,13 @@ import torch
 from recbole_bbqrec.data.features import load_modality
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.generator.config import GeneratorConfig
-from recbole_bbqrec.generator.memory import Memory
-from recbole_bbqrec.generator.seq2seq import Generator
-from recbole_bbqrec.model.checks import require_divisible
+from recbole_bbqrec.generator.batch.encoded_history import Memory
+from recbole_bbqrec.generator.network.config import GeneratorConfig
+from recbole_bbqrec.generator.network.seq2seq import Generator
+from recbole_bbqrec.model.base.checks import require_divisible
 from recbole_bbqrec.model.sequential_recommender.tiger import TIGER
-from recbole_bbqrec.tokenizer.collaborative import NextItemModel, fit_item_embeddings
-from recbole_bbqrec.tokenizer.letter import LETTERConfig, LETTERTokenizer
+from recbole_bbqrec.tokenizer.rqvae.collaborative import NextItemModel, fit_item_embeddings
+from recbole_bbqrec.tokenizer.rqvae.letter import LETTERConfig, LETTERTokenizer
 
 _CF_BATCH = 256  # histories a step of the collaborative model
 

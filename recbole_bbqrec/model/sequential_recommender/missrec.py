@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import HistoryBatch
-from recbole_bbqrec.generator.dropout import Dropout
-from recbole_bbqrec.model.checks import require_modalities
-from recbole_bbqrec.model.features import ProjectedFeatures
-from recbole_bbqrec.model.history import HistoryRecommender
-from recbole_bbqrec.model.interests import dpc_knn, first_occurrences
-from recbole_bbqrec.model.transformer import (
+from recbole_bbqrec.model.base.checks import require_modalities
+from recbole_bbqrec.model.base.history_model import HistoryRecommender
+from recbole_bbqrec.model.parts.feature_fusion import ProjectedFeatures
+from recbole_bbqrec.model.parts.interests import dpc_knn, first_occurrences
+from recbole_bbqrec.nn.dropout import Dropout
+from recbole_bbqrec.nn.transformer import (
     INIT_STD,
     Attention,
     FeedForward,

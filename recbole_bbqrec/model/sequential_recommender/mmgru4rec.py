@@ -8,11 +8,11 @@ from recbole.model.sequential_recommender.gru4rec import GRU4Rec
 from torch import nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.generator.dropout import replace_dropout
-from recbole_bbqrec.model.checks import require_modalities
-from recbole_bbqrec.model.features import FusedItemEmbedding, ProjectedFeatures
-from recbole_bbqrec.model.length_groups import InLengthGroups
-from recbole_bbqrec.model.predict import PredictByRanking
+from recbole_bbqrec.model.base.checks import require_modalities
+from recbole_bbqrec.model.base.length_groups import InLengthGroups
+from recbole_bbqrec.model.base.predict import PredictByRanking
+from recbole_bbqrec.model.parts.feature_fusion import FusedItemEmbedding, ProjectedFeatures
+from recbole_bbqrec.nn.dropout import replace_dropout
 
 
 class MMGRU4Rec(InLengthGroups, PredictByRanking, GRU4Rec):

@@ -10,12 +10,12 @@ from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import Tensor, nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.generator.dropout import replace_dropout
-from recbole_bbqrec.model.checks import require_divisible, require_modalities
-from recbole_bbqrec.model.features import ProjectedFeatures
-from recbole_bbqrec.model.length_groups import length_groups
-from recbole_bbqrec.model.non_invasive import NonInvasiveEncoder
-from recbole_bbqrec.model.predict import PredictByRanking
+from recbole_bbqrec.model.base.checks import require_divisible, require_modalities
+from recbole_bbqrec.model.base.length_groups import length_groups
+from recbole_bbqrec.model.base.predict import PredictByRanking
+from recbole_bbqrec.model.parts.feature_fusion import ProjectedFeatures
+from recbole_bbqrec.model.parts.non_invasive import NonInvasiveEncoder
+from recbole_bbqrec.nn.dropout import replace_dropout
 
 _ROWS = 128  # histories in one pass
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_bbqrec.model.item_codes import CodeRecommender
+from recbole_bbqrec.model.parts.item_codes import CodeRecommender
 
 _STATES = 32  # that items are scored for at a time: their table stays in a processor's cache
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.generator.config import GeneratorConfig
-from recbole_bbqrec.model.checks import require_modality
-from recbole_bbqrec.model.generative import GenerativeRecommender
+from recbole_bbqrec.generator.network.config import GeneratorConfig
+from recbole_bbqrec.model.base.checks import require_modality
+from recbole_bbqrec.model.base.generative import GenerativeRecommender
 from recbole_bbqrec.tokenizer.base import Tokenization
 from recbole_bbqrec.tokenizer.disambiguation import append_disambiguation
-from recbole_bbqrec.tokenizer.rqvae import RQVAEConfig, RQVAETokenizer
+from recbole_bbqrec.tokenizer.rqvae.rqvae import RQVAEConfig, RQVAETokenizer
 
 
 class TIGER(GenerativeRecommender):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_bbqrec.model.item_codes import CodeRecommender
+from recbole_bbqrec.model.parts.item_codes import CodeRecommender
 
 
 class VQRec(CodeRecommender):

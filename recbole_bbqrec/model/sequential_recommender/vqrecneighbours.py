@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recbole_bbqrec.model.neighbour_scores import WithNeighbours
+from recbole_bbqrec.model.parts.neighbour_model import WithNeighbours
 from recbole_bbqrec.model.sequential_recommender.vqrec import VQRec
 
 

@@ -1,0 +1,245 @@
+"""RecBole's Config with our defaults laid over it and our options checked.
+
+Differences from RecBole's: values from files and the command line are parsed as data (RecBole
+evaluates them as Python); unknown keys, keys that the model does not read and values out of range
+are errors; the resolved configuration can be written as plain text and read back.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from recbole.config import Config
+from recbole.utils.argument_list import (
+    dataset_arguments,
+    evaluation_arguments,
+    general_arguments,
+    training_arguments,
+)
+
+from recbole_bbqrec.config.checks.item_columns import check_item_columns
+from recbole_bbqrec.config.checks.negative_sampling import KEY as NEGATIVES
+from recbole_bbqrec.config.checks.negative_sampling import with_negatives
+from recbole_bbqrec.config.options import (
+    MODEL_OPTIONS,
+    OF_EVERY_RUN,
+    RECBOLE_OPTIONS,
+    RUN_OPTIONS,
+    check_known,
+    check_read,
+    check_values,
+)
+from recbole_bbqrec.config.values import Loader, parse_yaml, read_yaml
+from recbole_bbqrec.config.yaml_files import model_files, overlay_files
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.metrics.names import check_valid_metric
+from recbole_bbqrec.model.registry import get_model, is_ours, property_bases
+from recbole_bbqrec.run_files.output_folder import check_output_folder
+
+#: Keys that RecBole reads but lists in none of its files.
+_UNLISTED = {"model", "dataset", "config_files"}
+_UNLISTED_OF_MODELS = {"reg_weight", "reg_weights"}  # of some of RecBole's models
+#: Values that RecBole derives from the others; they are not part of the resolved configuration.
+_DERIVED = {"MODEL_TYPE"}
+
+
+class BBQRecConfig(Config):
+    """The configuration of one run.
+
+    Args:
+        model: a registered model name (:data:`recbole_bbqrec.model.registry.MODELS`, or RecBole's).
+        dataset: data set name; its files are in ``<data_path>/<dataset>/``.
+        config_files: YAML files, later ones win. They may serve several models: of what this one
+            does not read, only names that no option has are refused.
+        overrides: values that win over the files (command line, Python); all must be read.
+        stored: values below the files, of a configuration written earlier; checked as a file's.
+            What only training reads may then disagree with the rest, such as `valid_metric` with
+            another `topk`: it was checked when the run began.
+
+    Raises:
+        UserError: unknown model, key or value, an override that the model does not read, a column
+            of the items that is not loaded, or a `checkpoint_dir` that cannot be written.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        dataset: str,
+        config_files: Sequence[str | Path] = (),
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        stored: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._stored = dict(stored or {})
+        self.resolved: dict[str, Any] = {}
+        model_class = get_model(model)
+        try:
+            super().__init__(model_class, dataset, list(config_files), dict(overrides or {}))
+        except NotImplementedError as error:  # RecBole raises it for metrics alone
+            raise UserError(f"Option `metrics`: {error}. Use for example Recall, NDCG.") from error
+        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            if isinstance(error, KeyError):
+                raise UserError(f"Configuration: {error.args[0]}") from error
+            raise UserError(f"Configuration: {error}") from error
+        if self["tokenize_only"] and not getattr(model_class, "two_phase", False):
+            raise UserError(
+                f"Option `tokenize_only` is set; {model} makes no semantic IDs and has no phase "
+                "one. Remove it, or choose a generative model such as BBQRec."
+            )
+        modes = self["eval_args"]["mode"]
+        if self["mask_history"] and set(modes.values()) != {"full"}:
+            raise UserError(
+                f"Option `mask_history` is True with `eval_args` mode {modes}; it needs `full`: "
+                "with sampled candidates nothing is masked. Remove one."
+            )
+        if stored is None and self["eval_step"] > 0:
+            check_valid_metric(self)
+        check_item_columns(self)
+        # By default it is `saved`, which not everything that is configured will write.
+        if stored is None and "checkpoint_dir" in self.external_config_dict:
+            check_output_folder("checkpoint_dir", self["checkpoint_dir"])
+        check = getattr(model_class, "check_options", None)
+        if check is not None:
+            check(self)
+
+    # RecBole's hooks ------------------------------------------------------------------------
+
+    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
+        return Loader
+
+    def _load_config_files(self, file_list: list[str | Path]) -> dict[str, Any]:
+        values = dict(self._stored)
+        for path in file_list:
+            values.update(read_yaml(path))
+        return values
+
+    def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        return config_dict  # values are data already; RecBole would evaluate texts
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}  # our command line hands its values over as overrides
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        for path in overlay_files(model, dataset, *property_bases(model_class)):
+            self.internal_config_dict.update(read_yaml(path))
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        final: dict[str, Any] = super()._get_final_config_dict()
+        defaults = self.internal_config_dict["eval_args"]
+        for values in (self._stored, self.external_config_dict):
+            defaults = complete_eval_args(values.get("eval_args"), defaults)
+        final["eval_args"] = defaults
+        model, dataset = self.model, self.dataset
+        read = _read_by(model, self.internal_config_dict)
+        anyones = {*read, *self.internal_config_dict, *MODEL_OPTIONS, *_UNLISTED_OF_MODELS}
+        check_known(self.file_config_dict, anyones, f"for model {model}")
+        check_read(self.variable_config_dict, read, model, _listed_in(model))
+        check_values(final, {**RUN_OPTIONS, **RECBOLE_OPTIONS})
+        if is_ours(model):
+            check_values(final, MODEL_OPTIONS)
+        # What an earlier run stored was no request: it holds the default of that time.
+        asked = NEGATIVES in self.external_config_dict and NEGATIVES not in self._stored
+        final[NEGATIVES] = with_negatives(
+            model, self.dataset, final, self.internal_config_dict, asked
+        )
+        # RecBole would unpickle these files; data never comes in as code here.
+        for key in ("save_dataset", "save_dataloaders"):
+            if final.get(key):
+                raise UserError(f"Option `{key}` is not supported: it relies on pickle. Remove it.")
+        self.resolved = {
+            key: copy.deepcopy(value) for key, value in final.items() if key not in _DERIVED
+        }
+        self.resolved.update(model=model, dataset=dataset)
+        return final
+
+    # ours -----------------------------------------------------------------------------------
+
+    @property
+    def explicit(self) -> dict[str, Any]:
+        """Values given by config files, command line or caller."""
+        return dict(self.external_config_dict)
+
+    def to_text(self) -> str:
+        """The resolved configuration as YAML, enough to rebuild the run."""
+        return yaml.safe_dump(_plain(self.resolved), sort_keys=True)
+
+    @classmethod
+    def from_text(cls, text: str, overrides: Mapping[str, Any] | None = None) -> BBQRecConfig:
+        """Rebuild a configuration written by :meth:`to_text`; ``overrides`` win."""
+        values = parse_yaml(text)
+        if not isinstance(values, dict) or "model" not in values or "dataset" not in values:
+            raise UserError("A stored configuration is unreadable: it names no model and data set.")
+        names = {**values, **(overrides or {})}
+        return cls(names["model"], names["dataset"], overrides=overrides, stored=values)
+
+
+@cache
+def options_read(model: str, dataset: str) -> frozenset[str]:
+    """Names of all options that a run of ``model`` on ``dataset`` reads.
+
+    Raises:
+        UserError: unknown model.
+    """
+    # RecBole finds its files in the middle of making a Config, whose end needs valid values.
+    config = BBQRecConfig.__new__(BBQRecConfig)
+    config._init_parameters_category()
+    config.yaml_loader = config._build_yaml_loader()
+    config._load_internal_config_dict(model, get_model(model), dataset)
+    return frozenset(_read_by(model, config.internal_config_dict))
+
+
+def check_options_read(model: str, dataset: str, values: Mapping[str, Any]) -> None:
+    """Raise a UserError for the first of ``values`` that a run of ``model`` would not read."""
+    check_read(values, options_read(model, dataset), model, _listed_in(model))
+
+
+def _read_by(model: str, listed: Iterable[str]) -> set[str]:
+    """The options of every run, and those ``listed`` in the YAML files of model and data set."""
+    read = {
+        *listed,
+        *general_arguments,
+        *training_arguments,
+        *evaluation_arguments,
+        *dataset_arguments,
+        *RUN_OPTIONS,
+        *OF_EVERY_RUN,
+        *_UNLISTED,
+    }
+    if not is_ours(model):
+        read |= _UNLISTED_OF_MODELS
+    kind = get_model(model)
+    if getattr(kind, "two_phase", False) or getattr(kind, "trains_on_histories", False):
+        read.discard("enable_amp")  # for RecBole's training loop, which these do not use
+    return read
+
+
+def _listed_in(model: str) -> str:
+    return model_files(model, property_bases(get_model(model))[0])
+
+
+def complete_eval_args(given: Any, defaults: Mapping[str, Any]) -> Any:
+    """``eval_args`` with the keys that are not given as they stand in ``defaults``.
+
+    RecBole takes them from defaults of its own, an order and a split that sequential models
+    cannot have, so that `mode` alone could not be set.
+    """
+    if given is None:
+        return dict(defaults)
+    return {**defaults, **given} if isinstance(given, Mapping) else given
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, keys as they are: what safe YAML can write."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)

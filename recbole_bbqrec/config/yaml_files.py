@@ -1,0 +1,52 @@
+"""Where the YAML files of ``properties/`` are: inside the installed package or in the checkout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import recbole
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def properties_directory() -> Path:
+    """The directory that holds ``overall.yaml``.
+
+    Raises:
+        FileNotFoundError: the package was installed without its YAML files.
+    """
+    for candidate in (_PACKAGE / "properties", _PACKAGE.parent / "properties"):
+        if (candidate / "overall.yaml").is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"properties/overall.yaml is missing beside {_PACKAGE}; reinstall recbole_bbqrec."
+    )
+
+
+def overlay_files(
+    model: str, dataset: str, bases: Sequence[str] = (), tuned_bases: Sequence[str] = ()
+) -> list[Path]:
+    """Our YAML files for one model on one data set that exist, lowest precedence first.
+
+    ``bases`` are models whose options this one starts from; of ``tuned_bases`` it also takes the
+    options tuned for the data set. Both go from the most basic up.
+    """
+    root = properties_directory()
+    candidates = [
+        root / "overall.yaml",
+        *(root / "model" / f"{name}.yaml" for name in (*bases, model)),
+        root / "dataset" / f"{dataset}.yaml",
+        *(root / "model" / f"{name}.{dataset}.yaml" for name in (*tuned_bases, model)),
+    ]
+    return [path for path in candidates if path.is_file()]
+
+
+def model_files(model: str, bases: Sequence[str] = ()) -> str:
+    """The YAML files that list the options of a model, in words: its bases', its own, RecBole's."""
+    root = properties_directory() / "model"
+    ours = [f"{name}.yaml" for name in (*bases, model) if (root / f"{name}.yaml").is_file()]
+    places = [f"properties/model/{', '.join(ours)}"] if ours else []
+    if (Path(recbole.__file__).parent / "properties" / "model" / f"{model}.yaml").is_file():
+        places.append(f"RecBole's properties/model/{model}.yaml")
+    return " and ".join(places) or "its code"

@@ -1,0 +1,111 @@
+"""Tables 2 to 4: models down, metrics across, one table a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole_bbqrec.experiment.comparison.paired import Comparison, Verdict, summarise
+from recbole_bbqrec.experiment.comparison.report import DECIMALS, LEVEL, metric_name, p_text
+from recbole_bbqrec.experiment.comparison.tables import Entry, Row, Table, marks
+from recbole_bbqrec.experiment.reproduce import paper
+from recbole_bbqrec.experiment.reproduce.results import beside
+from recbole_bbqrec.experiment.reproduce.study import Report, Results, Setting, Study
+
+TARGET = "BBQRec"
+
+
+class MetricTable(Study):
+    """A study whose settings are models with their test metrics.
+
+    ``tested``: BBQRec is tested against the best other model, as in the paper's Table 2.
+    """
+
+    datasets = paper.DATASETS
+    tested = False
+
+    def report(self, results: Results) -> Report:
+        tables = [self._table(results, dataset) for dataset in results.request.datasets]
+        return Report(tables, self._rows(results))
+
+    def _printed(self, dataset: str, setting: Setting, name: str) -> float | None:
+        """The paper's figure."""
+        return paper.metric(self.name, dataset, setting.label, name)
+
+    def _rows(self, results: Results) -> list[dict[str, Any]]:
+        return [
+            beside.csv_row(
+                dataset, setting, name, result.metric(name),
+                self._printed(dataset, setting, name), result,
+            )
+            for dataset in results.request.datasets
+            for setting in results.request.settings
+            for result in [results.of(dataset, setting)]
+            for name in paper.METRICS
+        ]  # fmt: skip
+
+    def _table(self, results: Results, dataset: str) -> Table:
+        settings = results.request.settings
+        found = [results.of(dataset, setting) for setting in settings]
+        columns: list[list[Entry]] = []
+        for place, name in enumerate(paper.METRICS):
+            cells = [result.metric(name) for result in found]
+            marked = marks([c.mean if c.complete else None for c in cells], DECIMALS)
+            columns.append([
+                beside.METRIC.entry(
+                    cell, self._printed(dataset, setting, name),
+                    result.status if place == 0 else "", mark,
+                )
+                for setting, result, cell, mark in zip(settings, found, cells, marked)
+            ])  # fmt: skip
+        rows: list[Row] = [[s.label, *row] for s, row in zip(settings, zip(*columns))]
+        comparison = _comparison(results, dataset) if self.tested else None
+        footer = _footer(self.name, dataset, comparison) if comparison is not None else []
+        said = beside.notes(results, self.name, dataset)
+        if comparison is not None and comparison.verdicts:
+            said.append(
+                "Tests: two-sided, over the test users, each user's value averaged over the seeds; "
+                f"* better with p < {LEVEL} by the t-test, not corrected for several tests."
+            )
+        header = ["model", *map(metric_name, paper.METRICS)]
+        return Table(f"{self.title}: {dataset}", header, rows, footer, said)
+
+
+def _comparison(results: Results, dataset: str) -> Comparison | None:
+    """All runs on the data set, those missing too, so that no incomplete model is tested."""
+    runs = [
+        run for setting in results.request.settings for run in results.of(dataset, setting).outcomes
+    ]
+    if TARGET not in {run.run.model for run in runs}:
+        return None
+    return summarise(runs, TARGET)
+
+
+def _footer(table: str, dataset: str, comparison: Comparison) -> list[Row]:
+    verdicts = [comparison.verdicts.get((dataset, name)) for name in paper.METRICS]
+    theirs = [_paper_improvement(table, dataset, name) for name in paper.METRICS]
+    if not any(verdicts):
+        return []
+    return [
+        ["best other model", *(v.baseline if v else "" for v in verdicts)],
+        [f"{TARGET} over it / the paper's", *map(_improvement, verdicts, theirs)],
+        ["p, paired t-test", *(p_text(v.test.p_t if v else None) for v in verdicts)],
+        ["p, Wilcoxon", *(p_text(v.test.p_wilcoxon if v else None) for v in verdicts)],
+    ]
+
+
+def _improvement(verdict: Verdict | None, theirs: float | None) -> str:
+    after = "" if theirs is None else f" / {theirs:+.1%}"
+    if verdict is None or verdict.improvement is None:
+        return f"-{after}"
+    better = verdict.improvement > 0 and verdict.test.p_t < LEVEL
+    return f"{verdict.improvement:+.1%}{'*' if better else ''}{after}"
+
+
+def _paper_improvement(table: str, dataset: str, name: str) -> float | None:
+    """BBQRec over the best other model by the paper's own figures."""
+    rows = paper.figures()[table].get(dataset)
+    if rows is None:
+        return None
+    at = paper.METRICS.index(name)
+    best = max(row[at] for label, row in rows.items() if label != TARGET)
+    return float(rows[TARGET][at] / best - 1)

@@ -1,0 +1,185 @@
+"""What identifies a run: its configuration, its data and the code, each as a hash.
+
+Two runs with the same key would give the same result, so the second is not trained. Everything
+counts that can change a metric, and nothing else: see :data:`NOT_IN_KEY`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.data.dataset import MultiModalDataset, check_modalities
+from recbole_bbqrec.data.features import require_files
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.registry import get_dataset_class
+from recbole_bbqrec.version import __version__
+
+#: Options left out of the key, and why they may be.
+NOT_IN_KEY: dict[str, str] = {
+    # where things are: the content of what is read counts instead
+    "data_path": "location of the data",
+    "checkpoint_dir": "location of the output",
+    "dataset_save_path": "RecBole's pickle caches, which are not supported",
+    "dataloaders_save_path": "the same",
+    "prepare": "makes the data if absent; their content counts",
+    "resume": "a resumed run has the bits of an uninterrupted one",
+    # how a run looks while it works
+    "show_progress": "display",
+    "state": "amount of logging",
+    "log_wandb": "logging",
+    "wandb_project": "logging",
+    "loss_decimal_place": "logging",
+    # the machine: it can change last bits, as another seed would, and is noted in the result
+    "gpu_id": "which device",
+    "use_gpu": "which device",
+    "num_threads": "threads",
+    "worker": "loader processes",
+    "tune_allocator": "memory",
+}
+
+#: Options that name an input file; its content counts, not its name.
+INPUT_FILES = ("tokenizer_path", "cf_embedding_path")
+
+#: RecBole's files of a data set, whichever exist.
+_ATOMIC = ("inter", "item", "user", "kg", "link", "net")
+
+#: Not part of the code version: sources that only start runs and read their results.
+_NO_PART_IN_A_RUN = ("__main__.py", "cli/*", "experiment/*", "inspection/*", "prepare/*")
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """The three parts of a run's identity, and what they hash to.
+
+    Attributes:
+        config: hash of the resolved configuration, and of whether the test split is used.
+        data: hash of the split and of the files that the run reads.
+        code: package version and hash of its source files.
+        key: hash of the three, 12 hex characters; names the run's directory.
+    """
+
+    config: str
+    data: str
+    code: str
+
+    @property
+    def key(self) -> str:
+        return digest([self.config, self.data, self.code])[:12]
+
+    def same_but_code(self, other: RunKey) -> bool:
+        return (self.config, self.data) == (other.config, other.data)
+
+
+def run_key(config: BBQRecConfig, split_hash: str, *, test: bool = True) -> RunKey:
+    """The key of a run of ``config`` on data whose split is ``split_hash``.
+
+    Raises:
+        UserError: an input file cannot be read.
+    """
+    return RunKey(
+        digest([counted_options(config.resolved), test]),
+        digest([split_hash, data_files_hash(config)]),
+        code_version(),
+    )
+
+
+def data_files_hash(config: BBQRecConfig) -> str:
+    """Hash of the contents of every data file that a run of ``config`` reads."""
+    directory, name = Path(config["data_path"]), config["dataset"]
+    suffixes = [*_ATOMIC, *(config["additional_feat_suffix"] or [])]
+    files = [directory / f"{name}.{suffix}" for suffix in suffixes]
+    for part in config["benchmark_filename"] or []:
+        files.append(directory / f"{name}.{part}.inter")
+    files += [path for paths in _feature_files(config).values() for path in paths]
+    return digest([[path.name, file_hash(path)] for path in files if path.is_file()])
+
+
+def check_features(config: BBQRecConfig) -> None:
+    """Refuse a run whose feature files are missing, as the run itself would after others' hours.
+
+    Raises:
+        UserError: a modality that the model reads has no file of vectors or of items.
+    """
+    directory, name = Path(config["data_path"]), config["dataset"]
+    for modality, paths in _feature_files(config).items():
+        require_files(directory, name, modality, paths)
+
+
+def code_version() -> str:
+    """Package version and a hash of the source files that take part in a run."""
+    return f"{__version__}+{_source_hash()}"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content; of one state of the file it is computed once a process.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        state = path.stat()
+        return _file_hash(path.resolve(), state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"Cannot read the file {path}: {error.strerror}.") from error
+
+
+def counted_options(resolved: dict[str, Any]) -> dict[str, Any]:
+    """The options that belong to the key; an input file stands as the hash of its content."""
+    counted = {key: value for key, value in resolved.items() if key not in NOT_IN_KEY}
+    for key in INPUT_FILES:
+        if counted.get(key) is not None:
+            counted[key] = file_hash(Path(counted[key]))
+    if not _reads_features(resolved["model"]):
+        counted.pop("modalities", None)
+    return counted
+
+
+def _reads_features(model: str) -> bool:
+    """RecBole's own models see no item features, whatever the data set's YAML lists."""
+    return issubclass(get_dataset_class(model), MultiModalDataset)
+
+
+def _feature_files(config: BBQRecConfig) -> dict[str, tuple[Path, Path]]:
+    """The files of each modality that a run of ``config`` reads."""
+    directory, name = Path(config["data_path"]), config["dataset"]
+    names = config["modalities"] if _reads_features(config["model"]) else None
+    return {
+        modality: (
+            directory / f"{name}.{modality}.npy",
+            directory / f"{name}.{modality}.items.txt",
+        )
+        for modality in check_modalities(names)
+    }
+
+
+@lru_cache(maxsize=256)
+def _file_hash(path: Path, size: int, modified: int) -> str:
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _source_hash() -> str:
+    root = Path(__file__).resolve().parents[2]
+    sources = []
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if not any(fnmatch(name, pattern) for pattern in _NO_PART_IN_A_RUN):
+            sources.append([name, hashlib.sha256(path.read_bytes()).hexdigest()])
+    return digest(sources)[:12]
+
+
+def digest(value: Any) -> str:
+    """Hex SHA-256 of plain data, whatever the order of its tables; 1 and 1.0 are two values."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,60 @@
+"""The split hash of a data set before any run on it, so that a comparison can refuse in time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recbole.utils import init_seed
+from recbole.utils.argument_list import dataset_arguments, evaluation_arguments
+
+from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.data.histories import split_hash
+from recbole_bbqrec.data.loaders import check_files, create_dataset, split
+from recbole_bbqrec.experiment.store.run_key import (
+    code_version,
+    counted_options,
+    data_files_hash,
+    digest,
+)
+from recbole_bbqrec.prepare.on_demand import prepare_missing
+
+
+def planned_split_hash(config: BBQRecConfig, cache: Path) -> str:
+    """The hash that a run of ``config`` will report for its split of the data.
+
+    Reading a large data set takes a while, so the hash is kept in ``cache`` under a hash of the
+    data's files and of every option that reading and splitting depend on.
+
+    Raises:
+        UserError: the data set is missing or cannot be read.
+    """
+    if config["prepare"]:
+        prepare_missing(config["dataset"], Path(config["data_path"]), config["modalities"] or ())
+    check_files(config)
+    counted = counted_options(config.resolved)
+    names = {*dataset_arguments, *evaluation_arguments, "dataset"}
+    if not _splits_by_time(config):
+        names.add("seed")
+    options = {key: value for key, value in counted.items() if key in names}
+    remembered = cache / digest([options, data_files_hash(config), code_version()])[:24]
+    if remembered.is_file():
+        return remembered.read_text(encoding="ascii")
+    found = _split_hash(config)
+    with atomic_path(remembered) as temporary:
+        temporary.write_text(found, encoding="ascii")
+    return found
+
+
+def _splits_by_time(config: BBQRecConfig) -> bool:
+    """Whether the split is the same for every seed: the last events of each user."""
+    arguments = config["eval_args"]
+    return arguments.get("order") == "TO" and "LS" in (arguments.get("split") or {})
+
+
+def _split_hash(config: BBQRecConfig) -> str:
+    config = BBQRecConfig.from_text(config.to_text())
+    config["modalities"] = []  # features have no part in the split
+    init_seed(config["seed"], config["reproducibility"])
+    return split_hash(*split(config, create_dataset(config, MultiModalDataset)))

@@ -1,0 +1,338 @@
+"""The run store: every run once, found again by what it is.
+
+``<root>/<Dataset>/<Model>/<seed>-<key>/`` holds one run: ``plan.json`` (what it is),
+``config.yaml`` (its resolved configuration), ``run.log``, ``saved/`` (what every run writes) and,
+when it is finished, ``result.json``. A run is a process of its own: its peak memory and threads
+are its own, and a crash is its own too. Runs go one after another, because two multi-threaded
+trainings on one machine slow each other down far more than twofold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Callable
+
+from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.store.progress import Progress
+from recbole_bbqrec.experiment.store.run_key import INPUT_FILES, RunKey, check_features, run_key
+from recbole_bbqrec.experiment.store.splits import planned_split_hash
+from recbole_bbqrec.experiment.store.worker import CONFIG, FAILURE, PLAN, RESULT
+from recbole_bbqrec.run_files.per_user import PerUser
+
+LOG = "run.log"
+_GRACE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run that is wanted.
+
+    ``overrides`` win over ``config_files``; ``test`` False leaves the test split alone, for
+    hyper-parameter search. ``seed`` None is the configuration's own. ``label`` tells runs of one
+    model apart for a reader; it has no part in the key.
+    """
+
+    model: str
+    dataset: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    config_files: tuple[str | Path, ...] = ()
+    seed: int | None = None
+    test: bool = True
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run whose configuration is resolved and whose place in the store is known."""
+
+    run: Run
+    config: BBQRecConfig
+    split_hash: str
+    key: RunKey
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        label = f" ({self.run.label})" if self.run.label else ""
+        return f"{self.run.model} {self.run.dataset}{label} seed {self.config['seed']}"
+
+    def plan(self) -> dict[str, Any]:
+        """What ``plan.json`` holds."""
+        return {
+            "model": self.run.model,
+            "dataset": self.run.dataset,
+            "seed": self.config["seed"],
+            "test": self.run.test,
+            "split_hash": self.split_hash,
+            "key": {"config": self.key.config, "data": self.key.data, "code": self.key.code},
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run or a failed one.
+
+    Attributes:
+        planned: the run.
+        directory: where it lies (with ``any_version``, perhaps another version's directory).
+        result: the content of ``result.json``, or None where the run failed.
+        error: one line that says why it failed, or None.
+    """
+
+    planned: Planned
+    directory: Path
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+    @property
+    def run(self) -> Run:
+        return self.planned.run
+
+    @property
+    def model(self) -> str:
+        return self.run.model
+
+    @property
+    def dataset(self) -> str:
+        return self.run.dataset
+
+    @property
+    def seed(self) -> int:
+        return int(self.planned.config["seed"])
+
+    @property
+    def split_hash(self) -> str:
+        return self.planned.split_hash
+
+    @property
+    def finished(self) -> bool:
+        return self.result is not None
+
+    @property
+    def metrics(self) -> dict[str, float] | None:
+        """The test metrics, or None where the run failed."""
+        return None if self.result is None else self.result["test_result"]
+
+    @property
+    def users(self) -> PerUser | None:
+        """The test metrics of every user, or None where the run has none of them."""
+        return self.per_user if "per_user" in (self.result or {}).get("files", {}) else None
+
+    @property
+    def log(self) -> Path:
+        return self.directory / LOG
+
+    def file(self, name: str) -> Path:
+        """A file of the run by its name in ``result["files"]``, such as ``semantic_ids``.
+
+        Raises:
+            UserError: the run has no such file, or it has been removed.
+        """
+        relative = (self.result or {}).get("files", {}).get(name)
+        path = self.directory / relative if relative else None
+        if path is None or not path.exists():
+            raise UserError(
+                f"The run in {self.directory} has no file `{name}`"
+                f"{f' at {path}' if path else ''}. Remove the directory to run it again."
+            )
+        return path
+
+    @cached_property
+    def per_user(self) -> PerUser:
+        """The test metrics of every user; UserError where the run has none."""
+        return PerUser.load(self.file("per_user"))
+
+
+class RunStore:
+    """Finds finished runs and makes missing ones.
+
+    Args:
+        root: the store's directory; made when the first run starts.
+        any_version: accept a run of the same configuration and data made by another version of
+            the code.
+        say: takes one line of progress at a time.
+    """
+
+    def __init__(
+        self,
+        root: str | Path = "runs",
+        *,
+        any_version: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.root = Path(root).absolute()
+        self.any_version = any_version
+        self.say = say
+
+    def plan(self, run: Run) -> Planned:
+        """Resolve a run and find its place.
+
+        Raises:
+            UserError: the model, data set, an option or a file is not as it must be, or a file
+                of features is missing.
+        """
+        config = self._config(run)
+        split = planned_split_hash(config, self.root / ".splits")
+        check_features(config)
+        key = run_key(config, split, test=run.test)
+        place = self.root / run.dataset / run.model / f"{config['seed']}-{key.key}"
+        return Planned(run, config, split, key, place)
+
+    def find(self, run: Run | Planned) -> Outcome | None:
+        """The finished run, or None.
+
+        Raises:
+            UserError: see :meth:`plan`; or the stored result is damaged.
+        """
+        planned = self.plan(run) if isinstance(run, Run) else run
+        for directory in [planned.directory, *self._other_versions(planned)]:
+            if (directory / RESULT).is_file():
+                return Outcome(planned, directory, _read_json(directory / RESULT))
+        return None
+
+    def ensure(
+        self, runs: Sequence[Run | Planned], progress: Progress | None = None
+    ) -> list[Outcome]:
+        """The outcome of every run, in order; what is missing is run now.
+
+        All are planned first, so that an impossible one is refused before the first starts. A
+        failed run is an outcome; the next call tries it again. ``progress`` is for a caller whose
+        runs come in several calls.
+
+        Raises:
+            UserError: see :meth:`plan`.
+            KeyboardInterrupt: interrupted; the same call later goes on where this one stopped.
+        """
+        planned = [self.plan(run) if isinstance(run, Run) else run for run in runs]
+        outcomes: dict[Path, Outcome] = {}
+        missing: dict[Path, Planned] = {}
+        for run in planned:
+            found = self.find(run)
+            if found is None:
+                missing[run.directory] = run
+            else:
+                outcomes[run.directory] = found
+        progress = progress or Progress(self.say, total=len(missing))
+        for outcome in outcomes.values():
+            progress.know(outcome.run.model, outcome.run.dataset, outcome.result)
+        while missing:
+            run = missing.pop(next(iter(missing)))
+            outcomes[run.directory] = self._execute(run, progress, list(missing.values()))
+        return [outcomes[run.directory] for run in planned]
+
+    # helpers --------------------------------------------------------------------------------
+
+    def _config(self, run: Run) -> BBQRecConfig:
+        overrides = dict(run.overrides)
+        if run.seed is not None:
+            overrides["seed"] = run.seed
+        config = BBQRecConfig(run.model, run.dataset, run.config_files, overrides)
+        if config["resume"] is not None:
+            raise UserError(
+                "Option `resume` has no use here: an interrupted run in the store goes on by "
+                "itself. Remove it."
+            )
+        # The run works in its own directory: what it reads is named from the root.
+        for key in ("data_path", *INPUT_FILES):
+            if config.resolved.get(key) is not None:
+                config.resolved[key] = os.path.abspath(config.resolved[key])
+        return config
+
+    def _other_versions(self, planned: Planned) -> list[Path]:
+        if not self.any_version:
+            return []
+        found = []
+        for path in planned.directory.parent.glob(f"{planned.config['seed']}-*/{PLAN}"):
+            if RunKey(**_read_json(path)["key"]).same_but_code(planned.key):
+                found.append(path)
+        newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+        return [path.parent for path in newest]
+
+    def _execute(self, planned: Planned, progress: Progress, left: list[Planned]) -> Outcome:
+        directory = planned.directory
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(directory / PLAN, json.dumps(planned.plan(), indent=2) + "\n")
+        _write(directory / CONFIG, planned.config.to_text())
+        progress.start(planned.name, directory / LOG)
+        start = time.perf_counter()
+        code = self._run_process(directory)
+        seconds = time.perf_counter() - start
+        result = _read_json(directory / RESULT) if (directory / RESULT).is_file() else None
+        error = None if result is not None else _error(directory, code)
+        progress.finish(
+            planned.run.model, planned.run.dataset, seconds, error,
+            left=[(p.run.model, p.run.dataset) for p in left],
+        )  # fmt: skip
+        return Outcome(planned, directory, result, error)
+
+    def _run_process(self, directory: Path) -> int:
+        """The exit code of the worker. An interruption ends the worker first."""
+        with open(directory / LOG, "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "recbole_bbqrec.experiment.store.worker", str(directory)],
+                cwd=directory,
+                env=_environment(),
+                stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            return process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_GRACE_SECONDS)
+                process.kill()
+                process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+def with_seeds(run: Run, seeds: Sequence[int]) -> list[Run]:
+    """The same run with each of ``seeds``."""
+    return [replace(run, seed=seed) for seed in seeds]
+
+
+def _environment() -> dict[str, str]:
+    """The environment in which a process finds this very package from any directory."""
+    root = Path(__file__).resolve().parents[3]
+    if root == Path(sysconfig.get_paths()["purelib"]).resolve():
+        return dict(os.environ)  # installed: found anyway
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _error(directory: Path, code: int) -> str:
+    path = directory / FAILURE
+    if path.is_file():
+        return " ".join(path.read_text(encoding="utf-8").split())  # one line
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"The process {how}."
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        content = error
+    if not isinstance(content, dict):
+        raise UserError(f"The file {path} is damaged; remove {path.parent} to run it again.")
+    return content
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,52 @@
+"""Where the path to a target leaves a choice.
+
+A node that is an only child has probability one whatever the decoder says: it adds nothing to a
+loss over the items that exist. With trained semantic IDs most paths are forced after two levels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.generator.items.trie import Trie
+
+
+class Choices(NamedTuple):
+    """The paths of n targets.
+
+    * ``nodes``: int64 [n, L], the trie's nodes on each path.
+    * ``open``: L tensors int64 [o_l], which targets have siblings at a level, ascending; at the
+      first level every target counts.
+    * ``depth``: int64 [n], in 1 .. L: the levels up to the last that is open.
+    """
+
+    nodes: Tensor
+    open: tuple[Tensor, ...]
+    depth: Tensor
+
+    def rows(self, states: Tensor) -> list[Tensor]:
+        """Decoder states of the open levels, L tensors [o_l, ...].
+
+        ``states`` [R, ...], R being the sum of ``depth``: the first ``depth`` levels of each
+        target, target by target.
+        """
+        first = self.depth.cumsum(0) - self.depth  # [n]
+        return [states.index_select(0, first[which] + j) for j, which in enumerate(self.open)]
+
+
+def choices(trie: Trie, items: Tensor) -> Choices:
+    """Of the targets ``items`` int64 [n]; ValueError for an item not in the trie."""
+    nodes = trie.item_nodes[items]  # [n, L]
+    if bool((nodes < 0).any()):
+        absent = int(items[nodes[:, 0] < 0][0])
+        raise ValueError(f"item {absent} is a target but not in the trie")
+    depth = torch.ones_like(items)
+    which = [torch.arange(len(items), device=items.device)]
+    for level in range(1, trie.levels):
+        several = trie.children(level, nodes[:, level - 1])[1] > 1  # [n]
+        depth[several] = level + 1
+        which.append(several.nonzero().squeeze(1))
+    return Choices(nodes, tuple(which), depth)

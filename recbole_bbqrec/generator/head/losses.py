@@ -1,0 +1,130 @@
+"""Training losses: cross-entropy over codes, or over the items that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from recbole_bbqrec.generator.batch.trie_paths import Choices
+from recbole_bbqrec.generator.head.head_loss import root_loss
+from recbole_bbqrec.generator.head.item_head import ItemScores
+from recbole_bbqrec.generator.head.normaliser import child_normaliser, root_normaliser
+from recbole_bbqrec.generator.items import ragged
+from recbole_bbqrec.generator.items.trie import Trie
+
+Loss = tuple[Tensor, dict[str, Tensor]]
+
+_CHILD_KEYS = 1 << 24  # numbers in gathered keys held at a time
+
+
+def code_loss(logits: Sequence[Tensor], codes: Tensor, label_smoothing: float = 0.0) -> Loss:
+    """Cross-entropy of every code, summed over levels and signals, averaged over targets.
+
+    ``logits``: L tensors [n, M * N]; ``codes``: int64 [n, L, M]. Minus log P of Eq. 1 when a
+    token's codes are independent given its prefix (without label smoothing).
+    """
+    n, _, n_signals = codes.shape
+    terms = [
+        F.cross_entropy(
+            level_logits.view(n * n_signals, -1),
+            codes[:, level].flatten(),
+            reduction="sum",
+            label_smoothing=label_smoothing,
+        )
+        / n
+        for level, level_logits in enumerate(logits)
+    ]
+    return _total(terms)
+
+
+def item_loss(
+    logits: Sequence[Tensor],
+    trie: Trie,
+    codes: Tensor,
+    paths: Choices,
+    scores: ItemScores | None = None,
+) -> Loss:
+    """Minus log-probability of the target among the items that exist, averaged over targets.
+
+    Each level is normalised over the children, in the trie, of the target's parent; a child's
+    logit is the sum of its codes' logits, plus its mass where there is an item head. Items that
+    share a leaf share its probability equally, so the probabilities of all items add up to one.
+    That last (constant) term belongs to the last level.
+
+    ``logits``: L tensors [o_l, M * N], of the targets that have a choice at a level; ``codes``:
+    int64 [n, L, M] and ``scores``, the item head, of all n targets. Memory is bounded: large
+    catalogues are scored in parts.
+    """
+    offsets = torch.arange(trie.n_signals, device=codes.device) * trie.codebook_size
+    terms = []
+    for level, (level_logits, which) in enumerate(zip(logits, paths.open)):
+        nodes = paths.nodes[which]  # [o, L]
+        if scores is not None and level == 0:
+            total = root_loss(level_logits, scores, nodes[:, 0])
+        elif scores is not None:
+            total = _child_loss(level_logits, scores.take(which), level, nodes)
+        else:
+            columns = codes[which, level] + offsets  # [o, M]
+            gain = level_logits.gather(1, columns).sum(1)
+            if level == 0:
+                gain = gain - root_normaliser(level_logits, trie)
+            else:
+                gain = gain - child_normaliser(level_logits, trie, level, nodes[:, level - 1])
+            total = -gain.sum()
+        terms.append(total / len(codes))
+    terms[-1] = terms[-1] + _leaf_term(trie, paths, terms[-1].dtype)
+    return _total(terms)
+
+
+def _child_loss(logits: Tensor, scores: ItemScores, level: int, nodes: Tensor) -> Tensor:
+    """Sum of -log P(target | its parent) at ``level`` >= 1 with an item head.
+
+    ``logits`` [o, M * N] and ``scores`` of o targets whose paths are ``nodes`` int64 [o, L].
+    """
+    trie = scores.trie
+
+    def part(logits: Tensor, nodes: Tensor, seen: Tensor, *tensors: Tensor) -> Tensor:
+        keys, states, repeat = tensors
+        held = ItemScores(trie, keys, states, seen, repeat)
+        first, counts = trie.children(level, nodes[:, level - 1])  # [b]
+        owner, child = ragged.expand(first, counts)  # [E]
+        columns = trie.columns(level, child) + (owner * logits.shape[1])[:, None]  # [E, M]
+        codes = logits.flatten().index_select(0, columns.flatten()).view(columns.shape)
+        total = codes.sum(1) + held.masses(level, owner, child)  # [E]
+        own = total[counts.cumsum(0) - counts + nodes[:, level] - first]
+        return (ragged.group_logsumexp(total, owner, len(first)) - own).sum()
+
+    pointer = trie.item_ptr(level - 1)
+    below = pointer[nodes[:, level - 1] + 1] - pointer[nodes[:, level - 1]]  # [o]
+    runs = ragged.chunks(below, max(1, _CHILD_KEYS // scores.keys.shape[1]))
+    rest = scores.states, scores.repeat
+    parts = [
+        _in_parts(
+            len(runs) > 1, part, logits[run], nodes[run], scores.seen[run], scores.keys,
+            *(tensor[run] for tensor in rest),
+        )
+        for run in runs
+    ]  # fmt: skip
+    return torch.stack(parts).sum()
+
+
+def _in_parts(several: bool, function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """Call ``function``; one part of several is computed again in the backward pass."""
+    if not several:
+        return function(*arguments)
+    value: Tensor = checkpoint(function, *arguments, use_reentrant=False)
+    return value
+
+
+def _leaf_term(trie: Trie, paths: Choices, dtype: torch.dtype) -> Tensor:
+    """Minus log of an item's share of its leaf, averaged over the targets."""
+    return trie.leaf_ptr.diff()[paths.nodes[:, -1]].to(dtype).log().mean()
+
+
+def _total(terms: list[Tensor]) -> Loss:
+    named = {f"level_{level + 1}": term.detach() for level, term in enumerate(terms)}
+    return torch.stack(terms).sum(), named

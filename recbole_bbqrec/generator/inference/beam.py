@@ -1,0 +1,275 @@
+"""Beam search over the trie, vectorised over users, beams and children.
+
+The encoder and the cross-attention keys and values are computed once per user; beams are queries
+of one attention call. Children are listed without padding to the widest node: the beams of a user
+hold different nodes, so a user never has more candidates than the trie has nodes on that level.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.generator.batch.encoded_history import Memory
+from recbole_bbqrec.generator.head.item_head import ItemScores
+from recbole_bbqrec.generator.inference import scoring
+from recbole_bbqrec.generator.inference.compiled_weights import plan_of
+from recbole_bbqrec.generator.inference.decoding import Decoder
+from recbole_bbqrec.generator.items import ragged
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.items.trie import Trie
+from recbole_bbqrec.generator.network.seq2seq import Generator
+from recbole_bbqrec.nn.topk import best_of_columns, best_of_rows
+
+_BLOCK = 1 << 21  # logits and candidate scores held at a time
+_ROWS = 16  # users at least, for whom all items are scored together: their keys are read once
+_PADDED = 1 << 16  # more places for children than twice the children themselves
+
+
+class _Beams(NamedTuple):
+    """The nodes kept for each user, their scores, and the decoder row each descends from.
+
+    All [B, W]; ``nodes`` and ``rows`` int64. Their order within a user is of no account.
+    """
+
+    nodes: Tensor
+    scores: Tensor
+    rows: Tensor
+
+    def take(self, users: slice) -> _Beams:
+        return _Beams(self.nodes[users], self.scores[users], self.rows[users])
+
+
+class _Level(NamedTuple):
+    """What is searched: one level of the trie below the first."""
+
+    decoder: Decoder
+    trie: Trie
+    level: int
+    loss: str  # item | code
+
+
+@torch.no_grad()
+def beam_search(
+    generator: Generator,
+    catalogue: Catalogue,
+    memory: Memory,
+    num_beams: int,
+    top_k: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The best items for each user, as found with ``num_beams`` beams.
+
+    Returns items int64 [B, K] and their log-probabilities [B, K] (see
+    :mod:`~recbole_bbqrec.generator.inference.scoring`), by descending score and then ascending item
+    id. K is ``top_k``, by default ``num_beams``, but at most the number of items in the trie.
+
+    Raises ValueError when ``num_beams`` is below 1 or ``top_k`` outside 1 .. num_beams, and when
+    the generator is in training mode.
+    """
+    if num_beams < 1:
+        raise ValueError(f"num_beams is {num_beams}: it must be at least 1")
+    if top_k is not None and not 1 <= top_k <= num_beams:
+        raise ValueError(f"top_k is {top_k}: it must lie in 1 .. num_beams ({num_beams})")
+    if generator.training:
+        raise ValueError("beam search needs the generator in evaluation mode: call train(False)")
+    plan = plan_of(generator)
+    with torch.autocast(memory.lengths.device.type, enabled=False):  # the plan is cast already
+        decoder = Decoder(plan, memory, plan.item_scores(generator, catalogue, memory))
+        return _search(decoder, catalogue.trie, plan.config.generation_loss, num_beams, top_k)
+
+
+def _search(
+    decoder: Decoder, trie: Trie, loss: str, num_beams: int, top_k: int | None
+) -> tuple[Tensor, Tensor]:
+    beams = _first_level(decoder, trie, loss, num_beams)
+    for level in range(1, trie.levels):
+        at = _Level(decoder, trie, level, loss)
+        beams, n_open = _open_first(at, beams)
+        hidden = None
+        if n_open > 0:
+            codes = trie.codes[level - 1][beams.nodes[:, :n_open]]  # [B, S, M]
+            hidden = decoder.advance(level, codes, beams.rows[:, :n_open])  # [B, S, d]
+        beams = _next_level(at, beams, hidden, num_beams)
+    return _items(trie, beams, min(top_k or num_beams, trie.leaf_items.numel()))
+
+
+def _first_level(decoder: Decoder, trie: Trie, loss: str, width: int) -> _Beams:
+    """The best ``width`` children of the root for each user."""
+    logits = decoder.logits(decoder.start().squeeze(1), 0)  # [B, M * N]
+    if decoder.scores is None:
+        scores, nodes = scoring.root_top(logits, trie, loss, width, _BLOCK)
+    else:
+        scores, nodes = _root_top_of_items(decoder.scores, logits, width)
+    return _Beams(nodes, scores, torch.zeros_like(nodes))
+
+
+def _root_top_of_items(items: ItemScores, logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """:func:`scoring.root_top` with an item head: ``logits`` [B, M * N] -> two [B, W]."""
+    parts = []
+    rows = max(_ROWS, _BLOCK // len(items.keys))
+    for start in range(0, len(logits), rows):
+        part = slice(start, start + rows)
+        scores = scoring.headed_root_scores(logits[part], items.take(part))  # [n_0, b]
+        if items.trie.levels == 1:
+            leaves = torch.arange(len(scores), device=scores.device)
+            scores += scoring.leaf_share(items.trie, leaves, scores.dtype)[:, None]
+        parts.append(best_of_columns(scores, min(width, len(scores))))
+    return torch.cat([top[0] for top in parts]), torch.cat([top[1] for top in parts])
+
+
+def _open_first(at: _Level, beams: _Beams) -> tuple[_Beams, int]:
+    """Reorder each user's beams so that those with a choice ahead come first; count these.
+
+    With the "item" loss an only child has probability one, so a beam without any choice left
+    needs no decoder. With the "code" loss every beam does.
+    """
+    if at.loss == "code":
+        return beams, beams.nodes.shape[1]
+    is_open = at.trie.branches[at.level - 1][beams.nodes]  # [B, W]
+    order = torch.argsort(~is_open, dim=1, stable=True)
+    return _Beams(*(part.gather(1, order) for part in beams)), int(is_open.sum(1).max())
+
+
+def _next_level(at: _Level, beams: _Beams, hidden: Tensor | None, width: int) -> _Beams:
+    """The best ``width`` children of each user's beams.
+
+    ``hidden`` [B, S, d] belongs to the first S beams; the others have a single child each.
+    """
+    trie = at.trie
+    first, counts = trie.children(at.level, beams.nodes)  # [B, W]
+    n_open = 0 if hidden is None else hidden.shape[1]
+    n_columns = trie.n_signals * trie.codebook_size
+    padded = counts.numel() * int(counts.max())
+    logits_fit = len(counts) * n_open * n_columns <= 4 * _BLOCK
+    if logits_fit and padded <= _PADDED + 2 * int(counts.sum()):
+        return _next_of_padded(at, beams, hidden, width)
+    parts = []
+    for users in ragged.chunks(counts.sum(1) + n_open * n_columns, _BLOCK):
+        held = beams.take(users)
+        owner, child = ragged.expand(first[users].flatten(), counts[users].flatten())  # [E]
+        gain = held.scores.flatten()[owner]  # [E]
+        if hidden is not None:
+            scores = at.decoder.scores
+            items = None if scores is None else scores.take(users)
+            gain = gain + _gain(at, hidden[users], items, owner, child, held.nodes.shape[1])
+        share = _share_at(at, child, gain.dtype)
+        gain = gain if share is None else gain + share
+        grid, start = _rows(gain, counts[users].sum(1), -torch.inf)
+        # There are never too few candidates: every beam has a child, and where the level before
+        # had fewer nodes than the width, all of them were kept.
+        best, chosen = best_of_rows(grid, min(width, len(trie.codes[at.level])))
+        chosen = chosen + start[:, None]  # [b, W']
+        row = owner[chosen] % held.nodes.shape[1]
+        # A beam without decoder row has no choice ahead and will not ask for one: any will do.
+        parts.append(_Beams(child[chosen], best, row.clamp_(max=max(n_open - 1, 0))))
+    return _Beams(*(torch.cat(part) for part in zip(*parts)))
+
+
+def _next_of_padded(at: _Level, beams: _Beams, hidden: Tensor | None, width: int) -> _Beams:
+    """:func:`_next_level` with children padded to the widest node: far fewer operators."""
+    first, counts = at.trie.children(at.level, beams.nodes)  # [B, W]
+    n_open, widest = 0 if hidden is None else hidden.shape[1], int(counts.max())
+    place = torch.arange(widest, device=first.device)
+    exists = place < counts.unsqueeze(-1)  # [B, W, C]
+    child = torch.where(exists, first.unsqueeze(-1) + place, first.unsqueeze(-1))
+    scores = beams.scores.unsqueeze(-1).expand(child.shape)  # [B, W, C]
+    if hidden is not None:
+        gain = _padded_gain(at, hidden, child[:, :n_open], exists[:, :n_open])
+        scores = torch.cat([scores[:, :n_open] + gain, scores[:, n_open:]], dim=1)
+    share = _share_at(at, child, scores.dtype)
+    scores = scores if share is None else scores + share
+    scores = scores.masked_fill(~exists, -torch.inf).flatten(1)
+    best, chosen = best_of_rows(scores, min(width, len(at.trie.codes[at.level])))
+    rows = chosen.div(widest, rounding_mode="floor").clamp_(max=max(n_open - 1, 0))
+    return _Beams(child.flatten(1).gather(1, chosen), best, rows)
+
+
+def _padded_gain(at: _Level, hidden: Tensor, child: Tensor, exists: Tensor) -> Tensor:
+    """Log-probabilities [B, S, C] of children, some of which do not exist, given parents.
+
+    ``hidden`` [B, S, d].
+    """
+    logits = at.decoder.logits(hidden, at.level)  # [B, S, M * N]
+    if at.loss == "code":
+        logits = scoring.code_log_probs(logits, at.trie.n_signals)
+    columns = at.trie.columns(at.level, child).flatten(2)  # [B, S, C * M]
+    scores = logits.gather(2, columns).view(*child.shape, -1).sum(-1)
+    if at.decoder.scores is not None:
+        row = exists.nonzero()[:, 0]
+        scores[exists] += at.decoder.scores.masses(at.level, row, child[exists])
+    if at.loss == "item":
+        total = scores.masked_fill(~exists, -torch.inf).logsumexp(2, keepdim=True)
+        scores = scores - total
+    return scores
+
+
+def _gain(
+    at: _Level,
+    hidden: Tensor,
+    items: ItemScores | None,
+    owner: Tensor,
+    child: Tensor,
+    width: int,
+) -> Tensor:
+    """Log-probabilities [E] of children given parents, 0 for those of beams not decoded.
+
+    ``hidden`` [b, S, d] of the first S of ``width`` beams; ``items`` of the b users, if there is
+    an item head; ``owner`` indexes b * width.
+    """
+    n_open = hidden.shape[1]
+    decoded = owner % width < n_open  # [E]
+    every = n_open == width
+    row = owner if every else (owner // width * n_open + owner % width)[decoded]
+    nodes = child if every else child[decoded]
+    masses = None if items is None else items.masses(at.level, row // n_open, nodes)
+    logits = at.decoder.logits(hidden.flatten(0, 1), at.level)  # [b * S, M * N]
+    scores = scoring.child_scores(logits, at.trie, at.level, row, nodes, at.loss, masses)
+    if every:
+        return scores
+    gain = torch.zeros(owner.shape, dtype=scores.dtype, device=owner.device)
+    gain[decoded] = scores
+    return gain
+
+
+def _share_at(at: _Level, nodes: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """The leaf's term of an item's score; None above the last level and for the "code" loss."""
+    if at.level < at.trie.levels - 1 or at.loss == "code":
+        return None
+    return scoring.leaf_share(at.trie, nodes, dtype)
+
+
+def _rows(values: Tensor, counts: Tensor, fill: float) -> tuple[Tensor, Tensor]:
+    """Lay values out by user: ``values`` [E], ``counts`` int64 [b] -> [b, max count].
+
+    Also returns where each user's values start, int64 [b].
+    """
+    start = counts.cumsum(0) - counts
+    user, place = ragged.expand(torch.zeros_like(counts), counts)
+    grid = values.new_full((len(counts), int(counts.max())), fill)
+    grid[user, place] = values
+    return grid, start
+
+
+def _items(trie: Trie, beams: _Beams, k: int) -> tuple[Tensor, Tensor]:
+    """The items of the beams' leaves, best first and ties by id: two [B, k]."""
+    if len(trie.leaf_items) == len(trie.codes[-1]):  # one item a leaf
+        return _by_score(trie.leaf_items[beams.nodes], beams.scores, k)
+    first = trie.leaf_ptr[beams.nodes]
+    counts = trie.leaf_ptr[beams.nodes + 1] - first  # [B, W]
+    results = []
+    for users in ragged.chunks(counts.sum(1), _BLOCK):
+        owner, place = ragged.expand(first[users].flatten(), counts[users].flatten())
+        per_user = counts[users].sum(1)
+        items, _ = _rows(trie.leaf_items[place], per_user, torch.iinfo(torch.int64).max)
+        scores, _ = _rows(beams.scores[users].flatten()[owner], per_user, -torch.inf)
+        results.append(_by_score(items, scores, k))
+    return torch.cat([r[0] for r in results]), torch.cat([r[1] for r in results])
+
+
+def _by_score(items: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best ``k`` of each row, ties by id."""
+    items, by_id = items.sort(dim=1)
+    scores, by_score = scores.gather(1, by_id).sort(dim=1, descending=True, stable=True)
+    return items.gather(1, by_score)[:, :k], scores[:, :k]

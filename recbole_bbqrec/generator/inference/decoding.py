@@ -1,0 +1,154 @@
+"""The decoder at inference, one level at a time.
+
+The same network as :mod:`~recbole_bbqrec.generator.network.seq2seq`, computed from a
+:class:`~recbole_bbqrec.generator.inference.compiled_weights.Plan`: everything is in the
+plan's dtype but sums of embeddings, softmax and logits, which are float32 or wider.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_bbqrec.generator.batch.encoded_history import Memory
+from recbole_bbqrec.generator.head.item_head import ItemScores
+from recbole_bbqrec.generator.inference.compiled_weights import DecoderWeights, Plan
+from recbole_bbqrec.generator.inference.fused_linear import feed_forward, linear, normed
+from recbole_bbqrec.generator.network.attention import FEWEST_KEYS, blocking_bias
+
+
+class Decoder:
+    """Predicts one level after the other for the beams of B users.
+
+    Keys and values of the histories are computed once per user and the beams are queries of one
+    attention call. Each level decoded so far keeps its keys and values side by side: [B, W, 2 * d]
+    for W beams, W = 1 standing for all beams of the user.
+    """
+
+    def __init__(self, plan: Plan, memory: Memory, scores: ItemScores | None = None) -> None:
+        """``scores``: the item head of the B histories, if there is one."""
+        self.plan, self.scores = plan, scores
+        self.memory = _memory_keys_values(plan, memory)
+        self.bias = _bias(plan, memory)
+        self.history = _history(plan, memory)  # [B, 1, d]
+        self.past: list[list[Tensor]] = [[] for _ in plan.decoder]  # by layer, then level
+
+    def start(self) -> Tensor:
+        """Hidden states that predict the first level: [B, 1, d]."""
+        token = self.history.new_zeros(())
+        return self._run(token, 0)
+
+    def advance(self, level: int, codes: Tensor, rows: Tensor) -> Tensor:
+        """Hidden states that predict ``level`` >= 1: [B, S, d].
+
+        ``codes`` int64 [B, S, M] are the tokens of ``level - 1``; ``rows`` int64 [B, S] are the
+        rows of the previous call that these beams descend from.
+        """
+        cells = (codes + self.plan.token_rows[level - 1]).flatten(0, 1)  # [B * S, M]
+        tokens = F.embedding_bag(cells, self.plan.table.flatten(0, 1), mode="sum")
+        self._follow(rows)
+        return self._run(tokens.view(*rows.shape, -1), level)
+
+    def logits(self, hidden: Tensor, level: int) -> Tensor:
+        """Logits over codes at ``level``: [..., d] -> [..., M * N], in the wide dtype."""
+        return linear(hidden, self.plan.heads[level]).to(self.plan.wide)
+
+    def _follow(self, rows: Tensor) -> None:
+        """Give every beam the keys and values of its parent: ``rows`` int64 [B, S]."""
+        flat: Tensor | None = None
+        for past in self.past:
+            for level, pair in enumerate(past):
+                width = pair.shape[1]
+                if width == 1:
+                    continue
+                if flat is None:  # all levels but the first are of one width
+                    first = torch.arange(0, len(rows) * width, width, device=rows.device)
+                    flat = (rows + first[:, None]).flatten()
+                past[level] = pair.flatten(0, 1).index_select(0, flat).view(*rows.shape, -1)
+
+    def _run(self, tokens: Tensor, level: int) -> Tensor:
+        """Embedded tokens, broadcasting to [B, S, d] -> hidden states [B, S, d]."""
+        plan = self.plan
+        x = tokens + (self.history + plan.decoder_level[level])
+        x = normed(x, plan.decoder_input_norm).to(plan.dtype)
+        for weights, past, pair in zip(plan.decoder, self.past, self.memory):
+            x = self._layer(x, weights, past, *pair)
+        return normed(x, plan.decoder_norm)
+
+    def _layer(
+        self, x: Tensor, weights: DecoderWeights, past: list[Tensor], keys: Tensor, values: Tensor
+    ) -> Tensor:
+        d = x.shape[-1]
+        query, own = linear(normed(x, weights.self_norm), weights.qkv).split([d, 2 * d], -1)
+        past.append(own)
+        x = x + linear(_attend_few(query, past, self.plan.head_sums), weights.self_out)
+        query = linear(normed(x, weights.cross_norm), weights.cross_query)
+        mixed = _attend(query, keys, values, self.bias, self.plan.wide)
+        x = x + linear(mixed, weights.cross_out)
+        return x + feed_forward(normed(x, weights.feed_norm), weights.feed_in, weights.feed_out)
+
+
+def _memory_keys_values(plan: Plan, memory: Memory) -> list[tuple[Tensor, Tensor]]:
+    """Keys [B, H, C, K] and values [B, H, K, C] of every layer, K = T * L but at least 16."""
+    states = memory.states.to(plan.dtype)
+    grid = memory.cells.unpack(linear(states, plan.memory)).flatten(1, 2)
+    if grid.shape[1] < FEWEST_KEYS:
+        grid = F.pad(grid, (0, 0, 0, FEWEST_KEYS - grid.shape[1]))
+    parts = grid.unflatten(2, (len(plan.decoder), 2, plan.config.n_heads, -1))
+    keys, values = parts.permute(3, 2, 0, 4, 1, 5).contiguous()  # [layers, B, H, T * L, C]
+    return list(zip(keys.transpose(-1, -2), values))
+
+
+def _bias(plan: Plan, memory: Memory) -> Tensor | None:
+    """Hides padding: [B or 1, 1, 1, K]; None where there is none."""
+    levels, lengths = plan.config.history_levels, memory.lengths
+    n_keys = memory.cells.shape[1] * levels
+    if memory.cells.index is None:
+        if n_keys >= FEWEST_KEYS:
+            return None
+        lengths = lengths[:1]  # all are alike
+    key = torch.arange(max(n_keys, FEWEST_KEYS), device=lengths.device)
+    return blocking_bias(key < lengths[:, None] * levels, plan.wide)[:, None, None]
+
+
+def _history(plan: Plan, memory: Memory) -> Tensor:
+    """What the decoder's inputs take from the last item: [B, 1, d], or zeros [B, 1, 1]."""
+    if plan.start is None:
+        return plan.decoder_level.new_zeros(len(memory.lengths), 1, 1)
+    states = memory.last().flatten(1)  # [B, L * d]
+    history = linear(states.to(plan.dtype), plan.start)
+    return history.to(plan.decoder_level.dtype).unsqueeze(1)
+
+
+def _attend(
+    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, wide: torch.dtype
+) -> Tensor:
+    """[B, S, d] against [B, H, C, K] and [B, H, K, C] -> [B, S, d]."""
+    heads = query.unflatten(-1, (keys.shape[1], -1)).transpose(1, 2)  # [B, H, S, C]
+    scores = heads @ keys
+    if bias is not None:
+        scores = scores + bias
+    weights = scores.softmax(-1, dtype=wide).to(values.dtype)
+    return (weights @ values).transpose(1, 2).flatten(2)
+
+
+def _attend_few(query: Tensor, past: list[Tensor], head_sums: Tensor) -> Tensor:
+    """One query a beam against its own few keys: [B, S, d] against l of [B, S or 1, 2 * d].
+
+    Products by element, summed by head through a matrix of ones: B * S * H products of matrices
+    of one row would drown in overhead, and sums over 32 channels are slow in bfloat16.
+    """
+    d = query.shape[-1]
+    if len(past) == 1:
+        return past[0][..., d:].expand_as(query)
+    products = query.new_empty(len(past), *query.shape)  # [l, B, S, d]
+    for product, pair in zip(products, past):
+        torch.mul(query, pair[..., :d], out=product)
+    wide = torch.promote_types(query.dtype, torch.float32)
+    weights = (products @ head_sums).softmax(0, dtype=wide).to(query.dtype)  # [l, B, S, H]
+    spread = weights @ head_sums.t()  # [l, B, S, d]
+    mixed = spread[0] * past[0][..., d:]
+    for weight, pair in zip(spread[1:], past[1:]):
+        mixed.addcmul_(weight, pair[..., d:])
+    return mixed

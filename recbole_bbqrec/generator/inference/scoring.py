@@ -1,0 +1,149 @@
+"""Log-probabilities of trie nodes, shared by beam search and the exact scorer.
+
+Scores follow the loss that trained the network: "code" adds log-softmaxes over the codes, not
+renormalised over what exists; "item" normalises over the children that exist and divides a
+leaf's probability equally among its items. All arithmetic is in the dtype of the logits, which
+the network returns in float32 or wider.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_bbqrec.generator.head.item_head import ItemScores
+from recbole_bbqrec.generator.items import ragged
+from recbole_bbqrec.generator.items.trie import Trie
+from recbole_bbqrec.nn.topk import best_of_columns
+
+_ROOT_ROWS = 64  # rows of logits scored together, so that a block's gathers stay in the cache
+
+
+def code_log_probs(logits: Tensor, n_signals: int) -> Tensor:
+    """Log-softmax over each signal's codes: [..., M * N] -> [..., M * N]."""
+    return logits.unflatten(-1, (n_signals, -1)).log_softmax(-1).flatten(-2)
+
+
+def root_scores(logits: Tensor, trie: Trie, loss: str) -> Tensor:
+    """Log-probabilities of all first-level nodes: ``logits`` [b, M * N] -> [b, n_0]."""
+    if loss == "code":
+        logits = code_log_probs(logits, trie.n_signals)
+    scores = _summed(trie.root_columns, _rows_contiguous(logits.t())).t().contiguous()
+    return scores.log_softmax(1) if loss == "item" else scores
+
+
+def root_top(
+    logits: Tensor, trie: Trie, loss: str, width: int, block: int
+) -> tuple[Tensor, Tensor]:
+    """The best ``width`` first-level nodes: log-probabilities and nodes, both [b, W], unordered.
+
+    W is at most n_0. About ``block`` scores are held at a time. Beyond the first nodes of a large
+    catalogue, only those that beat a row's W best so far are looked at again, so that the cost is
+    that of adding up the scores. A leaf's share of its probability is included where the trie
+    has a single level.
+    """
+    if loss == "code":
+        logits = code_log_probs(logits, trie.n_signals)
+    n_nodes = len(trie.root_columns)
+    rows = max(_ROOT_ROWS, block // n_nodes)
+    parts = [
+        _root_top_of_rows(part.t(), trie, loss, width, max(width, block // rows))
+        for part in logits.split(rows)
+    ]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def _root_top_of_rows(
+    logits: Tensor, trie: Trie, loss: str, width: int, block: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`root_top` for ``logits`` [M * N, b], ``block`` nodes at a time."""
+    logits = _rows_contiguous(logits)
+    normaliser = logits.new_full(logits.shape[1:], -torch.inf)  # [b]
+    best, nodes = logits.new_empty(0), torch.empty(0)
+    for first in range(0, len(trie.root_columns), block):
+        scores = _summed(trie.root_columns[first : first + block], logits)  # [n, b]
+        if loss == "item":
+            normaliser = torch.logaddexp(normaliser, scores.logsumexp(0))
+            if trie.levels == 1:
+                leaves = torch.arange(first, first + len(scores), device=scores.device)
+                scores += leaf_share(trie, leaves, scores.dtype)[:, None]
+        if first == 0:
+            best, nodes = best_of_columns(scores, min(width, len(scores)))
+        else:
+            best, nodes = _merge(best, nodes, scores, first)
+    if loss == "item":
+        best = best - normaliser[:, None]
+    return best, nodes
+
+
+def _merge(best: Tensor, nodes: Tensor, scores: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Let ``scores`` [n, b] of the nodes from ``first`` on compete with ``best`` [b, W]."""
+    node, row = (scores > best.amin(1)).nonzero().unbind(1)  # [E]
+    if len(node) == 0:
+        return best, nodes
+    row, order = row.sort(stable=True)
+    node = node[order]
+    counts = torch.bincount(row, minlength=len(best))
+    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    grid = best.new_full((len(best), int(counts.max())), -torch.inf)
+    names = nodes.new_zeros(grid.shape)
+    grid[row, place], names[row, place] = scores[node, row], node + first
+    grid, names = torch.cat([best, grid], dim=1), torch.cat([nodes, names], dim=1)
+    best, chosen = grid.topk(best.shape[1], 1, sorted=False)
+    return best, names.gather(1, chosen)
+
+
+def _summed(columns: Tensor, table: Tensor) -> Tensor:
+    """Sum of the rows ``columns`` int64 [n, M] of ``table`` [M * N, b]: [n, b].
+
+    Batch rows run along the contiguous axis, so that sums over codes become sums of whole rows.
+    """
+    return F.embedding_bag(columns, table, mode="sum")
+
+
+def _rows_contiguous(table: Tensor) -> Tensor:
+    """A copy whose rows have unit stride, as fast sums need.
+
+    ``contiguous()`` would keep a single column's stride: a dimension of size 1 counts as
+    contiguous whatever its stride is.
+    """
+    return torch.empty(table.shape, dtype=table.dtype, device=table.device).copy_(table)
+
+
+def headed_root_scores(logits: Tensor, items: ItemScores) -> Tensor:
+    """:func:`root_scores` with an item head, by node: ``logits`` [b, M * N] -> [n_0, b]."""
+    masses = items.root_masses()
+    codes = _summed(items.trie.root_columns, _rows_contiguous(logits.t()))  # [n_0, b]
+    scores = masses.add_(codes)
+    return scores.sub_(scores.logsumexp(0))
+
+
+def child_scores(
+    logits: Tensor,
+    trie: Trie,
+    level: int,
+    owner: Tensor,
+    child: Tensor,
+    loss: str,
+    masses: Tensor | None = None,
+) -> Tensor:
+    """Log-probabilities of listed children given their parents, in ``level`` >= 1.
+
+    ``logits`` [g, M * N], one row a parent; ``owner`` and ``child`` int64 [E] as
+    :func:`ragged.expand` lists them, and what an item head adds to each, ``masses`` [E] -> [E].
+    """
+    if loss == "code":
+        logits = code_log_probs(logits, trie.n_signals)
+    cells = trie.columns(level, child) + (owner * logits.shape[1])[:, None]  # [E, M]
+    scores = logits.flatten()[cells].sum(1)  # [E]
+    if masses is not None:
+        scores = scores + masses
+    if loss == "item":
+        scores = scores - ragged.group_logsumexp(scores, owner, len(logits))[owner]
+    return scores
+
+
+def leaf_share(trie: Trie, leaves: Tensor, dtype: torch.dtype) -> Tensor:
+    """Log of an item's equal share in its leaf: ``leaves`` int64, any shape -> that shape."""
+    return -(trie.leaf_ptr[leaves + 1] - trie.leaf_ptr[leaves]).to(dtype).log()

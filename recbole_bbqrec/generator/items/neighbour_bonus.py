@@ -1,0 +1,110 @@
+"""Items near those of a history, whose scores are raised at inference.
+
+To an item i it adds, over the items j of the history,
+
+    sum of  decay ** ago(j) * value(j, i)
+
+where ago(j) is how many items ago j was chosen, 0 for the last, and value(j, i) is known before
+training (:mod:`recbole_bbqrec.model.parts.neighbour_graph`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from recbole_bbqrec.generator.items import ragged
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The values that are not 0, and the decay of the sum above.
+
+    * ``pointer``: int64 [n_items + 1]; item j owns the entries from ``pointer[j]`` on.
+    * ``items``: int64 [N], the items i; ``values``: float32 [N].
+    """
+
+    pointer: Tensor
+    items: Tensor
+    values: Tensor
+    decay: float
+
+    @classmethod
+    def of_matrix(cls, values: sparse.csr_matrix, decay: float) -> Neighbours:
+        """From value(j, i) at row j and column i, [n_items, n_items]."""
+        return cls(
+            torch.from_numpy(values.indptr.astype("int64")),
+            torch.from_numpy(values.indices.astype("int64")),
+            torch.from_numpy(values.data.astype("float32")),
+            decay,
+        )
+
+    def to(self, device: torch.device | str) -> Neighbours:
+        """The same with its tensors on ``device``."""
+        parts = self.pointer.to(device), self.items.to(device), self.values.to(device)
+        return Neighbours(*parts, self.decay)
+
+    def bonus(
+        self, places: Tensor, histories: Tensor, lengths: Tensor, dtype: torch.dtype
+    ) -> Bonus:
+        """What each of the ``histories`` int64 [B, T] of ``lengths`` int64 [B] adds to items.
+
+        ``places`` int64 [n_items]: the number that the bonus gives to an item, such as
+        ``Trie.item_places``; an item with -1 is left out.
+        """
+        ago = lengths.unsqueeze(1) - 1 - torch.arange(histories.shape[1], device=lengths.device)
+        row, column = (ago >= 0).nonzero().unbind(1)  # [E]
+        chosen = histories[row, column]
+        share = self.decay ** ago[row, column].to(dtype)  # [E]
+        first = self.pointer[chosen]
+        owner, entry = ragged.expand(first, self.pointer[chosen + 1] - first)  # [E']
+        place = places[self.items[entry]]
+        known = (place >= 0).nonzero().squeeze(1)
+        owner, entry, place = owner[known], entry[known], place[known]
+        n_places = len(places)
+        keys, where = torch.unique(row[owner] * n_places + place, return_inverse=True)
+        values = torch.zeros(len(keys), dtype=dtype, device=keys.device)
+        values.index_add_(0, where, self.values[entry].to(dtype) * share[owner])
+        starts = torch.arange(len(histories) + 1, device=keys.device) * n_places
+        return Bonus(torch.searchsorted(keys, starts), keys % n_places, values)
+
+
+@dataclass(frozen=True)
+class Bonus:
+    """A number for some of the items of each of n histories; zero for the others.
+
+    ``pointer`` int64 [n + 1]: history h owns the entries from ``pointer[h]`` on; ``places`` int64
+    [N], ascending within a history, are the numbers of the items; ``values`` [N].
+    """
+
+    pointer: Tensor
+    places: Tensor
+    values: Tensor
+
+    def take(self, rows: Tensor | slice) -> Bonus:
+        """Of some of the histories, in the order of ``rows``."""
+        counts = self.pointer.diff()[rows]
+        _, entry = ragged.expand(self.pointer[:-1][rows], counts)
+        pointer = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return replace(self, pointer=pointer, places=self.places[entry], values=self.values[entry])
+
+    def add_to(self, scores: Tensor) -> Tensor:
+        """Add to ``scores`` [I, n], one row a place, in place."""
+        cells = self.places, self._rows()
+        return scores.index_put_(cells, self.values.to(scores.dtype), accumulate=True)
+
+    def at(self, rows: Tensor, places: Tensor, n_items: int) -> Tensor:
+        """The numbers [E] of the items at ``places`` for the histories ``rows``, int64 [E]."""
+        if len(self.places) == 0:
+            return self.values.new_zeros(len(rows))
+        keys, wanted = self._rows() * n_items + self.places, rows * n_items + places
+        found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+        return torch.where(keys[found] == wanted, self.values[found], 0)
+
+    def _rows(self) -> Tensor:
+        """The history of each entry, int64 [N]."""
+        counts = self.pointer.diff()
+        return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)

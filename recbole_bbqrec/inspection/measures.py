@@ -1,0 +1,218 @@
+"""Look at a prepared data set: its statistics, and the neighbours of some items by each modality.
+
+Reads the files as they lie in the folder, before RecBole filters them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_bbqrec.data.features import ModalityFeatures, load_modality
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.tables.events import EventOptions, read_events
+from recbole_bbqrec.prepare.tables.ledger import Ledger
+
+_BLOCK_ITEMS = 8192
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The items most like one item by one modality, best first.
+
+    Attributes:
+        present: whether the item itself has the modality; without it there are no neighbours.
+        items: codes of the neighbours, the item itself left out.
+        cosine: their cosine similarities.
+    """
+
+    present: bool
+    items: tuple[int, ...]
+    cosine: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One modality's coverage.
+
+    ``interactions`` is the share of events whose item has it, 0 to 1.
+    """
+
+    name: str
+    encoder: str
+    dim: int
+    items: int
+    interactions: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a data set.
+
+    Attributes:
+        lengths: events a user, int64 [n_users].
+        counts: events an item, int64 [n_items].
+        repeats: events whose user had the same item before.
+        tokens, titles: by item code; a title may be empty.
+        left_out: rows of the file that count nowhere here, by reason; RecBole may read them.
+        modalities: by name order.
+        neighbours: item code to modality name to neighbours.
+    """
+
+    name: str
+    directory: Path
+    lengths: np.ndarray
+    counts: np.ndarray
+    repeats: int
+    tokens: Sequence[str]
+    titles: Sequence[str]
+    left_out: Ledger
+    modalities: tuple[Modality, ...]
+    neighbours: dict[int, dict[str, Neighbours]] = field(default_factory=dict)
+
+    @property
+    def interactions(self) -> int:
+        """Number of events."""
+        return int(self.lengths.sum())
+
+
+def inspect_folder(
+    name: str,
+    data_path: str | os.PathLike[str],
+    wanted: Sequence[str] = (),
+    n_queries: int = 3,
+    n_neighbours: int = 4,
+) -> Inspection:
+    """Read data set ``name`` in ``data_path``.
+
+    Args:
+        name: the data set's name.
+        data_path: folder that holds ``name/``.
+        wanted: raw tokens of items to show neighbours of; without any the ``n_queries`` most
+            popular items that have all modalities, or where none has, any (of equally popular
+            ones, the first in the file).
+        n_queries: items to show neighbours of.
+        n_neighbours: neighbours a modality.
+
+    Raises:
+        UserError: a file is missing or unreadable, or a wanted item is not in the data set.
+    """
+    folder = Path(data_path) / name
+    path = folder / f"{name}.inter"
+    if not path.is_file():
+        raise UserError(
+            f"{path} not found; expected a prepared data set. Make it with `python -m "
+            f"recbole_bbqrec prepare {name} ...`, or set --data-path."
+        )
+    options = EventOptions(user="user_id", item="item_id", user_core=1, item_core=1)
+    left_out = Ledger()
+    events = read_events(path, options, left_out)
+    tokens = events.item_names
+    code_of = {token: code for code, token in enumerate(tokens)}
+    counts = np.bincount(events.items, minlength=len(tokens))
+    names = sorted(p.name[len(name) + 1 : -4] for p in folder.glob(f"{name}.*.npy"))
+    features = {n: load_modality(folder, name, n, ["[PAD]", *tokens]) for n in names}
+    pairs = events.users.astype(np.int64) * len(tokens) + events.items
+    queries = _queries(path, wanted, code_of, counts, features, n_queries)
+    neighbours: dict[int, dict[str, Neighbours]] = {query: {} for query in queries}
+    for modality, feature in features.items():
+        for query, found in zip(queries, nearest(feature, queries, n_neighbours)):
+            neighbours[query][modality] = found
+    return Inspection(
+        name=name,
+        directory=folder,
+        lengths=np.bincount(events.users),
+        counts=counts,
+        repeats=len(pairs) - len(np.unique(pairs)),
+        tokens=tokens,
+        titles=_titles(folder / f"{name}.titles.tsv", code_of),
+        left_out=left_out,
+        modalities=tuple(_modality(feature, counts) for feature in features.values()),
+        neighbours=neighbours,
+    )
+
+
+def nearest(features: ModalityFeatures, queries: Sequence[int], top: int) -> list[Neighbours]:
+    """Nearest items by cosine, of equal ones the lower code; one result a query.
+
+    Args:
+        features: aligned with internal ids, that is code + 1.
+        queries: item codes.
+        top: neighbours wanted.
+    """
+    matrix, present = features.matrix, features.present
+    ids = torch.as_tensor(queries, dtype=torch.int64) + 1
+    wanted = torch.nn.functional.normalize(matrix[ids].float(), dim=1)  # [queries, dim]
+    blocks = [
+        torch.nn.functional.normalize(block.float(), dim=1) @ wanted.T
+        for block in matrix.split(_BLOCK_ITEMS)
+    ]
+    cosine = torch.cat(blocks).T  # [queries, n_items]
+    cosine[:, ~present] = -torch.inf
+    cosine[torch.arange(len(ids)), ids] = -torch.inf
+    # Rounded, so that the order of equal vectors does not hang on the last bit of a product.
+    best = cosine.mul(1e4).round().sort(dim=1, descending=True, stable=True).indices[:, :top]
+    results = []
+    for row, query in enumerate(ids.tolist()):
+        found = [i for i in best[row].tolist() if present[query] and cosine[row, i] > -torch.inf]
+        similar = tuple(round(float(cosine[row, i]), 4) for i in found)
+        results.append(Neighbours(bool(present[query]), tuple(i - 1 for i in found), similar))
+    return results
+
+
+def _queries(
+    path: Path,
+    wanted: Sequence[str],
+    code_of: dict[str, int],
+    counts: np.ndarray,
+    features: dict[str, ModalityFeatures],
+    count: int,
+) -> list[int]:
+    for token in wanted:
+        if token not in code_of:
+            raise UserError(
+                f"--item {token!r} is not among the {len(code_of):,} items of {path} (for example "
+                f"{next(iter(code_of))!r}); expected a raw item token."
+            )
+    if wanted:
+        return [code_of[token] for token in dict.fromkeys(wanted)]
+    if not features:
+        return []
+    owned = np.stack([feature.present[1:].numpy() for feature in features.values()])
+    present = np.all(owned, axis=0)
+    if not present.any():
+        present = np.any(owned, axis=0)
+    popular = np.argsort(-counts, kind="stable")
+    return [int(code) for code in popular[present[popular]][:count]]
+
+
+def _modality(features: ModalityFeatures, counts: np.ndarray) -> Modality:
+    present = features.present[1:].numpy()
+    metadata: dict[str, Any] = features.metadata
+    return Modality(
+        name=features.name,
+        encoder=str(metadata.get("encoder", "unknown encoder")),
+        dim=features.dim,
+        items=int(present.sum()),
+        interactions=float(counts[present].sum() / counts.sum()),
+    )
+
+
+def _titles(path: Path, code_of: dict[str, int]) -> list[str]:
+    titles = [""] * len(code_of)
+    if path.is_file():
+        try:
+            with open(path, encoding="utf-8") as file:
+                for line in file:
+                    token, _, title = line.rstrip("\n").partition("\t")
+                    if token in code_of:
+                        titles[code_of[token]] = title
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8 ({error}); make the data set again.") from error
+    return titles

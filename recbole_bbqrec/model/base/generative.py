@@ -1,0 +1,346 @@
+"""RecBole's view of a generative recommender: a registered model around the generator.
+
+The adapter turns RecBole's Interaction into plain tensors and the generator's ranked items into
+what RecBole's tools expect. It holds the semantic IDs, so that its checkpoint is complete; the
+phase-one network is built on request and is not part of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+
+from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.data.histories import HistoryBatch
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.generator.batch.encoded_history import latest
+from recbole_bbqrec.generator.inference.exact import exact_scores
+from recbole_bbqrec.generator.inference.ranking import rank
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
+from recbole_bbqrec.generator.network.config import GeneratorConfig
+from recbole_bbqrec.generator.network.seq2seq import Generator
+from recbole_bbqrec.runtime import autocast, resolve_precision
+from recbole_bbqrec.tokenizer.base import PhaseOneNetwork, Tokenization
+from recbole_bbqrec.tokenizer.collisions import resolve_collisions
+
+
+class GenerativeRecommender(SequentialRecommender):
+    """Base of every model that generates semantic IDs.
+
+    A subclass says how items are tokenized (:meth:`signals_of`, :meth:`build_tokenizer`) and may
+    change the generator's configuration (:meth:`generator_config`).
+    """
+
+    input_type = InputType.POINTWISE  # rows are (history, next item); no sampled negatives
+    dataset_class = MultiModalDataset
+    two_phase = True
+    use_similarity = True  # whether self-attention carries the similarity module
+    properties_base: str | None = None  # the model whose YAML file comes before this one's
+
+    codes: torch.Tensor
+    vectors: torch.Tensor
+    features: torch.Tensor | None
+    tokenized: torch.Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.num_beams: int = config["num_beams"]
+        self.top_k: int = max(config["topk"])
+        self.mask_history: bool = config["mask_history"]
+        self.learning_rate: float = config["learning_rate"]
+        self.codebook_size: int = config["codebook_size"]
+        self.dtype = resolve_precision(config["precision"], torch.device(config["device"]))
+        signals = self.signals_of(config)
+        levels = config["codebook_levels"]
+        width = self.vector_width(config, len(signals))
+        # The IDs travel in the checkpoint; row 0 is [PAD].
+        self.register_buffer("codes", torch.zeros(self.n_items, levels, len(signals)).long())
+        self.register_buffer("vectors", torch.zeros(self.n_items, width))
+        self.register_buffer("tokenized", torch.tensor(False))
+        # So do the features: their principal components may come out otherwise elsewhere.
+        parts = self.build_features(config, dataset)
+        self.register_buffer("features", torch.cat(parts, dim=1) if parts else None)
+        settings = self.generator_config(config, len(signals), width)
+        settings = replace(settings, feature_dim=sum(part.shape[1] for part in parts))
+        self.generator = self.build_generator(config, settings)
+        self.neighbours = self.build_neighbours(config, dataset, parts)
+        self._catalogue: Catalogue | None = None
+        self.register_load_state_dict_post_hook(_forget_catalogue)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> GenerativeRecommender:
+        """What every move to a device or dtype goes through: the catalogue stays behind."""
+        self._catalogue = None
+        return super()._apply(*args, **kwargs)
+
+    # what a subclass decides ----------------------------------------------------------------
+
+    @classmethod
+    def tokenizer_name(cls) -> str:
+        """The model whose phase one this is: models of one name may share semantic IDs."""
+        return cls.__name__
+
+    @classmethod
+    def signals_of(cls, config: Any) -> tuple[str, ...]:
+        """Names of the signals whose codes make up a token, in order."""
+        raise NotImplementedError
+
+    @classmethod
+    def vector_width(cls, config: Any, n_signals: int) -> int:
+        """Width V of an item's quantized vector."""
+        return n_signals * int(config["codebook_dim"])
+
+    def build_tokenizer(
+        self, config: Any, dataset: Any, trained_items: torch.Tensor
+    ) -> PhaseOneNetwork:
+        """The phase-one network over the items of ``dataset``."""
+        raise NotImplementedError
+
+    def build_features(self, config: Any, dataset: Any) -> list[torch.Tensor]:
+        """What phase two reads of the items beside their semantic IDs, each [n_items, F_m]."""
+        return []
+
+    def build_neighbours(
+        self, config: Any, dataset: Any, features: list[torch.Tensor]
+    ) -> Neighbours | None:
+        """Which items the item head takes for near to each other when it ranks, or None."""
+        return None
+
+    @classmethod
+    def make_unique(cls, config: Any, result: Tokenization) -> Tokenization:
+        """Tell apart the items that share a semantic ID: by another code at the last level."""
+        codes = resolve_collisions(result.codes, result.last_level_distances)
+        return replace(result, codes=codes)
+
+    def build_generator(self, config: Any, settings: GeneratorConfig) -> Generator:
+        """The phase-two network."""
+        return Generator(settings)
+
+    def generator_config(self, config: Any, n_signals: int, width: int) -> GeneratorConfig:
+        """The phase-two network's configuration (paper, 4.2)."""
+        keys = ("similarity_buckets", "similarity_init") if self.use_similarity else ()
+        return GeneratorConfig(
+            levels=config["codebook_levels"],
+            codebook_size=config["codebook_size"],
+            n_signals=n_signals,
+            n_items=self.n_items,
+            vector_dim=width,
+            code_dim=config["codebook_dim"],
+            hidden_size=config["hidden_size"],
+            n_heads=config["n_heads"],
+            encoder_layers=config["encoder_layers"],
+            decoder_layers=config["decoder_layers"],
+            inner_size=config["inner_size"],
+            dropout=config["dropout"],
+            max_history=config["MAX_ITEM_LIST_LENGTH"],
+            similarity=self.use_similarity,
+            token_fusion=config["token_fusion"],
+            history_encoding=config["history_encoding"],
+            history_tokens=config["history_tokens"],
+            generation_loss=config["generation_loss"],
+            decoder_start=config["decoder_start"],
+            label_smoothing=config["label_smoothing"],
+            item_embedding=config["item_embedding"],
+            item_head=config["item_head"],
+            repeat_logit=config["item_head"] and config["repeat_logit"],
+            tie_codes=config["tie_codes"],
+            **{key: config[key] for key in keys},
+        )
+
+    @classmethod
+    def check_options(cls, config: Any) -> None:
+        """Checks across options, before any file is read.
+
+        Raises:
+            UserError: a beam too narrow for the metrics, sampled negatives or evaluation on
+                sampled items asked for, or widths, epochs or phases that do not fit together.
+        """
+        need, why = max(config["topk"]), f"max(topk) = {max(config['topk'])}"
+        if config["mask_history"]:
+            need += config["MAX_ITEM_LIST_LENGTH"]
+            why += f" plus the {config['MAX_ITEM_LIST_LENGTH']} history items that are masked"
+        if config["num_beams"] < need:
+            raise UserError(
+                f"Option `num_beams` is {config['num_beams']}; expected at least {need}: {why}. "
+                "Widen the beam or lower `topk`."
+            )
+        if config["item_head"] and config["generation_loss"] != "item":
+            raise UserError(
+                f"Option `item_head` is True with `generation_loss` {config['generation_loss']!r}; "
+                "it needs `item`, which normalises over the tokens that exist. Add "
+                "--item_head=False, or leave `generation_loss` as it is."
+            )
+        if config["hidden_size"] % config["n_heads"]:
+            raise UserError(
+                f"Option `hidden_size` is {config['hidden_size']}; expected a multiple of "
+                f"`n_heads`, which is {config['n_heads']}."
+            )
+        if config["tokenizer_warmup_epochs"] >= config["tokenizer_epochs"]:
+            raise UserError(
+                f"Option `tokenizer_warmup_epochs` is {config['tokenizer_warmup_epochs']}; "
+                f"expected less than `tokenizer_epochs`, which is {config['tokenizer_epochs']}: "
+                "the epochs after the warm-up are those that quantize."
+            )
+        if config["tokenize_only"] and config["tokenizer_path"] is not None:
+            raise UserError(
+                "Options `tokenize_only` and `tokenizer_path` are both set; the semantic IDs in "
+                f"{config['tokenizer_path']} leave nothing to do. Remove one."
+            )
+        if config["train_neg_sample_args"]["distribution"] != "none":
+            raise UserError(
+                "Option `train_neg_sample_args` asks for sampled negatives; a generative model "
+                "trains without. Remove it or leave it empty."
+            )
+        modes = config["eval_args"]["mode"]
+        if set(modes.values()) != {"full"}:
+            raise UserError(
+                f"Option `eval_args` has mode {modes}; a generative model ranks the whole "
+                "catalogue: use `mode: full`."
+            )
+        if config["benchmark_filename"]:
+            raise UserError(
+                "Option `benchmark_filename` is set; a generative model needs whole user "
+                "sequences: give one .inter file and let RecBole split it."
+            )
+
+    # semantic IDs ---------------------------------------------------------------------------
+
+    def set_semantic_ids(
+        self, codes: torch.Tensor, vectors: torch.Tensor, codebooks: torch.Tensor | None = None
+    ) -> None:
+        """Take over the result of phase one.
+
+        Args:
+            codes: int64 [n_items, L, M], row 0 unused.
+            vectors: float32 [n_items, V], row 0 zero.
+            codebooks: float32 [S, L, N, D] for models that start from them, or None.
+        """
+        self.codes.copy_(codes)
+        self.vectors.copy_(vectors)
+        self.tokenized.fill_(True)
+        self._catalogue = None
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Trie and similarity vectors, built when the semantic IDs are known."""
+        if self._catalogue is None:
+            if not bool(self.tokenized):
+                raise RuntimeError("The items have no semantic IDs yet; run phase one first.")
+            near, device = self.neighbours, self.codes.device
+            self._catalogue = Catalogue.build(
+                self.codes, self.vectors, self.codebook_size, features=self.features,
+                neighbours=None if near is None else near.to(device),
+            )  # fmt: skip
+        return self._catalogue
+
+    # training -------------------------------------------------------------------------------
+
+    def history_loss(self, batch: HistoryBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Mean of -log P(next item) over the targets of a batch (Eq. 1), and its parts."""
+        with autocast(self.dtype, batch.items.device):
+            return self.generator.loss(self.catalogue, batch.items, batch.targets)
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        """RecBole's entry: every row is one (history, next item) pair."""
+        items, lengths = self._history(interaction)
+        targets = torch.zeros_like(items)
+        rows = torch.arange(len(items), device=items.device)
+        targets[rows, lengths - 1] = interaction[self.POS_ITEM_ID]
+        return self.history_loss(HistoryBatch(items, targets, lengths))[0]
+
+    # ranking --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def recommend(
+        self, items: torch.Tensor, lengths: torch.Tensor, k: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The k best next items of each history by constrained beam search.
+
+        Args:
+            items: int64 [B, T], right padded with 0; of a history longer than
+                ``MAX_ITEM_LIST_LENGTH`` its last items count.
+            lengths: int64 [B], all of one or more.
+            k: how many; at most ``num_beams``.
+
+        Returns:
+            Item ids int64 [B, k], best first, and their log-probabilities float32 [B, k].
+
+        Raises:
+            UserError: a history is empty, k is more than the beam can return, or fewer than k
+                items came out finite for some history.
+        """
+        if int(lengths.min()) < 1:
+            raise UserError(
+                f"A history of length {int(lengths.min())}; expected at least one item. Leave out "
+                "users without a history."
+            )
+        history = latest(items, lengths, self.max_seq_length)
+        ids, scores = rank(self.generator, self.catalogue, history, self.num_beams, self.dtype)
+        if self.mask_history:
+            seen = (ids.unsqueeze(2) == history.unsqueeze(1)).any(2)  # [b, K]
+            scores = scores.masked_fill(seen, -torch.inf)
+            scores, place = torch.sort(scores, dim=1, descending=True, stable=True)
+            ids = ids.gather(1, place)
+        finite = torch.isfinite(scores).sum(1)
+        wanted = min(k, self.n_items - 1)
+        if ids.shape[1] < k:
+            raise UserError(
+                f"k is {k}; expected at most {ids.shape[1]}, of {self.n_items - 1} items and "
+                f"`num_beams` {self.num_beams}. Ask for fewer, or raise `num_beams`."
+            )
+        if int(finite.min()) < wanted:
+            raise self._too_few(int(finite.min()), k, history.shape[1])
+        return ids[:, :k], scores[:, :k].float()
+
+    def _too_few(self, found: int, k: int, masked: int) -> UserError:
+        left = self.n_items - 1 - masked
+        if self.mask_history and left < k:
+            why = (
+                f"`mask_history` leaves {left} of {self.n_items - 1} items to a user with a "
+                f"history of {masked}. Lower `topk`, or leave `mask_history` out."
+            )
+        else:
+            why = (
+                f"Training has diverged: `learning_rate` was {self.learning_rate:g}. Start a new "
+                "run with a lower --learning_rate."
+            )
+        return UserError(f"{found} items have a finite score for some user; {k} are needed. {why}")
+
+    def rank_interaction(self, interaction: Any) -> torch.Tensor:
+        """Ranked ids int64 [B, max(topk)] for an evaluation batch."""
+        items, lengths = self._history(interaction)
+        return self.recommend(items, lengths, self.top_k)[0]
+
+    @torch.no_grad()
+    def full_sort_predict(self, interaction: Any) -> torch.Tensor:
+        """RecBole's form [B, n_items]: beam scores in place, -inf for every other item.
+
+        For RecBole's case-study tools; evaluation goes through ranked ids instead.
+        """
+        items, lengths = self._history(interaction)
+        width = min(self.num_beams, self.n_items - 1)
+        if self.mask_history:
+            width -= items.shape[1]
+        ids, scores = self.recommend(items, lengths, width)
+        full = torch.full((len(items), self.n_items), -torch.inf, device=items.device)
+        return full.scatter_(1, ids, scores)
+
+    @torch.no_grad()
+    def predict(self, interaction: Any) -> torch.Tensor:
+        """Exact log-probability [B] of ``interaction[item_id]`` as the next item."""
+        items, lengths = self._history(interaction)
+        memory = self.generator.encode(self.catalogue, items[:, : int(lengths.max())])
+        scores = exact_scores(self.generator, self.catalogue, memory)
+        return scores.gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
+
+    def _history(self, interaction: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+
+
+def _forget_catalogue(model: Any, _: Any) -> None:
+    """The trie belongs to the codes that a loaded state has just replaced."""
+    model._catalogue = None

@@ -1,0 +1,101 @@
+"""Base of single-phase models that train on whole histories instead of one padded row a prefix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import Tensor
+
+from recbole_bbqrec.data.histories import HistoryBatch
+from recbole_bbqrec.model.base.checks import require_divisible, require_whole_histories
+from recbole_bbqrec.model.base.length_groups import length_groups
+from recbole_bbqrec.model.base.predict import PredictByRanking
+from recbole_bbqrec.runtime import autocast, resolve_precision
+
+_USERS = 512  # whose states are computed in one pass for ranking
+
+
+class HistoryRecommender(PredictByRanking, SequentialRecommender):
+    """A model that maps histories to states and scores every item against a state.
+
+    Trained by ``HistoryTrainer``. With ``encoding = "causal"`` the state at position t must
+    depend on items 0..t alone, so that one pass over a user trains all prefixes; with
+    ``"bidirectional"`` every prefix is a row and only its last state is trained.
+    """
+
+    input_type = InputType.POINTWISE  # rows are (history, next item); no sampled negatives
+    trains_on_histories = True
+    encoding = "causal"
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.dtype = resolve_precision(config["precision"], torch.device(config["device"]))
+
+    @classmethod
+    def check_options(cls, config: Any) -> None:
+        """Checks across options, before any file is read; raises UserError."""
+        require_whole_histories(config, cls.__name__)
+        require_divisible(config, "hidden_size", "n_heads")
+
+    # what a subclass decides ----------------------------------------------------------------
+
+    def states(self, items: Tensor) -> Tensor:
+        """Items int64 [B, T], right padded with 0 -> states [B, T, H]."""
+        raise NotImplementedError
+
+    def item_logits(self, states: Tensor) -> Tensor:
+        """States [P, H] -> logits [P, n_items - 1]: [PAD] left out, item i in column i - 1."""
+        raise NotImplementedError
+
+    def target_loss(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each target: states [P, H], targets int64 [P] -> float32 [P].
+
+        Cross-entropy over all items unless a subclass has another.
+        """
+        return F.cross_entropy(self.item_logits(states).float(), targets - 1, reduction="none")
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each training epoch (from 0)."""
+
+    # training -------------------------------------------------------------------------------
+
+    def history_loss(self, batch: HistoryBatch) -> Tensor:
+        """Mean loss over the targets of a batch, a scalar."""
+        with autocast(self.dtype, batch.items.device):
+            wanted = batch.targets > 0  # [B, T]
+            states = self.states(batch.items)[wanted]  # [P, H]
+            return self.target_loss(states, batch.targets[wanted]).mean()
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        """RecBole's entry: every row is one (history, next item) pair."""
+        items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        targets = torch.zeros_like(items)
+        targets[torch.arange(len(items)), lengths - 1] = interaction[self.POS_ITEM_ID]
+        return self.history_loss(HistoryBatch(items, targets, lengths))
+
+    # ranking --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Score of every item as the next one, float32 [B, n_items]; [PAD] has -inf.
+
+        Items are scored in float32 whatever the precision of the states: rounded to bfloat16, the
+        best items would tie by the dozen.
+        """
+        last = self.last_states(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return F.pad(self.item_logits(last).float(), (1, 0), value=-torch.inf)
+
+    def last_states(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """The state after each history: items int64 [B, T], lengths int64 [B] -> float32 [B, H]."""
+        groups, found = [], []
+        for rows, longest in length_groups(lengths, _USERS):
+            with autocast(self.dtype, items.device):
+                states = self.states(items[rows, :longest])  # [b, t, H]
+            groups.append(rows)
+            found.append(self.gather_indexes(states, lengths[rows] - 1).float())
+        last = torch.cat(found)
+        return torch.empty_like(last).index_copy_(0, torch.cat(groups), last)

@@ -1,0 +1,166 @@
+"""Product-quantization codes of the catalogue inside a model, and what VQ-Rec and RPG share."""
+
+from __future__ import annotations
+
+from logging import getLogger
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.base.checks import require_modality
+from recbole_bbqrec.model.base.history_model import HistoryRecommender
+from recbole_bbqrec.nn.transformer import INIT_STD, CausalEncoder, init_weights
+from recbole_bbqrec.tokenizer.opq import fit_opq, whiten
+
+#: The modality whose features become codes; both papers quantize item text.
+CODE_MODALITY = "text"
+
+
+class _MeanOfRows(torch.autograd.Function):
+    """The mean of table rows for every item, whose gradient visits each row once.
+
+    torch's own gradient of ``embedding_bag`` sorts all (item, row) pairs at every step and adds
+    them one by one; here the pairs are sorted once for all steps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, holders: Tensor, starts: Tensor) -> Tensor:
+        ctx.save_for_backward(holders, starts)
+        ctx.rows_of_an_item = rows.shape[1]
+        return F.embedding_bag(rows, table, mode="mean")  # [n, H]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        holders, starts = ctx.saved_tensors
+        share = gradient / ctx.rows_of_an_item  # [n, H]
+        return F.embedding_bag(holders, share, starts, mode="sum"), None, None, None
+
+
+class ItemCodes(nn.Module):
+    """OPQ codes of every item's text and a learned embedding of each (digit, code).
+
+    The codes are made on first use and travel in the checkpoint, so that a loaded model does not
+    quantize again. Items without text get the codes of the average item. An item's vector is the
+    mean of its code embeddings.
+
+    Args:
+        config: reads ``code_digits`` M, ``codebook_size`` K, ``code_components`` (0: the text as
+            it is), ``opq_iterations``, ``hidden_size`` H and ``seed``.
+        dataset: a ``MultiModalDataset`` with text.
+    """
+
+    codes: Tensor
+    made: Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__()
+        self.digits: int = config["code_digits"]
+        self.codebook_size: int = config["codebook_size"]
+        self.components: int = config["code_components"]
+        self.iterations: int = config["opq_iterations"]
+        self.seed: int = config["seed"]
+        # Not registered: needed once, on the CPU, and never saved.
+        self.features = dataset.item_features(CODE_MODALITY)
+        # [M * K, H]; row d * K + c is code c of digit d. A mean of M has the usual deviation.
+        self.code_embedding = nn.Parameter(
+            torch.randn(self.digits * self.codebook_size, config["hidden_size"])
+            * (INIT_STD * self.digits**0.5)
+        )
+        n_items = self.features.matrix.shape[0]
+        self.register_buffer("codes", torch.zeros(n_items, self.digits, dtype=torch.int64))
+        self.register_buffer("made", torch.tensor(False))
+        self._holders: tuple[Any, Tensor, Tensor] | None = None
+
+    def _apply(self, *args: Any, **kwargs: Any) -> ItemCodes:
+        """What every move to a device goes through: new memory may have an address known here."""
+        self._holders = None
+        return super()._apply(*args, **kwargs)
+
+    def make(self) -> None:
+        """Quantize the items' text now."""
+        features, present = self.features.matrix.float(), self.features.present
+        if self.components:
+            features = whiten(features, present, self.components)
+        quantizer = fit_opq(
+            features[present], self.digits, self.codebook_size,
+            iterations=self.iterations, seed=self.seed,
+        )  # fmt: skip
+        average = features[present].mean(0)  # [dim]
+        codes = quantizer.encode(torch.where(present.unsqueeze(1), features, average))
+        self.codes.copy_(codes)
+        self.codes[0] = 0
+        self.made.fill_(True)
+        distinct = len(torch.unique(codes[1:], dim=0))
+        getLogger().info(
+            f"OPQ: {distinct:,} distinct codes of {len(codes) - 1:,} items, mean squared error "
+            f"{quantizer.errors[0]:.4f} without rotation, {quantizer.errors[-1]:.4f} with"
+        )
+
+    def rows(self, items: Tensor | None = None) -> Tensor:
+        """Rows of the code-embedding table of the items (of all, [PAD] too): int64 [n, M]."""
+        if not bool(self.made):
+            self.make()
+        codes = self.codes if items is None else self.codes[items]
+        return codes + torch.arange(self.digits, device=codes.device) * self.codebook_size
+
+    def item_vectors(self, items: Tensor | None = None) -> Tensor:
+        """Mean code embedding of items int64 [n] (of the whole catalogue): [n, H]."""
+        rows = self.rows(items)
+        if items is None:
+            mean: Tensor = _MeanOfRows.apply(self.code_embedding, rows, *self._items_by_row(rows))
+            return mean
+        return F.embedding_bag(rows, self.code_embedding, mode="mean")
+
+    def _items_by_row(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Items that hold each table row, row by row: int64 [n * M], and where each row's start.
+
+        Kept as long as the codes are the same; a loaded checkpoint changes them in place.
+        """
+        key = (self.codes.data_ptr(), self.codes._version)
+        if self._holders is None or self._holders[0] != key:
+            flat = rows.flatten()  # [n * M]
+            holders = flat.argsort(stable=True) // self.digits
+            counts = torch.bincount(flat, minlength=len(self.code_embedding))  # [M * K]
+            self._holders = (key, holders, counts.cumsum(0) - counts)
+        return self._holders[1:]
+
+    def table(self) -> Tensor:
+        """Code embeddings by digit, [M, K, H]."""
+        return self.code_embedding.view(self.digits, self.codebook_size, -1)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Items int64 [B, T] -> item vectors [B, T, H]; each distinct item is computed once."""
+        distinct, place = torch.unique(items, return_inverse=True)
+        return self.item_vectors(distinct)[place]
+
+
+class CodeRecommender(HistoryRecommender):
+    """A causal encoder over item vectors made of :class:`ItemCodes`; items have no other ID."""
+
+    dataset_class = MultiModalDataset
+    input_norm = True  # of item vectors, before the encoder's first layer
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.temperature: float = config["temperature"]
+        self.item_codes = ItemCodes(config, dataset)
+        self.encoder = CausalEncoder.of(config, self.input_norm)
+        self.apply(init_weights)
+
+    @classmethod
+    def check_options(cls, config: Any) -> None:
+        super().check_options(config)
+        require_modality(config, cls.__name__, CODE_MODALITY)
+        if 0 < config["code_components"] < config["code_digits"]:
+            raise UserError(
+                f"Option `code_components` is {config['code_components']}; expected 0 or at least "
+                f"`code_digits`, which is {config['code_digits']}: a digit codes one component or "
+                "more."
+            )
+
+    def states(self, items: Tensor) -> Tensor:
+        return self.encoder(self.item_codes(items))

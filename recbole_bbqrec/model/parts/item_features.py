@@ -1,0 +1,63 @@
+"""The items' features as phase two and the neighbours read them: scaled and narrowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from recbole_bbqrec.tokenizer.bbq.encoders import Standardizer
+
+_RIDGE = 0.01  # of the mean variance; narrower directions are noise and stay narrower
+
+
+def configured_features(config: Any, dataset: Any, names: Sequence[str]) -> list[Tensor]:
+    """:func:`item_features` by the options ``feature_scaling``, ``_components``, ``_whitening``."""
+    keys = ("feature_scaling", "feature_components", "feature_whitening")
+    return item_features(dataset, names, *(config[key] for key in keys))
+
+
+def item_features(
+    dataset: Any, names: Sequence[str], scaling: str, components: int, whitening: bool
+) -> list[Tensor]:
+    """Features of all items, float32 [n_items, F_m] of each modality in the order of ``names``.
+
+    Each modality is scaled (``zscore``, ``l2`` or ``none``, over the items that have it), cut to
+    its first ``components`` principal components where it is wider, and brought to a mean square
+    of one; ``whitening`` makes all its principal components about equally wide. Rows of items
+    that lack it, and of [PAD], are zero.
+
+    ``dataset``: a ``MultiModalDataset`` that holds the modalities ``names``.
+    """
+    parts = []
+    for name in names:
+        source = dataset.item_features(name)
+        scaled = Standardizer(source.matrix, source.present, scaling)(source.matrix)
+        known = scaled[source.present]  # [n, dim]
+        if len(known) > 1 and (whitening or known.shape[1] > components):
+            known = _principal(known, components, whitening)
+        known = known / known.square().mean().sqrt().clamp(min=1e-12)
+        part = known.new_zeros(len(scaled), known.shape[1])
+        part[source.present] = known
+        parts.append(part)
+    return parts
+
+
+def _principal(rows: Tensor, components: int, whitening: bool) -> Tensor:
+    """Principal components [n, C] of ``rows`` [n, dim]; C is at most n and dim. Deterministic."""
+    count = min(components, *rows.shape)
+    solver = "randomized" if count < rows.shape[1] else "full"
+    model = PCA(count, svd_solver=solver, random_state=0)
+    # More threads add up in another order; rows that do not differ have no share of variance.
+    with threadpool_limits(limits=1), np.errstate(invalid="ignore"):
+        scores = model.fit_transform(rows.float().numpy())  # [n, C]
+    if whitening:
+        variance = model.explained_variance_
+        widths = np.sqrt(variance + _RIDGE * variance.mean())
+        scores /= np.maximum(widths, np.finfo(widths.dtype).tiny)
+    return torch.from_numpy(scores).float()

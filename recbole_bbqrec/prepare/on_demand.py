@@ -1,0 +1,58 @@
+"""What to do about a data set that a run needs and that is not there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection
+from pathlib import Path
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare import mini
+from recbole_bbqrec.prepare.atomic_files import check_folder
+from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, raw_files
+
+
+def how_to_make(name: str, directory: Path) -> str:
+    """The command that makes data set ``name`` in ``directory`` (its own folder)."""
+    if name == mini.NAME:
+        place = shlex.quote(str(directory))
+        return f"make it with `python -m recbole_bbqrec.prepare.mini --output {place}`"
+    root = f" --data-path {shlex.quote(str(directory.parent))}"
+    root = "" if directory.parent == Path("dataset") else root
+    if name not in CATEGORIES:
+        return f"make it with `python -m recbole_bbqrec prepare {name} --source DIR{root}`"
+    files = raw_files(name)
+    return (
+        f"make it with `python -m recbole_bbqrec prepare {name}{root}`, which downloads McAuley's "
+        f"files (image features: about {files.images.gigabytes} GB, left out by --no-images), or "
+        "reads them from a folder with --raw DIR; or add --prepare to this command"
+    )
+
+
+def prepare_missing(name: str, directory: Path, modalities: Collection[str]) -> None:
+    """Make data set ``name`` in ``directory`` unless its interactions are there.
+
+    The image features, several GB, are fetched only if ``modalities`` has ``image``.
+
+    Raises:
+        UserError: it is none that can be made without being told from what, or making it fails.
+    """
+    if (directory / f"{name}.inter").is_file():
+        return
+    check_folder(directory)
+    if name == mini.NAME:
+        mini.make_mini(directory)
+    elif name in CATEGORIES:
+        # Imported here: a run that has its data need not load scikit-learn's text modules.
+        from recbole_bbqrec.prepare.mcauley.build import prepare_from_raw
+
+        # Without interactions, what lies in its folder is no data set.
+        report = prepare_from_raw(
+            name, directory.parent, images="image" in modalities, force=directory.exists()
+        )
+        print(report.table())
+    else:
+        raise UserError(
+            f"Option `prepare`: data set `{name}` cannot be downloaded, only {mini.NAME} and "
+            f"{', '.join(CATEGORIES)} can. To have it, {how_to_make(name, directory)}."
+        )

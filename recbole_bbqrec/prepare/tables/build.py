@@ -1,0 +1,269 @@
+"""Prepare a data set from tables and feature matrices of one's own.
+
+Writes the same files as :mod:`recbole_bbqrec.prepare.folder`: ``NAME.inter`` (time is the event's
+position in its user's sequence), ``NAME.<modality>.npy`` with ``NAME.<modality>.items.txt``,
+``NAME.features.yaml`` and ``NAME.titles.tsv``, in a folder that appears only once it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.atomic_files import (
+    Former,
+    check_target,
+    describe_matrix,
+    rebuilding,
+    write_description,
+    write_lines,
+)
+from recbole_bbqrec.prepare.folder import PRECOMPUTED, TFIDF, TFIDF_LABEL, open_text_encoder
+from recbole_bbqrec.prepare.sentences import SentenceEncoder
+from recbole_bbqrec.prepare.tables.events import EventOptions, Events, read_events
+from recbole_bbqrec.prepare.tables.features import FeatureFile, write_features
+from recbole_bbqrec.prepare.tables.items import ItemOptions, ItemTable, read_items
+from recbole_bbqrec.prepare.tables.ledger import Ledger
+from recbole_bbqrec.prepare.tables.text_store import TextStore
+from recbole_bbqrec.prepare.text import encode_texts, recipe
+from recbole_bbqrec.prepare.written_files import check_replaceable
+
+_BLOCK_EVENTS = 1 << 16
+
+
+@dataclass(frozen=True)
+class OwnSource:
+    """The files that a data set is made of.
+
+    Attributes:
+        interactions: CSV, TSV or parquet.
+        items: CSV, TSV, parquet or JSON lines; None for no texts and titles.
+        features: matrices, one a modality.
+    """
+
+    interactions: Path
+    items: Path | None = None
+    features: tuple[FeatureFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class OwnReport:
+    """What was prepared, and what was left out.
+
+    ``short`` are the numbers of users with 1, 2 and 3 events.
+    """
+
+    name: str
+    directory: Path
+    users: int
+    items: int
+    interactions: int
+    read: int
+    columns: Mapping[str, str]
+    modalities: Mapping[str, Mapping[str, Any]]
+    cores: tuple[int, int]
+    ledger: Ledger
+    short: tuple[int, int, int]
+    former: Former = Former()
+
+    def table(self) -> str:
+        """The report as text, with the command that trains on the data set."""
+        order = "in the order of the file"
+        for role in ("time", "order"):
+            if role in self.columns:
+                order = f"ordered by {self.columns[role]!r}"
+        lines = [
+            f"{self.name}: {self.directory}",
+            f"  {self.read:,} rows read: user {self.columns['user']!r}, item "
+            f"{self.columns['item']!r}, {order}",
+            f"  {self.interactions:,} interactions, {self.users:,} users, {self.items:,} items, "
+            f"{self.interactions / self.users:.2f} a user",
+        ]
+        for modality, entry in self.modalities.items():
+            share = 100 * entry["items"] / self.items
+            lines.append(
+                f"  {modality}: {entry['items']:,} items ({share:.1f} %), {entry['dimension']} "
+                f"dimensions, {entry['encoder']}"
+            )
+        left_out = self.ledger.table()
+        lines += ["Left out or incomplete:", left_out] if left_out else ["Nothing was left out."]
+        lines += [*self._not_tested(), *self.former.lines(), f"Train: {self.command()}"]
+        return "\n".join(lines)
+
+    def _not_tested(self) -> list[str]:
+        """Lines about users who are too short for a part of the split.
+
+        It is made of events that have a history, the second and later ones: of these the first is
+        trained on, the last is for the test, and one before it, if it is another, for validation.
+        """
+        one, two, three = self.short
+        lines = []
+        if one or two:
+            lines.append(
+                f"{one + two:,} users have fewer than 3 events: they are not tested, and those "
+                f"with 1 event ({one:,}) not trained on either. To leave them out: --user-core 3."
+            )
+        if three:
+            lines.append(f"{three:,} users have 3 events: they are tested, but not in validation.")
+        return lines
+
+    def command(self) -> str:
+        """A command that trains BBQRec on the data set, or SASRec where it has no features."""
+        options = [f"--data_path={shlex.quote(str(self.directory.parent))}"]
+        if self.modalities:
+            options.append(f"--modalities=[{','.join(self.modalities)}]")
+        # Where these differ from the defaults, RecBole would filter once more on loading.
+        for side, core in zip(("user", "item"), self.cores):
+            if core != 5:
+                options.append(f'--{side}_inter_num_interval="[{core},inf)"')
+        model = "BBQRec" if self.modalities else "SASRec"
+        start = f"python -m recbole_bbqrec run --model={model} --dataset={self.name}"
+        return " ".join([start, *options])
+
+
+def prepare_own(
+    name: str,
+    source: OwnSource,
+    output_root: str | os.PathLike[str],
+    events: EventOptions | None = None,
+    items: ItemOptions | None = None,
+    text_encoder: str = TFIDF,
+    force: bool = False,
+) -> OwnReport:
+    """Prepare data set ``name`` from one's own files into ``output_root/name``.
+
+    Args:
+        name: the data set's name; letters, digits, ``_`` and ``-``.
+        source: the files.
+        output_root: RecBole's ``data_path``.
+        events: columns, filters and cores of the interactions.
+        items: columns of the items.
+        text_encoder: as in :func:`recbole_bbqrec.prepare.text.encode_texts`; not used when
+            ``source.features`` has the modality ``text``.
+        force: replace an existing folder, with the features that a preparation made. Files in
+            it made by others, such as features of your own, are kept.
+
+    Raises:
+        UserError: an option, a file or the encoder is not as expected, nothing is left, ``strict``
+            and the input has faults, the folder cannot be written (a full disk), or it exists and
+            ``force`` is not set. The folder is then as it was.
+    """
+    events = events or EventOptions()
+    given = [file.modality for file in source.features]
+    if len(set(given)) < len(given):
+        raise UserError(f"--features names a modality twice: {given}; expected each once.")
+    inputs = [file for f in source.features for file in f.paths()]
+    inputs += [path for path in (source.interactions, source.items) if path is not None]
+    target = check_target(name, output_root, force, inputs, given)
+    encoder: str | SentenceEncoder = TFIDF
+    if source.items is not None and "text" not in given:
+        encoder = _open_encoder(text_encoder)  # before the long work
+    ledger = Ledger()
+    sequences = read_events(source.interactions, events, ledger)
+    with rebuilding(target) as work:
+        options = items or ItemOptions()
+        entries = _write(work, target.path, name, source, sequences, options, encoder, ledger)
+        if events.strict:
+            ledger.refuse_faults()
+        former = write_description(target, work, entries)
+    lengths = np.bincount(sequences.users)  # [n_users]
+    return OwnReport(
+        name=name,
+        directory=Path(output_root) / name,  # not what a link to it points at
+        users=len(sequences.user_names),
+        items=len(sequences.item_names),
+        interactions=len(sequences.users),
+        read=sequences.read,
+        columns=sequences.columns,
+        modalities=entries,
+        cores=(events.user_core, events.item_core),
+        ledger=ledger,
+        short=(int((lengths == 1).sum()), int((lengths == 2).sum()), int((lengths == 3).sum())),
+        former=former,
+    )
+
+
+def _write(
+    work: Path,
+    target: Path,
+    name: str,
+    source: OwnSource,
+    sequences: Events,
+    options: ItemOptions,
+    encoder: str | SentenceEncoder,
+    ledger: Ledger,
+) -> dict[str, dict[str, Any]]:
+    """Write all files but features.yaml, whose entries are returned."""
+    _write_events(work / f"{name}.inter", sequences)
+    names = sequences.item_names
+    catalogue = {token: code for code, token in enumerate(names)}
+    entries: dict[str, dict[str, Any]] = {}
+    row_codes = None
+    with TextStore(work) as store:
+        titles = work / f"{name}.titles.tsv"
+        if source.items is None:
+            write_lines(titles, ["item_id\ttitle", *(f"{token}\t" for token in names)])
+        else:
+            table = read_items(source.items, options, catalogue, titles, store, ledger)
+            row_codes = table.codes
+            given = {file.modality for file in source.features}
+            if len(table.texts) and "text" not in given:
+                chunks = target.with_name(f".{name}.text")  # outlive an interruption
+                stem = work / f"{name}.text"
+                replaced = [f"{name}.text.npy", f"{name}.text.items.txt"]
+                check_replaceable(target, name, replaced)  # before the long work
+                entries["text"] = _write_text(stem, chunks, table, names, encoder, ledger)
+    for file in source.features:
+        stem = work / f"{name}.{file.modality}"
+        entries[file.modality] = write_features(file, catalogue, names, row_codes, stem, ledger)
+    return entries
+
+
+def _write_events(path: Path, events: Events) -> None:
+    # Positions, not dates: RecBole keeps times as float32, in which seconds of today coincide.
+    users, items = (np.array(n, dtype=object) for n in (events.user_names, events.item_names))
+    positions = events.positions()
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write("user_id:token\titem_id:token\ttimestamp:float\n")
+        for begin in range(0, len(positions), _BLOCK_EVENTS):
+            part = slice(begin, begin + _BLOCK_EVENTS)
+            rows = zip(users[events.users[part]], items[events.items[part]], positions[part])
+            file.writelines(map("%s\t%s\t%d\n".__mod__, rows))
+
+
+def _open_encoder(text_encoder: str) -> str | SentenceEncoder:
+    if text_encoder == PRECOMPUTED:
+        raise UserError(
+            f"--text-encoder {PRECOMPUTED} is for --source; with --interactions give the matrix as "
+            "--features text=FILE.npy[,ITEMS.txt]."
+        )
+    return open_text_encoder(text_encoder)
+
+
+def _write_text(
+    stem: Path,
+    chunks: Path,
+    table: ItemTable,
+    names: Sequence[str],
+    encoder: str | SentenceEncoder,
+    ledger: Ledger,
+) -> dict[str, Any]:
+    vectors = encode_texts(table.texts, encoder, kept=chunks)  # float16 [n_texts, dim]
+    kept = np.flatnonzero(vectors.any(axis=1))
+    ledger.add("items whose text has no word that the encoder knows", len(vectors) - len(kept))
+    matrix = Path(f"{stem}.npy")
+    np.save(matrix, vectors[kept], allow_pickle=False)
+    write_lines(Path(f"{stem}.items.txt"), (names[table.text_codes[row]] for row in kept))
+    return {
+        "encoder": TFIDF_LABEL if isinstance(encoder, str) else encoder.name,
+        "recipe": recipe(table.text_columns),
+        "with_text": len(table.texts),
+        **describe_matrix(matrix, len(kept), int(vectors.shape[1])),
+    }

@@ -1,0 +1,137 @@
+"""Item text, and its encoding as vectors.
+
+Two kinds of encoder: ``tfidf`` needs nothing beyond scikit-learn and no download; the other is a
+sentence-transformers model (:mod:`recbole_bbqrec.prepare.sentences`; the paper uses sentence-T5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
+from sklearn.preprocessing import normalize
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.sentences import SentenceEncoder, open_encoder
+
+MAX_CHARACTERS = 2000  # of one item's text; sentence encoders read a few hundred tokens at most
+#: What the paper encodes.
+PAPER_FIELDS = ("title", "description")
+#: What else a source may have, of use where titles and descriptions are scarce.
+ALL_FIELDS = ("title", "description", "brand", "categories")
+# Above this many different words and word pairs, the rarest are dropped.
+_MAX_TERMS = 100_000
+# A tag starts with a letter, a slash or an exclamation mark: "size < 5" is not one.
+_TAG = re.compile(r"<[a-zA-Z/!][^>]*>")
+
+
+def clean(text: str) -> str:
+    """Unescape HTML, strip tags, fold whitespace, drop what UTF-8 cannot write."""
+    folded = " ".join(_TAG.sub(" ", html.unescape(text)).split())
+    return folded.encode("utf-8", errors="ignore").decode("utf-8")
+
+
+def item_text(item: Mapping[str, Any], fields: Sequence[str] = ALL_FIELDS) -> str:
+    """The text of one item: of ``fields`` those it has, joined by ". ".
+
+    A field may be a string, a list of strings or nested lists of them; ``categories`` are joined
+    by commas. The result is empty when the item has none of the fields.
+    """
+    parts = []
+    for key in fields:
+        separator = ", " if key == "categories" else " "
+        parts.append(clean(separator.join(_strings(item.get(key)))))
+    return ". ".join(part for part in parts if part)[:MAX_CHARACTERS].rstrip()
+
+
+def recipe(fields: Sequence[str]) -> str:
+    """How :func:`item_text` makes a text of ``fields``, in words."""
+    return (
+        f"{', '.join(fields)} joined by '. '; HTML unescaped, tags stripped, whitespace folded, "
+        f"at most {MAX_CHARACTERS} characters"
+    )
+
+
+def texts_sha256(tokens: Sequence[str], texts: Sequence[str]) -> str:
+    """SHA-256 over the items' tokens and texts, 64 hex characters."""
+    return hashlib.sha256(json.dumps([list(tokens), list(texts)]).encode()).hexdigest()
+
+
+def encode_texts(
+    texts: Sequence[str],
+    encoder: str | SentenceEncoder = "tfidf",
+    dim: int = 256,
+    seed: int = 2025,
+    batch_size: int = 64,
+    kept: Path | None = None,
+) -> np.ndarray:
+    """Encode texts as rows of unit length.
+
+    Args:
+        texts: one text per item.
+        encoder: ``tfidf``, or a sentence-transformers model, its name or its folder.
+        dim: width of the ``tfidf`` vectors; fewer when the texts do not span that many.
+        seed: of the truncated SVD behind ``tfidf``.
+        batch_size: texts per step of a sentence-transformers model.
+        kept: folder in which such a model's finished chunks outlive an interruption.
+
+    Returns:
+        float16 [n_texts, width]. A row is zero when ``tfidf`` knows no word of the text.
+
+    Raises:
+        UserError: no text at all, sentence-transformers is missing, or its model cannot be
+            loaded.
+    """
+    if not any(texts):
+        raise UserError("None of the items has any text; expected a title, brand or categories.")
+    if encoder == "tfidf":
+        return _tfidf(texts, dim, seed)
+    model = open_encoder(encoder) if isinstance(encoder, str) else encoder
+    return model.encode(texts, kept, batch_size)
+
+
+def encode_labels(counts: np.ndarray, dim: int = 256, seed: int = 2025) -> np.ndarray:
+    """TF-IDF weights of a binary label matrix [n_items, n_labels], reduced to at most ``dim``.
+
+    Raw labels are a poor input here: most of them occur on a few items only, and standardising
+    such a column turns each occurrence into an outlier. Returns float16 [n_items, width], rows
+    of unit length; an item without labels has a zero row.
+    """
+    weighted = TfidfTransformer().fit_transform(sparse.csr_matrix(counts, dtype=np.float64))
+    return _reduce(weighted, dim, seed)
+
+
+def _tfidf(texts: Sequence[str], dim: int, seed: int) -> np.ndarray:
+    vectorizer = TfidfVectorizer(
+        ngram_range=(1, 2), sublinear_tf=True, max_features=_MAX_TERMS, dtype=np.float32
+    )
+    try:
+        weighted = vectorizer.fit_transform(texts)  # sparse [n_texts, n_terms]
+    except ValueError as error:
+        raise UserError(f"The item texts hold no words ({error}); expected titles.") from error
+    return _reduce(weighted, dim, seed)
+
+
+def _reduce(weighted: sparse.spmatrix, dim: int, seed: int) -> np.ndarray:
+    width = min(dim, *weighted.shape)
+    svd = TruncatedSVD(n_components=width, n_iter=4, random_state=seed)
+    # Reduced rows keep only part of their length, a different part for every item.
+    return normalize(svd.fit_transform(weighted)).astype(np.float16)
+
+
+def _strings(value: object) -> list[str]:
+    """All strings in a string, a list of strings or nested lists, in order; others are skipped."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [text for part in value for text in _strings(part)]
+    return []

@@ -1,0 +1,215 @@
+"""BBQRec's phase-one network: behaviour-aligned multi-modal quantization (paper, 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from recbole_bbqrec.tokenizer.base import Pair, Pairs
+from recbole_bbqrec.tokenizer.bbq.config import BBQTokenizerConfig
+from recbole_bbqrec.tokenizer.bbq.sequence_encoders import build_sequence_encoder
+from recbole_bbqrec.tokenizer.bbq.signals import Features, SignalEncoder
+from recbole_bbqrec.tokenizer.club import ClubEstimator
+from recbole_bbqrec.tokenizer.contrastive import info_nce
+from recbole_bbqrec.tokenizer.network import QuantizingNetwork
+from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
+
+
+class BBQTokenizer(QuantizingNetwork):
+    """Encoders, shared residual quantizer, decoders and sequence task of BBQRec.
+
+    ``features`` maps a modality to (matrix float16/float32 [n_items, dim], present bool
+    [n_items]); the signals are "id" (if ``config.use_id``) and then the modalities in their
+    order. ``trained_items`` bool [n_items] marks the items that occur in training. An item
+    without a modality, or an untrained item's ID, has a learned vector in place of z; it is
+    quantized like any other but left out of every loss except the contrastive one (and hence stays
+    as it was drawn in the variant without that task). Once
+    ``quantizing`` (a buffer) is set, item vectors are made of codes; before, of z itself.
+
+    Variants: NoMIM ``use_mim=False``; NoRec ``use_contrastive=False, use_id=False``; NoU
+    ``share_codebook=False``; NoID ``use_id=False``; NoText and NoImage leave the modality out of
+    ``features``. Raises ValueError when no signal is left or a shape does not fit.
+    """
+
+    def __init__(
+        self, config: BBQTokenizerConfig, features: Features, n_items: int, trained_items: Tensor
+    ) -> None:
+        super().__init__(n_items)
+        self.config = config
+        self.encoder = SignalEncoder(config, features, n_items, trained_items)
+        self.modalities = self.encoder.modalities
+        self._commitment = {signal: config.commitment_of(signal) for signal in self.signals}
+        dim, n_signals = config.codebook_dim, len(self.signals)
+        self.estimators = nn.ModuleDict()
+        if config.use_mim:
+            for name in self.modalities:
+                self.estimators[name] = ClubEstimator(
+                    dim, dim, config.mim_hidden, config.recon_reduction
+                )
+        self.set_quantizer(
+            ResidualQuantizer(
+                config.levels, config.codebook_size, dim, n_signals,
+                n_codebook_sets=1 if config.share_codebook else n_signals,
+            )
+        )  # fmt: skip
+        self.sequence_encoder: nn.Module | None = None
+        if config.use_contrastive:
+            self.sequence_encoder = build_sequence_encoder(config, n_signals * dim)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Names of the M signals: "id" first if used, then the modalities."""
+        return self.encoder.signals
+
+    @property
+    def has_sequence_encoder(self) -> bool:
+        """Whether the contrastive task, and with it :meth:`sequence_states`, exists."""
+        return self.sequence_encoder is not None
+
+    def estimator_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of q_theta(zbar | z); empty without disentangling."""
+        return self.estimators.parameters()
+
+    # ---- representations ---------------------------------------------------------------
+
+    def encode(self, items: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Items int64 [U] -> z [U, M, D] and, per modality, zbar [U, D] (empty without MIM)."""
+        inputs = self.encoder.inputs(items)
+        return self.encoder.behaviour(items, inputs), self.encoder.specific(inputs)
+
+    def represent(self, items: Tensor) -> Tensor:
+        """z [U, M, D] of items int64 [U]."""
+        return self.encode(items)[0]
+
+    def signals_present(self) -> Tensor:
+        """Bool [n_items, M]: which signals an item really has; the ID once it is trained."""
+        return self.encoder.present
+
+    # ---- losses ------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def mim_pairs(self, items: Tensor) -> Pairs:
+        """Detached (z, zbar, mask) per modality for items int64 [U]; empty without MIM."""
+        if not self.config.use_mim:
+            return {}
+        z, zbar = self.encode(items)
+        return {name: self._pair(name, items, z, zbar[name]) for name in self.modalities}
+
+    def _pair(self, name: str, items: Tensor, z: Tensor, zbar: Tensor) -> Pair:
+        signal = self.signals.index(name)
+        return z[:, signal], zbar, self.encoder.present[items, signal]
+
+    def _estimator(self, name: str) -> ClubEstimator:
+        return cast(ClubEstimator, self.estimators[name])
+
+    def estimator_loss(self, pairs: Pairs) -> Tensor:
+        """Negative log-likelihood of the estimators, summed over modalities."""
+        terms = [
+            self._estimator(name).negative_log_likelihood(*pair) for name, pair in pairs.items()
+        ]
+        return torch.stack(terms).sum()
+
+    def losses(self, items: Tensor, sequences: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Every term of Eq. 13, unweighted, and "total", their weighted sum (what to minimise).
+
+        items int64 [U] are the items to reconstruct; sequences and targets int64 [B, T] as in a
+        history batch, items of training only. Each item that occurs anywhere is encoded once.
+        Keys: total, contrastive, reconstruction/<modality>, mim/<modality>, codebook/<signal>,
+        commitment/<signal>. Terms that the variant lacks are absent.
+        """
+        own = torch.unique(items[items > 0])  # [U']
+        used = own
+        if self.sequence_encoder is not None:
+            used = torch.unique(torch.cat([own, sequences.flatten(), targets.flatten()]))
+            used = used[used > 0]  # [W], sorted
+        inputs = self.encoder.inputs(used)
+        z = self.encoder.behaviour(used, inputs)  # [W, M, D]
+        rows = _Rows(used, own)
+        present = self.encoder.present[used] & rows.mask.unsqueeze(-1)  # [W, M]
+        quantization = self._quantized(z, present)
+        terms = self._quantization_terms(quantization)
+        own_inputs = {name: rows.select(x) for name, x in inputs.items()}
+        own_z, quantized = rows.select(z), rows.select(quantization.quantized_ste)
+        terms.update(self._modality_terms(own, own_inputs, own_z, quantized))
+        if self.sequence_encoder is not None:
+            vectors = quantization.quantized_ste.flatten(1)  # [W, V]
+            terms["contrastive"] = self._contrastive(used, vectors, sequences, targets)
+        terms["total"] = self._total(terms)
+        return terms
+
+    def _quantization_terms(self, quantization: Quantization) -> dict[str, Tensor]:
+        scale = 1 / self.config.codebook_dim if self.config.recon_reduction == "mean" else 1.0
+        terms = {}
+        for index, signal in enumerate(self.signals):
+            terms[f"codebook/{signal}"] = scale * quantization.codebook_loss[index]
+            terms[f"commitment/{signal}"] = scale * quantization.commitment_loss[index]
+        return terms
+
+    def _modality_terms(
+        self, items: Tensor, inputs: dict[str, Tensor], z: Tensor, quantized: Tensor
+    ) -> dict[str, Tensor]:
+        """Reconstruction (Eqs. 8, 9) and mutual information (Eq. 3) over items [U]."""
+        zbar = self.encoder.specific(inputs)
+        terms = {}
+        for name in self.modalities:
+            signal = self.signals.index(name)
+            mask = self.encoder.present[items, signal].float()  # [U]
+            output = self.encoder.tower(name).reconstruct(quantized[:, signal], zbar.get(name))
+            error = (output - inputs[name]).pow(2)  # [U, dim]
+            error = error.mean(-1) if self.config.recon_reduction == "mean" else error.sum(-1)
+            terms[f"reconstruction/{name}"] = (error * mask).sum() / mask.sum().clamp(min=1)
+            if name in zbar:
+                pair = self._pair(name, items, z, zbar[name])
+                terms[f"mim/{name}"] = self._estimator(name).upper_bound(*pair)
+        return terms
+
+    def _contrastive(
+        self, used: Tensor, vectors: Tensor, sequences: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Eqs. 10-12 over all positions that have a target; vectors [W, V] of items used [W]."""
+        table = torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])  # [1 + W, V]
+        known = torch.cat([used.new_zeros(1), used])  # sorted: row of an item = its rank
+        rows = torch.searchsorted(known, sequences.contiguous())  # [B, T]
+        states = self.sequence_states(rows, table)  # [B, T, V]
+        valid = targets > 0  # [B, T]
+        wanted = targets[valid]  # [P]
+        if len(wanted) == 0:
+            return states.sum() * 0
+        target_vectors = table[torch.searchsorted(known, wanted)]  # [P, V]
+        return info_nce(states[valid], target_vectors, wanted, self.config.temperature).mean()
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        """Eq. 13."""
+        weights = {
+            "mim": self.config.mim_weight, "contrastive": self.config.contrastive_weight,
+        }  # fmt: skip
+        parts = []
+        for key, term in terms.items():
+            kind, _, name = key.partition("/")
+            weight = self._commitment[name] if kind == "commitment" else weights.get(kind, 1.0)
+            parts.append(weight * term)
+        return reduce(torch.add, parts)
+
+    def sequence_states(self, sequences: Tensor, all_vectors: Tensor) -> Tensor:
+        """h_t of Eq. 10: sequences [B, T] and vectors [n_items, V] -> [B, T, V]."""
+        if self.sequence_encoder is None:
+            raise ValueError("this variant has no sequence encoder (use_contrastive is false)")
+        return self.sequence_encoder(all_vectors[sequences], sequences)
+
+
+class _Rows:
+    """Where the sorted items ``own`` [U] lie among the sorted items ``used`` [W] (a superset)."""
+
+    def __init__(self, used: Tensor, own: Tensor) -> None:
+        self.everything = len(own) == len(used)
+        self.index = torch.searchsorted(used, own)  # [U]
+        self.mask = torch.zeros_like(used, dtype=torch.bool)  # [W]
+        self.mask[self.index] = True
+
+    def select(self, values: Tensor) -> Tensor:
+        """Rows of values [W, ...] that belong to ``own``: [U, ...], no copy when that is all."""
+        return values if self.everything else values[self.index]

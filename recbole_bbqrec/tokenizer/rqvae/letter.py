@@ -1,0 +1,172 @@
+"""LETTER's tokenizer: RQ-VAE with collaborative alignment and diversity of code assignment.
+
+Reference: Wang et al., "Learnable Item Tokenization for Generative Recommendation", CIKM 2024.
+The three terms follow its code: alignment and diversity are in-batch softmaxes of plain dot
+products without temperature; the diversity term is the mean over levels and items. Different
+on purpose from its code:
+
+* quantization terms are summed over levels, as in the papers (there: averaged, a quarter of it);
+* the residual carries no straight-through gradient from level to level, which there cancels the
+  encoder's commitment from the second level on;
+* the last level assigns the nearest code in training too (there: Sinkhorn within the batch);
+* codebooks start from k-means (there: constrained k-means over all items), and codes that no
+  item uses are restarted;
+* clusters of codes are the best of one start (there: of ten), found anew every epoch as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_bbqrec.tokenizer.rqvae.balanced_kmeans import constrained_kmeans
+from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAEConfig, RQVAETokenizer
+
+_SMALLEST_CLUSTER = 10  # codes; half of an even share where that is less
+_LARGEST_CLUSTER = 6  # times the number of clusters
+
+
+@dataclass(frozen=True)
+class LETTERConfig(RQVAEConfig):
+    """As :class:`RQVAEConfig`, with LETTER's weights (its alpha and beta) and clusters."""
+
+    levels: int = 4
+    alignment_weight: float = 0.01
+    diversity_weight: float = 1e-4
+    diversity_clusters: int = 10
+
+    @property
+    def cluster_sizes(self) -> tuple[int, int]:
+        """The least and greatest number of codes in a cluster, by the rule of LETTER's code.
+
+        10 to 60 for 10 clusters of 256 codes. Never below 2 (a code needs a partner), nor out
+        of reach.
+        """
+        clusters, codes = self.diversity_clusters, self.codebook_size
+        smallest = max(2, min(codes // (2 * clusters), _SMALLEST_CLUSTER))
+        largest = max(_LARGEST_CLUSTER * clusters, -(-codes // clusters))
+        return smallest, min(largest, codes)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(
+            "diversity_clusters", 2 * self.diversity_clusters <= self.codebook_size,
+            f"at most half of codebook_size={self.codebook_size}: a code needs a partner",
+        )  # fmt: skip
+
+
+class LETTERTokenizer(RQVAETokenizer):
+    """RQ-VAE whose quantized vectors also tell apart items by behaviour.
+
+    ``collaborate``, called once by :meth:`prepare`, gives behaviour embeddings float32
+    [n_items, D]; ``known`` bool [n_items] says whose are meaningful (the items of the training
+    histories). Both embeddings and clusters are buffers, so an interrupted run goes on with them.
+    """
+
+    collaborative: Tensor
+    clusters: Tensor
+    known: Tensor
+
+    def __init__(
+        self, config: LETTERConfig, modality: str, matrix: Tensor, present: Tensor,
+        known: Tensor, collaborate: Callable[[torch.device], Tensor],
+    ) -> None:  # fmt: skip
+        super().__init__(config, modality, matrix, present)
+        self.n_clusters, self.cluster_sizes = config.diversity_clusters, config.cluster_sizes
+        self.weights["alignment"] = config.alignment_weight
+        self.weights["diversity"] = config.diversity_weight
+        self._collaborate = collaborate
+        shape = (len(matrix), config.codebook_dim)
+        self.register_buffer("collaborative", torch.zeros(shape))
+        self.register_buffer("known", known.bool(), persistent=False)
+        # Cluster of every code, int64 [L, N].
+        clusters = torch.zeros(config.levels, config.codebook_size, dtype=torch.int64)
+        self.register_buffer("clusters", clusters)
+
+    def prepare(self, seed: int) -> None:
+        """Make the behaviour embeddings."""
+        self.collaborative.copy_(self._collaborate(self.collaborative.device))
+
+    def initialise_codebooks(self, seed: int) -> None:
+        """Fit the codebooks, and cluster their codes."""
+        super().initialise_codebooks(seed)
+        self._cluster(seed)
+
+    def end_of_epoch(self, generator: torch.Generator, last: bool) -> dict[str, float]:
+        """Upkeep of the codebooks, whose codes are then clustered anew."""
+        stats = super().end_of_epoch(generator, last)
+        if self.quantizing:
+            self._cluster(int(torch.randint(2**31, (), generator=generator)))
+        return stats
+
+    @torch.no_grad()
+    def _cluster(self, seed: int) -> None:
+        for level, codebook in enumerate(self.quantizer.codebooks[0]):
+            self.clusters[level] = constrained_kmeans(
+                codebook, self.n_clusters, *self.cluster_sizes, seed=seed + level
+            )
+
+    def item_terms(self, batch: ItemPass) -> dict[str, Tensor]:
+        """The RQ-VAE's terms, "alignment", and "diversity" once there are codebooks."""
+        terms = super().item_terms(batch)
+        known = self.known[batch.items]  # [U]
+        quantized = batch.quantization.quantized_ste.squeeze(1)  # [U, D]
+        items = batch.items[known]
+        terms["alignment"] = alignment_loss(quantized[known], self.collaborative[items], items)
+        if self.quantizing:
+            levels = [
+                diversity_loss(
+                    self.quantizer.codebooks[0, level],
+                    draw_partners(self.clusters[level]),
+                    batch.quantization.codes[:, level, 0],
+                )
+                for level in range(self.config.levels)
+            ]
+            terms["diversity"] = torch.stack(levels).mean()
+        return terms
+
+
+def alignment_loss(quantized: Tensor, collaborative: Tensor, items: Tensor) -> Tensor:
+    """InfoNCE of the dot products of quantized [U, D] and behaviour vectors [U, D] in the batch.
+
+    ``items`` int64 [U]: a repetition of a row's own item is masked with minus infinity, so that
+    no item is its own negative. Zero without rows.
+    """
+    if len(items) == 0:
+        return quantized.sum() * 0
+    with torch.autocast(device_type=quantized.device.type, enabled=False):
+        logits = quantized.to(collaborative.dtype) @ collaborative.T  # [U, U]
+        itself = torch.eye(len(items), dtype=torch.bool, device=items.device)
+        repeated = (items.unsqueeze(1) == items) & ~itself
+        label = torch.arange(len(items), device=items.device)
+        return F.cross_entropy(logits.masked_fill(repeated, -torch.inf), label)
+
+
+def draw_partners(clusters: Tensor) -> Tensor:
+    """For each code a random other code of its cluster: clusters int64 [N] -> int64 [N].
+
+    Every cluster has at least two codes.
+    """
+    same = clusters.unsqueeze(1) == clusters  # [N, N]
+    same.fill_diagonal_(False)
+    return torch.multinomial(same.float(), 1).squeeze(1)
+
+
+def diversity_loss(codebook: Tensor, partners: Tensor, used: Tensor) -> Tensor:
+    """Mean over ``used`` codes of - log( exp<e, e+> / sum over other codes e' of exp<e, e'> ).
+
+    codebook [N, D]; e+ = codebook[partners], partners int64 [N]; used int64 [B]: the code of each
+    item. Drawing a code towards its cluster and away from the rest spreads the codes over
+    clusters, whose sizes are bounded. Log(N - 1) where all codes are alike; its expectation is
+    never below log(s - 1), s the size of the cluster.
+    """
+    with torch.autocast(device_type=codebook.device.type, enabled=False):
+        scores = codebook @ codebook.T  # [N, N]
+        itself = torch.eye(len(codebook), dtype=torch.bool, device=codebook.device)
+        share = scores.masked_fill(itself, -torch.inf).log_softmax(-1)
+        loss = -share.gather(1, partners.unsqueeze(1)).squeeze(1)  # [N]
+        return loss[used].mean()

@@ -1,0 +1,146 @@
+"""RQ-VAE over one modality, trained on items alone: the tokenizer of TIGER.
+
+Reference: Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.tokenizer.bbq.encoders import SCALINGS, ModalityDecoder, Standardizer, mlp
+from recbole_bbqrec.tokenizer.club import REDUCTIONS
+from recbole_bbqrec.tokenizer.network import QuantizingNetwork
+from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
+
+_NOT_NEGATIVE = (
+    "commitment_weight", "alignment_weight", "diversity_weight", "contrastive_weight",
+    "reconstruction_weight",
+)  # fmt: skip
+_AT_LEAST_ONE = ("levels", "codebook_size", "codebook_dim", "diversity_clusters")
+_CHOICES = {"recon_reduction": REDUCTIONS, "feature_scaling": SCALINGS}
+
+
+@dataclass(frozen=True)
+class RQVAEConfig:
+    """Defaults are TIGER's. ``recon_reduction`` "mean" divides every squared norm by its width.
+
+    Raises ValueError, naming the field and its value, for a value out of range.
+    """
+
+    levels: int = 3
+    codebook_size: int = 256
+    codebook_dim: int = 32
+    commitment_weight: float = 0.25
+    encoder_hidden: tuple[int, ...] = (512, 256, 128)
+    dropout: float = 0.0
+    recon_reduction: str = "mean"
+    feature_scaling: str = "zscore"
+
+    def __post_init__(self) -> None:
+        known = vars(self)  # subclasses bring further fields of the same kinds
+        for name in known.keys() & set(_AT_LEAST_ONE):
+            self._require(name, known[name] >= 1, "at least 1")
+        for name in known.keys() & set(_NOT_NEGATIVE):
+            self._require(name, known[name] >= 0, "zero or more")
+        for name in known.keys() & set(_CHOICES):
+            self._require(name, known[name] in _CHOICES[name], f"one of {_CHOICES[name]}")
+        self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        self._require("encoder_hidden", min(self.encoder_hidden, default=1) >= 1, "widths >= 1")
+
+    def _require(self, name: str, valid: bool, expected: str) -> None:
+        if not valid:
+            raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+
+
+class ItemPass(NamedTuple):
+    """One pass over U distinct items."""
+
+    items: Tensor  # int64 [U]
+    present: Tensor  # bool [U] whether the item has the modality
+    inputs: Tensor  # [U, dim] scaled features, zero where absent
+    quantization: Quantization  # of z [U, 1, D]
+    decoded: Tensor  # [U, dim]
+
+
+class RQVAETokenizer(QuantizingNetwork):
+    """Encoder, residual quantizer and decoder of one modality; no user sequences.
+
+    ``matrix`` float16/float32 [n_items, dim] and ``present`` bool [n_items] are the features of
+    ``modality``. An item without them is encoded as the average item and left out of the losses.
+    Unlike BBQRec's encoders this one ends in a plain linear layer, as TIGER's does.
+
+    A subclass adds terms (:meth:`item_terms`) and their weights (``weights``, 1 where missing).
+    """
+
+    uses_sequences = False
+    matrix: Tensor
+    present: Tensor
+
+    def __init__(self, config: RQVAEConfig, modality: str, matrix: Tensor, present: Tensor) -> None:
+        super().__init__(len(matrix))
+        if tuple(present.shape) != (len(matrix),):
+            raise ValueError(f"present must be [{len(matrix)}], got {tuple(present.shape)}")
+        self.config, self.modality = config, modality
+        self.register_buffer("matrix", matrix, persistent=False)
+        self.register_buffer("present", present.bool(), persistent=False)
+        self.standardizer = Standardizer(matrix, present.bool(), config.feature_scaling)
+        dim, hidden = matrix.shape[1], config.encoder_hidden
+        self.encoder = mlp([dim, *hidden, config.codebook_dim], config.dropout)
+        self.decoder = ModalityDecoder(config.codebook_dim, hidden, dim, config.dropout)
+        self.set_quantizer(
+            ResidualQuantizer(config.levels, config.codebook_size, config.codebook_dim)
+        )
+        self.weights: dict[str, float] = {"commitment": config.commitment_weight}
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The one modality."""
+        return (self.modality,)
+
+    def inputs(self, items: Tensor) -> Tensor:
+        """Items int64 [U] -> scaled features float32 [U, dim]; zero (the mean) where absent."""
+        return self.standardizer(self.matrix[items]) * self.present[items].unsqueeze(-1)
+
+    def represent(self, items: Tensor) -> Tensor:
+        """Items int64 [U] -> z [U, 1, D]."""
+        return self._encode(self.inputs(items))
+
+    def signals_present(self) -> Tensor:
+        """Bool [n_items, 1]: which items have the modality."""
+        return self.present.unsqueeze(1)
+
+    def _encode(self, inputs: Tensor) -> Tensor:
+        return self.encoder(inputs).to(inputs.dtype).unsqueeze(1)  # float32 under autocast too
+
+    def losses(self, items: Tensor, sequences: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Every term, unweighted, and "total", their weighted sum.
+
+        items int64 [U], repetitions and 0 allowed; sequences and targets are not looked at. Keys:
+        total, reconstruction, codebook, commitment, and those that a subclass adds.
+        """
+        items = torch.unique(items[items > 0])
+        inputs, present = self.inputs(items), self.present[items]
+        quantization = self._quantized(self._encode(inputs), present.unsqueeze(-1))
+        decoded = self.decoder(quantization.quantized_ste.squeeze(1))  # [U, dim]
+        terms = self.item_terms(ItemPass(items, present, inputs, quantization, decoded))
+        parts = [self.weights.get(name, 1.0) * term for name, term in terms.items()]
+        terms["total"] = reduce(torch.add, parts)
+        return terms
+
+    def item_terms(self, batch: ItemPass) -> dict[str, Tensor]:
+        """Reconstruction over the items that have the modality, and the quantizer's terms."""
+        mean = self.config.recon_reduction == "mean"
+        error = (batch.decoded - batch.inputs).pow(2)  # [U, dim]
+        error = error.mean(-1) if mean else error.sum(-1)
+        mask = batch.present.float()
+        scale = 1 / self.config.codebook_dim if mean else 1.0
+        return {
+            "reconstruction": (error * mask).sum() / mask.sum().clamp(min=1),
+            "codebook": scale * batch.quantization.codebook_loss.sum(),
+            "commitment": scale * batch.quantization.commitment_loss.sum(),
+        }

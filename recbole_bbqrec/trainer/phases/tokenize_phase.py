@@ -1,0 +1,260 @@
+"""Phase one as a trainable phase: fit the tokenizer network (paper, 4.1)."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from logging import getLogger
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from recbole_bbqrec.data.histories import HistoryBatch, HistoryBatches
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.nn.kmeans import NotFiniteError
+from recbole_bbqrec.run_files.checkpoint import load_checkpoint, save_checkpoint
+from recbole_bbqrec.run_files.names import RunFiles
+from recbole_bbqrec.runtime import autocast, resolve_precision
+from recbole_bbqrec.tokenizer.collisions import count_collisions
+from recbole_bbqrec.trainer.phases.diverged import diverged
+from recbole_bbqrec.trainer.phases.loop import Phase, Steps, Validation
+from recbole_bbqrec.trainer.phases.optim import build_optimizer, set_learning_rate, warmup_cosine
+from recbole_bbqrec.trainer.phases.terms import TermMeans
+
+_SHOW_EVERY = 20  # steps between updates of the progress bar's text
+_RECALL_AT = 10
+_UNDECAYED = ("codebooks", "embedding", "missing", "position")
+
+
+@dataclass(frozen=True)
+class ValidationRows:
+    """Histories and the item that followed each: items [n, T], lengths [n], targets [n]."""
+
+    items: torch.Tensor
+    lengths: torch.Tensor
+    targets: torch.Tensor
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, sample: int, seed: int) -> ValidationRows:
+        """Rows of RecBole's validation split, or ``sample`` of them drawn by ``seed``."""
+        rows = dataset.inter_feat
+        suffix = dataset.config["LIST_SUFFIX"]
+        n = len(rows)
+        if 0 < sample < n:
+            generator = torch.Generator().manual_seed(seed)
+            chosen = torch.randperm(n, generator=generator)[:sample].sort().values
+        else:
+            chosen = torch.arange(n)
+        return cls(
+            rows[dataset.iid_field + suffix][chosen],
+            rows[dataset.item_list_length_field][chosen],
+            rows[dataset.iid_field][chosen],
+        )
+
+
+class TokenizePhase(Phase):
+    """Trains a phase-one network on training histories and the whole catalogue.
+
+    A step sees a batch of histories for the contrastive task, and for reconstruction,
+    quantization and mutual information the items in them plus a slice of the catalogue, so that
+    an epoch covers every item at least once. A network that uses no sequences sees the slices
+    alone, each item once an epoch. The best state is the one with the highest recall
+    of h.v on the validation split among those that collide little; without a sequence encoder
+    it is the last.
+    """
+
+    name = "tokenize"
+    rate_option = "tokenizer_learning_rate"
+
+    def __init__(
+        self,
+        config: Any,
+        network: Any,
+        batches: HistoryBatches,
+        validation: ValidationRows | None,
+        files: RunFiles | None,
+    ) -> None:
+        self.network, self.batches, self.validation, self.files = (
+            network,
+            batches,
+            validation,
+            files,
+        )
+        self.device = torch.device(config["device"])
+        self.dtype = resolve_precision(config["precision"], self.device)
+        self.seed = config["seed"]
+        self.epochs = config["tokenizer_epochs"]
+        self.eval_step = 1
+        self.stopping_step = config["tokenizer_stopping_step"]
+        self.warmup_epochs = config["tokenizer_warmup_epochs"]
+        self.max_collisions = config["tokenizer_max_collisions"]
+        self.inner_steps = config["mim_inner_steps"]
+        self.batch_size = config["tokenizer_batch_size"]
+        self.learning_rate = config["tokenizer_learning_rate"]
+        self.n_items = network.n_items
+        n_slices = math.ceil((self.n_items - 1) / self.batch_size)
+        self.n_steps = len(batches) if network.uses_sequences else n_slices
+        estimators = list(network.estimator_parameters())
+        own = {id(p) for p in network.main_parameters()}
+        self.optimizer = build_optimizer(
+            ((n, p) for n, p in network.named_parameters() if id(p) in own),
+            learning_rate=self.learning_rate,
+            weight_decay=config["tokenizer_weight_decay"],
+            undecayed=_UNDECAYED,
+        )
+        # q_theta has its own optimizer: it is fitted by likelihood on detached pairs (Eq. 3).
+        self.estimator_optimizer = (
+            torch.optim.Adam(estimators, lr=config["mim_learning_rate"]) if estimators else None
+        )
+        self.best: dict[str, torch.Tensor] = {}
+        self.logger = getLogger()
+
+    def steps(self, epoch: int) -> int:
+        return self.n_steps
+
+    def train_epoch(self, epoch: int) -> Steps:
+        network, means = self.network, TermMeans()
+        network.train()
+        if epoch == 0:
+            network.prepare(self.seed)
+        if epoch == self.warmup_epochs:
+            self._initialise_codebooks()
+        slices = self._catalogue_slices(epoch)
+        for number, (batch, extra) in enumerate(zip(self._histories(epoch), slices)):
+            batch = batch.to(self.device)
+            items = torch.cat([batch.items.flatten(), batch.targets.flatten(), extra])
+            items = torch.unique(items[items > 0])
+            self._set_learning_rate(epoch * self.n_steps + number)
+            means.add(self._step(items, batch))
+            show = number % _SHOW_EVERY == _SHOW_EVERY - 1
+            yield {"loss": means.means()["total"]} if show else None
+        losses = means.means()
+        if math.isnan(losses["total"]):
+            raise self._diverged(f"the tokenizer's training loss of epoch {epoch} is nan")
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        upkeep = network.end_of_epoch(generator, last=epoch + 1 == self.epochs)
+        return {**losses, **upkeep}
+
+    def _initialise_codebooks(self) -> None:
+        try:
+            self.network.initialise_codebooks(self.seed)
+        except NotFiniteError as error:  # the loss of the last step cannot tell of the step itself
+            raise self._diverged("the encoders' output is not finite") from error
+
+    def _diverged(self, what: str) -> UserError:
+        return diverged(what, self.rate_option, self.learning_rate)
+
+    def _step(self, items: torch.Tensor, batch: HistoryBatch) -> dict[str, torch.Tensor]:
+        terms: dict[str, torch.Tensor] = {}
+        if self.estimator_optimizer is not None:
+            terms["estimator"] = self._fit_estimators(self.estimator_optimizer, items)
+        with self._autocast():
+            terms.update(self.network.losses(items, batch.items, batch.targets))
+        self.optimizer.zero_grad(set_to_none=True)
+        terms["total"].backward()
+        self.optimizer.step()
+        return terms
+
+    def _fit_estimators(
+        self, optimizer: torch.optim.Optimizer, items: torch.Tensor
+    ) -> torch.Tensor:
+        """``mim_inner_steps`` of likelihood for q_theta (Eq. 3); the last step's loss."""
+        sample = torch.randperm(len(items), device=self.device)[: self.batch_size]
+        with self._autocast():
+            pairs = self.network.mim_pairs(items[sample])
+        for _ in range(self.inner_steps):
+            with self._autocast():
+                likelihood: torch.Tensor = self.network.estimator_loss(pairs)
+            optimizer.zero_grad(set_to_none=True)
+            likelihood.backward()
+            optimizer.step()
+        return likelihood
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """For one forward pass: a context keeps its first casts of the weights to its end."""
+        return autocast(self.dtype, self.device)
+
+    def _set_learning_rate(self, step: int) -> None:
+        total = self.epochs * self.n_steps
+        set_learning_rate(self.optimizer, self.learning_rate * warmup_cosine(step, total, 0))
+
+    def _catalogue_slices(self, epoch: int) -> tuple[torch.Tensor, ...]:
+        """All item ids in random order, in as many slices as the epoch has steps."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(self.n_items - 1, generator=generator) + 1
+        return torch.tensor_split(order.to(self.device), self.n_steps)
+
+    def _histories(self, epoch: int) -> Iterator[HistoryBatch]:
+        """The epoch's batches of histories, or empty ones without end."""
+        if self.network.uses_sequences:
+            return self.batches.epoch(epoch)
+        nothing = torch.zeros(0, 1, dtype=torch.int64)
+        return itertools.repeat(HistoryBatch(nothing, nothing, nothing[:, 0]))
+
+    @torch.no_grad()
+    def validate(self, epoch: int) -> Validation:
+        network = self.network
+        network.eval()
+        metrics: dict[str, float] = {}
+        quantizing = epoch >= self.warmup_epochs
+        collided = 0.0
+        if quantizing:
+            items, groups = count_collisions(network.tokenize().codes)
+            metrics["collisions/items"], metrics["collisions/groups"] = float(items), float(groups)
+            collided = items / max(1, self.n_items - 1)
+        if self.validation is None or not network.has_sequence_encoder:
+            # Nothing to compare states by: the last one is kept.
+            return Validation(None, metrics)
+        metrics[f"recall@{_RECALL_AT}"] = self._recall(self.validation)
+        if not quantizing:
+            return Validation(-1.0, metrics)
+        # States that collide too much rank below all others, fewer collisions first.
+        score = metrics[f"recall@{_RECALL_AT}"] if collided <= self.max_collisions else -collided
+        return Validation(score, metrics)
+
+    def _recall(self, rows: ValidationRows) -> float:
+        """Share of rows whose next item is among the ten with the highest cos(h, v)."""
+        vectors = self.network.item_vectors()  # [n_items, V]
+        normalised = F.normalize(vectors, dim=-1)
+        hits = 0
+        for items, lengths, targets in zip(
+            rows.items.split(512), rows.lengths.split(512), rows.targets.split(512)
+        ):
+            items, lengths = items.to(self.device), lengths.to(self.device)
+            states = self.network.sequence_states(items[:, : int(lengths.max())], vectors)
+            last = states[torch.arange(len(items), device=self.device), lengths - 1]  # [b, V]
+            scores = last @ normalised.T  # [b, n_items]; the norm of h does not change a ranking
+            scores[:, 0] = -torch.inf
+            top = scores.topk(min(_RECALL_AT, self.n_items - 1), dim=1).indices
+            hits += int((top == targets.to(self.device).unsqueeze(1)).sum())
+        return hits / max(1, len(rows.targets))
+
+    # state ----------------------------------------------------------------------------------
+
+    def keep_best(self) -> None:
+        self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        if self.files is not None:
+            save_checkpoint({"state_dict": self.best}, self.files.tokenizer_network)
+
+    def load_best(self) -> None:
+        if not self.best and self.files is not None:
+            self.best = load_checkpoint(self.files.tokenizer_network, self.device)["state_dict"]
+        self.network.load_state_dict(self.best)
+
+    def state(self) -> dict[str, Any]:
+        estimator = self.estimator_optimizer
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "estimator_optimizer": None if estimator is None else estimator.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.estimator_optimizer is not None:
+            self.estimator_optimizer.load_state_dict(state["estimator_optimizer"])

@@ -1,0 +1,250 @@
+"""RecBole's own trainers with checkpoints that are data, exact resumption and one progress bar.
+
+Training itself is RecBole's code untouched: a model trained here has the metrics that RecBole's
+own run gives it, bit for bit on CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.trainer import Trainer
+from tqdm import tqdm
+
+from recbole_bbqrec.data.identity import check_same_data
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.metrics.collector import ScoresCollector
+from recbole_bbqrec.run_files.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
+from recbole_bbqrec.run_files.epochs import Line, write_epochs
+from recbole_bbqrec.run_files.names import RunFiles
+from recbole_bbqrec.runtime import peak_memory_mib, trim_memory
+from recbole_bbqrec.trainer.phases.diverged import diverged
+from recbole_bbqrec.trainer.phases.progress import progress_bar
+
+
+class SafeCheckpoints(Trainer):
+    """Mixin over a RecBole trainer class; see :func:`with_safe_checkpoints`."""
+
+    files: RunFiles | None = None
+    split_hash: str = ""
+    features: dict[str, Any] = {}  # of the data, by modality: their fingerprints
+    seconds_before = 0.0  # that earlier processes spent on this run's training
+    _started = 0.0  # when this process began to train
+    _bar: tqdm[Any] | None = None
+    _pending: dict[str, Any] | None = None  # what to restore when the first epoch starts
+    loss_is_mean = False  # whether _train_epoch returns a mean over the steps; RecBole's: a sum
+
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__(config, model)
+        self.eval_collector = ScoresCollector(config)
+        self.epoch_lines: list[Line] = []
+
+    def use_data(self, identity: Mapping[str, Any]) -> None:
+        """Name the data in checkpoints; ``identity`` as ``data.identity`` makes it."""
+        self.split_hash, self.features = identity["split_hash"], identity["features"]
+
+    def use_files(self, files: RunFiles) -> None:
+        """Write to the paths of ``files`` from now on."""
+        self.files = files
+        self.saved_model_file = str(files.model)
+
+    # checkpoints ----------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_text(),
+            "model": self.config["model"],
+            "split_hash": self.split_hash,
+            "features": self.features,
+            "state_dict": self.model.state_dict(),
+            "other_parameter": _without_modules(self.model.other_parameter()),
+        }
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        path = kwargs.pop("saved_model_file", self.saved_model_file)
+        save_checkpoint({**self._state(), "epoch": epoch}, path)
+        if verbose:
+            self.logger.info(f"Saving current best: {path}")
+
+    def load_model_file(self, path: str) -> None:
+        """Load the weights of a model checkpoint of ours.
+
+        Raises:
+            UserError: unreadable, written by another model, or of other shapes.
+        """
+        state = load_checkpoint(path, self.device)
+        fitting = [self.config["model"]]
+        if getattr(self.model, "adds_neighbours", False):  # trained as the one without
+            fitting.append(self.model.properties_base)
+        if state.get("model") not in fitting:
+            raise UserError(
+                f"The checkpoint {path} holds a {state.get('model')} model; this run is "
+                f"{self.config['model']}."
+            )
+        load_weights(self.model, state["state_dict"], path)
+        self.model.load_other_parameter(state.get("other_parameter"))
+
+    def resume_checkpoint(self, resume_file: Any) -> None:
+        """Continue from a ``resume.pth`` written at the start of an epoch.
+
+        Raises:
+            UserError: unreadable, or written for other data.
+        """
+        state = self._load_resume(resume_file)
+        load_weights(self.model, state["state_dict"], resume_file)
+        self.model.load_other_parameter(state.get("other_parameter"))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
+        self.best_valid_score = state["best_valid_score"]
+        self.best_valid_result = state["best_valid_result"]
+        self.epoch_lines = state.get("epochs", [])
+        self.seconds_before = state.get("seconds", 0.0)
+        self._pending = state
+        self.logger.info(f"Resuming {resume_file} at epoch {self.start_epoch}")
+
+    def _load_resume(self, path: Any) -> dict[str, Any]:
+        state = load_checkpoint(path, self.device)
+        found = {"split_hash": self.split_hash, "features": self.features}
+        check_same_data(state, found, path, self.config, "start a new run without `resume`")
+        return state
+
+    def _save_resume(self, epoch: int, train_data: Any) -> None:
+        if self.files is None:
+            return
+        best = self.best_valid_result
+        state = {
+            **self._state(),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": None if best is None else {k: float(v) for k, v in best.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(),
+            "shuffle": train_data.generator.get_state(),
+            "epochs": self.epoch_lines,
+            "seconds": self.seconds_before + time.perf_counter() - self._started,
+        }
+        save_checkpoint(state, self.files.resume)
+        self._write_epochs()
+
+    def _write_epochs(self) -> None:
+        if self.files is not None:
+            write_epochs(self.epoch_lines, self.files.epochs)
+
+    # RecBole's hooks ------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Any = None,
+    ) -> tuple[float, Any]:
+        self._started = time.perf_counter()
+        with progress_bar(
+            "train", total=self.epochs, done=self.start_epoch, unit="epoch", show=show_progress
+        ) as self._bar:
+            fitted = super().fit(train_data, valid_data, verbose, saved, False, callback_fn)
+        self._write_epochs()
+        return fitted
+
+    def _train_epoch(
+        self,
+        train_data: Any,
+        epoch_idx: int,
+        loss_func: Any = None,
+        show_progress: bool = False,
+    ) -> Any:
+        if self._pending is not None:
+            train_data.generator.set_state(self._pending["shuffle"].cpu())
+            set_random_state(self._pending["random"])
+            self._pending = None
+        else:
+            self._save_resume(epoch_idx, train_data)
+        start = time.perf_counter()
+        loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        trim_memory()
+        steps = 1 if self.loss_is_mean else max(1, len(train_data))
+        line = {"phase": "train", "epoch": epoch_idx, "terms": _terms(loss, steps)}
+        line["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        line["seconds"] = {"train": time.perf_counter() - start}
+        line["peak_memory_mib"] = peak_memory_mib(self.device)
+        self.epoch_lines.append(line)
+        if self._bar is not None:
+            total = sum(loss) if isinstance(loss, tuple) else loss
+            self._bar.update()
+            self._bar.set_postfix_str(f"loss {total:.4f} best {self._best()}")
+        return loss
+
+    def _check_nan(self, loss: torch.Tensor) -> None:
+        if torch.isnan(loss):
+            raise diverged("the training loss is nan", "learning_rate", self.learning_rate)
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
+        start = time.perf_counter()
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        trim_memory()
+        if self.epoch_lines:  # none where a caller validates without having trained
+            line = self.epoch_lines[-1]
+            line["valid"] = {name: float(value) for name, value in result.items()}
+            line["seconds"]["valid"] = time.perf_counter() - start
+        return score, result
+
+    def _best(self) -> str:
+        known = np.isfinite(self.best_valid_score)
+        return f"{self.valid_metric} {self.best_valid_score:.4f}" if known else "-"
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: Any = None,
+        show_progress: bool = False,
+    ) -> Any:
+        if load_best_model and eval_data:
+            path = str(model_file or self.saved_model_file)
+            self.load_model_file(path)
+            self.logger.info(f"Loading model parameters from {path}")
+        return super().evaluate(eval_data, False, None, show_progress)
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
+        if self.config["mask_history"]:
+            history = interaction[self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]]
+            scores.scatter_(1, history.to(scores.device), -np.inf)
+        return interaction, scores, positive_u, positive_i
+
+
+def _without_modules(parameters: Any) -> Any:
+    """RecBole's other parameters but its modules, whose weights the state dict has already."""
+    if parameters is None:
+        return None
+    return {k: v for k, v in parameters.items() if not isinstance(v, torch.nn.Module)}
+
+
+def _terms(loss: Any, steps: int) -> dict[str, float]:
+    """RecBole's epoch loss, a number or one for each part, as means over the steps."""
+    if not isinstance(loss, tuple):
+        return {"loss": float(loss) / steps}
+    parts = {f"loss_{number}": float(part) / steps for number, part in enumerate(loss, start=1)}
+    return {"loss": sum(parts.values()), **parts}
+
+
+def with_safe_checkpoints(trainer: type[Trainer]) -> type[SafeCheckpoints]:
+    """A RecBole trainer class with :class:`SafeCheckpoints` in front of it."""
+    if trainer is Trainer:
+        return SafeCheckpoints
+    return type(f"Safe{trainer.__name__}", (SafeCheckpoints, trainer), {})
