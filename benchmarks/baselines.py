@@ -28,10 +28,10 @@ from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.model.base import history_model as history
 from recbole_bbqrec.model.base import length_groups
 from recbole_bbqrec.model.parts.item_codes import ItemCodes
-from recbole_bbqrec.model.registry import get_trainer_class
 from recbole_bbqrec.model.sequential_recommender import mmgru4rec, mmsasrec, novabert
 from recbole_bbqrec.quick_start import Prepared, build_model, prepare
 from recbole_bbqrec.trainer import recbole_trainer as single_phase
+from recbole_bbqrec.trainer.registry import get_trainer_class
 
 PADDED = ("MMGRU4Rec", "MMSASRec", "NOVABERT")
 

@@ -18,8 +18,8 @@ import torch
 
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.generator.items.catalogue import Catalogue
-from recbole_bbqrec.generator.network.config import GeneratorConfig
 from recbole_bbqrec.generator.network.seq2seq import Generator
+from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.runtime import autocast, tune_allocator
 
 LEVELS, CODES, MAX_ITEMS = 3, 256, 20  # L, N and the history limit of the paper
@@ -142,7 +142,7 @@ def generator_of(catalogue: Catalogue, **settings: Any) -> Generator:
         "dropout": 0.2,
     }
     values.update(settings)
-    return Generator(GeneratorConfig(**values))
+    return Generator(GeneratorSettings(**values))
 
 
 def parameters_in_millions(module: torch.nn.Module) -> str:

@@ -18,7 +18,7 @@ import common
 import torch
 
 from recbole_bbqrec.data.histories import HistoryBatches
-from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQTokenizer, BBQTokenizerConfig
+from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQSettings, BBQTokenizer
 from recbole_bbqrec.tokenizer.collisions import resolve_collisions
 from recbole_bbqrec.trainer.phases.optim import build_optimizer
 
@@ -73,7 +73,7 @@ def main() -> None:
     widths = {"text": options.text, "image": options.image}
     features = {name: (torch.randn(n_items, width), present) for name, width in widths.items()}
     trained = histories.trained_items(n_items)
-    network = BBQTokenizer(BBQTokenizerConfig(), features, n_items, trained).train()
+    network = BBQTokenizer(BBQSettings(), features, n_items, trained).train()
     print(f"{common.parameters_in_millions(network)}, {len(batches)} steps an epoch\n")
     network.prepare(options.seed)
     begin = time.perf_counter()

@@ -18,14 +18,15 @@ from typing import Any
 
 from recbole.utils import init_seed, set_color
 
-from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.resume import find_resumable, run_to_continue
 from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.identity import check_same_data, data_identity
-from recbole_bbqrec.data.loaders import check_files, create_dataset, data_loaders
-from recbole_bbqrec.model.registry import get_dataset_class, get_model, get_trainer_class
-from recbole_bbqrec.prepare.on_demand import prepare_missing
+from recbole_bbqrec.data.loaders import create_dataset, data_loaders
+from recbole_bbqrec.model.registry import get_dataset_class, get_model
+from recbole_bbqrec.prepare.on_demand import check_files, prepare_missing
+from recbole_bbqrec.protocols import ItemDataset
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint, load_weights
 from recbole_bbqrec.run_files.final_block import final_block
 from recbole_bbqrec.run_files.names import RunFiles
@@ -33,6 +34,7 @@ from recbole_bbqrec.run_files.output_folder import check_output_folder
 from recbole_bbqrec.run_files.per_user import recorded
 from recbole_bbqrec.run_files.run_log import log_paths, start_logging
 from recbole_bbqrec.runtime import peak_memory_mib, prepare_process
+from recbole_bbqrec.trainer.registry import get_trainer_class
 from recbole_bbqrec.version import __version__
 
 logger = logging.getLogger()
@@ -43,7 +45,7 @@ class Prepared:
     """What exists before training starts."""
 
     config: BBQRecConfig
-    dataset: Any
+    dataset: ItemDataset
     train_data: Any
     valid_data: Any
     test_data: Any
@@ -129,7 +131,7 @@ def _run(
         if files.resume.is_file():
             trainer.resume_checkpoint(files.resume)
         elif not files.config.is_file():
-            _write(files.config, config.to_text())
+            write_text(files.config, config.to_text())
     ready = time.perf_counter()
     peaks = {"prepare": peak_memory_mib(config["device"])}  # so far, at the end of each stage
 
@@ -170,7 +172,7 @@ def _run(
         "peak_memory_mib_by_stage": {stage: _rounded(peak) for stage, peak in peaks.items()},
     }
     if files is not None:
-        _write(files.result, json.dumps(result, indent=2) + "\n")
+        write_text(files.result, json.dumps(result, indent=2) + "\n")
         result["files"] = files.written()
     result.setdefault("files", {}).update(log_paths(trainer))
     logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
@@ -297,7 +299,7 @@ def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> Any:
     return result
 
 
-def _feature_sources(dataset: Any) -> dict[str, Any]:
+def _feature_sources(dataset: ItemDataset) -> dict[str, Any]:
     names = getattr(dataset, "modalities", ())
     features = {name: dataset.item_features(name) for name in names}
     return {
@@ -316,8 +318,3 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
 
 def _floats(values: Mapping[str, Any] | None) -> dict[str, float]:
     return {name: float(value) for name, value in (values or {}).items()}
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from recbole_bbqrec.atomic import atomic_path
-from recbole_bbqrec.config.config import BBQRecConfig
-from recbole_bbqrec.config.values import parse_value
-from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.common_options import check_common, left_out, taken_by
+from recbole_bbqrec.atomic import atomic_path, write_text
+from recbole_bbqrec.cli.arguments import FAILED, add_run_arguments, parse_settings
+from recbole_bbqrec.errors import UserError, did_you_mean
+from recbole_bbqrec.experiment.common_options import (
+    check_common,
+    left_out,
+    seeds_of,
+    taken_by,
+)
 from recbole_bbqrec.experiment.comparison.paired import Comparison, check_comparable, summarise
 from recbole_bbqrec.experiment.comparison.report import (
     result_rows,
@@ -23,9 +25,6 @@ from recbole_bbqrec.experiment.comparison.report import (
 from recbole_bbqrec.experiment.comparison.tables import csv_text, latex, markdown
 from recbole_bbqrec.experiment.store.store import Planned, Run, RunStore
 from recbole_bbqrec.model.registry import get_model
-
-_MOST_SEEDS = 100  # a single number above this was meant as a seed, not as how many
-FAILED = 1
 
 EPILOG = """\
 Finished runs are kept and found again by their configuration, data and code version, so the same
@@ -70,28 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and end")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what commands on the run store share: where it is, and the options of its runs."""
-    parser.add_argument(
-        "--config_files", nargs="+", default=[], metavar="FILE", help="YAML files, later wins"
-    )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="options of the YAML files, for all models that read them or, as MODEL.KEY=VALUE, "
-        "for one",
-    )
-    parser.add_argument("--runs", default="runs", metavar="DIR", help="run store (default: runs)")
-    parser.add_argument(
-        "--any-version",
-        action="store_true",
-        help="accept stored runs that another version of the code made",
-    )
-
-
 def main(args: argparse.Namespace) -> int:
     """Run what is missing, then print and write the comparison.
 
@@ -101,10 +78,9 @@ def main(args: argparse.Namespace) -> int:
     models, datasets = _unique(args.models, "--models"), _unique(args.datasets, "--datasets")
     target = args.target or models[0]
     if target not in models:
-        near = difflib.get_close_matches(target, models, n=1)
         raise UserError(
             f"Option `--target` is {target}; expected one of --models: {', '.join(models)}."
-            + (f" Did you mean `{near[0]}`?" if near else "")
+            f"{did_you_mean(target, models)}"
         )
     for model in models:
         get_model(model)  # an unknown one is refused before the data are read
@@ -140,39 +116,15 @@ def plan(
     return planned
 
 
-def parse_settings(
-    settings: Sequence[str], models: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """``KEY=VALUE`` and ``MODEL.KEY=VALUE`` as options of all models and of each.
-
-    Raises:
-        UserError: another form, or a model that is not among ``models``.
-    """
-    common: dict[str, Any] = {}
-    own: dict[str, dict[str, Any]] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        model, dot, key = name.rpartition(".")
-        if not equals or not key:
-            raise UserError(f"Option `--set` holds `{setting}`; expected KEY=VALUE, no spaces.")
-        if dot and model not in models:
-            raise UserError(
-                f"Option `--set` holds `{setting}`; `{model}` is not among the models of this "
-                f"command: {', '.join(models)}."
-            )
-        (own.setdefault(model, {}) if dot else common)[key] = parse_value(text)
-    return common, own
-
-
 def write(comparison: Comparison, output: Path) -> None:
     """Print the tables, and write them with the chart into ``output``."""
     made = tables(comparison)
     text = "\n".join(map(markdown, made))
     print(text)
-    _write(output / "table.md", text)
-    _write(output / "table.tex", "\n".join(map(latex, made)))
-    _write(output / "results.csv", csv_text(result_rows(comparison)))
-    _write(output / "significance.csv", csv_text(verdict_rows(comparison)))
+    write_text(output / "table.md", text)
+    write_text(output / "table.tex", "\n".join(map(latex, made)))
+    write_text(output / "results.csv", csv_text(result_rows(comparison)))
+    write_text(output / "significance.csv", csv_text(verdict_rows(comparison)))
     names = ["table.md", "table.tex", "results.csv", "significance.csv"]
     if comparison.metrics:
         try:
@@ -185,26 +137,6 @@ def write(comparison: Comparison, output: Path) -> None:
 
 
 # helpers --------------------------------------------------------------------------------------
-
-
-def seeds_of(given: Sequence[int], run: Run) -> list[int]:
-    """The seeds that ``--seeds`` asks for: that many from the run's own up, or those given.
-
-    Raises:
-        UserError: not a sensible number of seeds, or not different seeds.
-    """
-    if len(given) > 1:
-        if len(set(given)) != len(given) or min(given) < 0:
-            raise UserError(f"Option `--seeds` is {list(given)}; expected different seeds from 0.")
-        return list(given)
-    count = given[0]
-    if not 1 <= count <= _MOST_SEEDS:
-        raise UserError(
-            f"Option `--seeds` is {count}; one number says how many seeds, 1 to {_MOST_SEEDS}. "
-            f"For one seed alone write --set seed={count}."
-        )
-    first = BBQRecConfig(run.model, run.dataset, run.config_files, run.overrides)["seed"]
-    return list(range(first, first + count))
 
 
 def _unique(names: Sequence[str], option: str) -> list[str]:
@@ -228,8 +160,3 @@ def _print_plan(store: RunStore, planned: Sequence[Planned]) -> int:
     for name, seeds in groups.items():
         print(f"  {name:<{width}}  seeds {', '.join(seeds)}")
     return missing
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

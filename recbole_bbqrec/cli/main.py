@@ -15,9 +15,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+from recbole_bbqrec.cli.arguments import CLOSED_PIPE, INTERRUPTED, USER_ERROR
 from recbole_bbqrec.errors import UserError
 
-USER_ERROR, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 _GOING_ON = {
     "run": "the last finished epoch is saved. Run the same command with --resume=auto to go on.",
     "compare": "the last finished epoch is saved. Run the same command to go on.",

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.errors import UserError
 
 DESCRIPTION = """Write report.html and report.json for a finished run: learning curves, use of the
@@ -57,16 +57,11 @@ def main(args: argparse.Namespace) -> int:
         overrides["data_path"] = args.data_path
     report = collect(run, sample=args.sample, overrides=overrides, say=_say)
     output = args.output or run.files.directory
-    _write(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    _write(output / "report.html", render(report))
+    write_text(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(output / "report.html", render(report))
     print(f"{output / 'report.html'}\n{output / 'report.json'}")
     return 0
 
 
 def _say(text: str) -> None:
     print(f"report: {text}", file=sys.stderr)
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

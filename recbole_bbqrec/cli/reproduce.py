@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
 from recbole_bbqrec.atomic import atomic_path
-from recbole_bbqrec.cli.compare import FAILED, add_run_arguments, parse_settings
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.cli.arguments import FAILED, add_run_arguments, parse_settings
+from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.experiment.common_options import check_common, left_out
 from recbole_bbqrec.experiment.comparison.tables import csv_text, latex, markdown
 from recbole_bbqrec.experiment.reproduce.results.figure3 import SWEEPS, Figure3
@@ -159,7 +158,6 @@ def _draw(draw: Callable[[Path], None], path: Path) -> bool:
 
 def _study(name: str) -> Study:
     if name not in STUDIES:
-        near = difflib.get_close_matches(name, STUDIES, n=1, cutoff=0.8)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
+        hint = did_you_mean(name, STUDIES)
         raise UserError(f"There is no `{name}` to reproduce; expected {', '.join(STUDIES)}.{hint}")
     return STUDIES[name]

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from recbole_bbqrec.atomic import atomic_path
-from recbole_bbqrec.cli.compare import FAILED, add_run_arguments, parse_settings
+from recbole_bbqrec.atomic import write_text
+from recbole_bbqrec.cli.arguments import FAILED, add_run_arguments, parse_settings
 from recbole_bbqrec.config.values import parse_value
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.comparison.tables import csv_text
@@ -155,7 +155,7 @@ def _write_best(search: Search, best: Trial, args: argparse.Namespace, output: P
         f"validation {search.metric}, {best.score:.6f}, seed {search.seed}.\n"
         f"# {_command(best, args, output)}\n{yaml.safe_dump(options, sort_keys=True)}"
     )
-    _write(output / "best.yaml", text)
+    write_text(output / "best.yaml", text)
 
 
 def _write_trials(trials: list[Trial], space: list[Parameter], output: Path) -> None:
@@ -177,14 +177,9 @@ def _write_trials(trials: list[Trial], space: list[Parameter], output: Path) -> 
                 "run": trial.outcome.directory if trial.outcome else None,
             }
         )
-    _write(output / "trials.csv", csv_text(rows))
+    write_text(output / "trials.csv", csv_text(rows))
 
 
 def _valid_result(trial: Trial) -> dict[str, Any]:
     result = trial.outcome.result if trial.outcome else None
     return dict(result["best_valid_result"]) if result else {}
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

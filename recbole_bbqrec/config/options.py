@@ -7,13 +7,12 @@ is an error that names the range.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Union
 
 from recbole_bbqrec.config.checks.intervals import are_intervals
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, did_you_mean
 
 Number = Union[int, float]
 
@@ -239,8 +238,7 @@ def check_known(keys: Iterable[str], known: Iterable[str], where: str) -> None:
     for key in keys:
         if key in names:
             continue
-        near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
+        hint = did_you_mean(key, names)
         raise UserError(f"Unknown option `{key}` {where}.{hint} Correct or remove it.")
 
 
@@ -273,11 +271,10 @@ def check_read(
             continue
         elsewhere = key in MODEL_OPTIONS or key in _INSTEAD
         if _INSTEAD.get(key) in read:
-            near = [_INSTEAD[key]]
+            hint = f" Did you mean `{_INSTEAD[key]}`?"
         else:
-            near = difflib.get_close_matches(key, sorted(read), n=3 if elsewhere else 1, cutoff=0.6)
+            hint = did_you_mean(key, sorted(read), n=3 if elsewhere else 1)
         what = f"Option `{key}` is not read by" if elsewhere else f"Unknown option `{key}` for"
-        hint = f" Did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else ""
         raise UserError(
             f"{what} model {model}.{hint} Correct or remove it; the options of {model} are in "
             f"{listed_in}."

@@ -12,6 +12,7 @@ from recbole.utils.enum_type import FeatureType
 
 from recbole_bbqrec.data.features import ModalityFeatures, load_modality
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.protocols import RunConfig
 
 _RESERVED = "id"  # the learnable ID signal, which has no file
 
@@ -27,7 +28,7 @@ class MultiModalDataset(SequentialDataset):
 
     inter_feat: Interaction
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self._features = self._load_features()
 

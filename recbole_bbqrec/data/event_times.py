@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from logging import getLogger
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 _EXACT = 1 << 24  # whole numbers up to here are exact in float32
 
 
-def check_times(config: Any) -> None:
+def check_times(config: RunConfig) -> None:
     """Look at the time column of the interaction files, before RecBole reads them.
 
     Raises:
@@ -34,7 +34,7 @@ def check_times(config: Any) -> None:
             _check_file(path, config)
 
 
-def _check_file(path: Path, config: Any) -> None:
+def _check_file(path: Path, config: RunConfig) -> None:
     field, separator, encoding = (
         config[key] for key in ("TIME_FIELD", "field_separator", "encoding")
     )
@@ -74,7 +74,7 @@ def _check_file(path: Path, config: Any) -> None:
     )
 
 
-def check_has_times(config: Any, dataset: Any) -> None:
+def check_has_times(config: RunConfig, dataset: ItemDataset) -> None:
     """Raise a UserError if a data set that is read has no times; RecBole notices when it sorts."""
     if config["benchmark_filename"] or dataset.time_field in dataset.inter_feat:
         return
@@ -87,7 +87,7 @@ def check_has_times(config: Any, dataset: Any) -> None:
     )
 
 
-def keep_order(dataset: Any) -> None:
+def keep_order(dataset: ItemDataset) -> None:
     """Make the times of a data set that is read, and not yet built, safe to sort as float32.
 
     Times that are all told apart stay as they are. Else each becomes its rank among the times

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import yaml
 
+from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -234,14 +235,5 @@ def _check_finite(path: Path, rows: np.ndarray, tokens: list[str]) -> None:
 
 def _fingerprint(*paths: Path) -> str:
     """SHA-256 over the files' own digests, so that a boundary cannot move unnoticed."""
-    joined = hashlib.sha256(b"".join(bytes.fromhex(file_sha256(path)) for path in paths))
+    joined = hashlib.sha256(b"".join(bytes.fromhex(sha256_of(path)) for path in paths))
     return joined.hexdigest()[:16]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hex characters."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

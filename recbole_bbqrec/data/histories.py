@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.protocols import ItemDataset
 
 ENCODINGS = ("causal", "bidirectional")
 UNITS = ("targets", "histories")
@@ -39,7 +40,7 @@ class Histories:
     users: torch.Tensor
 
     @classmethod
-    def from_training_data(cls, train_dataset: Any) -> Histories:
+    def from_training_data(cls, train_dataset: ItemDataset) -> Histories:
         """Put the events back together from RecBole's augmented training rows.
 
         A user's first row holds the first event as its history, and every row's target is the

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 
-def data_identity(dataset: Any, split_hash: str) -> dict[str, Any]:
+def data_identity(dataset: ItemDataset, split_hash: str) -> dict[str, Any]:
     """What a run's checkpoints name its data by: ``split_hash``, and ``features`` by modality."""
     names = getattr(dataset, "modalities", ())
     features = {name: {"fingerprint": dataset.item_features(name).fingerprint} for name in names}
@@ -17,7 +18,11 @@ def data_identity(dataset: Any, split_hash: str) -> dict[str, Any]:
 
 
 def check_same_data(
-    stored: Mapping[str, Any], found: Mapping[str, Any], run: str | Path, config: Any, *or_: str
+    stored: Mapping[str, Any],
+    found: Mapping[str, Any],
+    run: str | Path,
+    config: RunConfig,
+    *or_: str,
 ) -> None:
     """Compare what a run's file says of its data, as far as it does, with those ``found`` now.
 

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from recbole.config import Config
 from recbole.data.utils import create_samplers, get_dataloader
 
-from recbole_bbqrec.config.checks.catalogue_size import check_catalogue_size
+from recbole_bbqrec.data.catalogue_size import check_catalogue_size
 from recbole_bbqrec.data.event_times import check_has_times, check_times, keep_order
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.prepare.on_demand import how_to_make
-
-
-def check_files(config: Config) -> None:
-    """Raise a UserError if the interaction file of the configured data set is missing."""
-    directory, name = Path(config["data_path"]), config["dataset"]
-    if (directory / f"{name}.inter").is_file() or config["benchmark_filename"]:
-        return
-    root = directory.parent
-    found = sorted(p.name for p in root.glob("*") if (p / f"{p.name}.inter").is_file())
-    have = f"Data sets there: {', '.join(found)}." if found else "There is no data set there."
-    raise UserError(
-        f"Data set `{name}` has no file {directory / (name + '.inter')}. {have} "
-        f"Choose one with --dataset, set `data_path`, or {how_to_make(name, directory)}."
-    )
+from recbole_bbqrec.protocols import ItemDataset
 
 
 def create_dataset(config: Config, dataset_class: type) -> Any:
@@ -60,7 +45,7 @@ def _nothing_left(config: Config) -> UserError:
     )
 
 
-def split(config: Config, dataset: Any) -> list[Any]:
+def split(config: Config, dataset: ItemDataset) -> list[Any]:
     """The parts for training, validation and test that ``eval_args`` asks for.
 
     Raises:
@@ -68,7 +53,7 @@ def split(config: Config, dataset: Any) -> list[Any]:
             items than the evaluation ranks.
     """
     try:
-        parts: list[Any] = dataset.build()
+        parts: list[Any] = list(dataset.build())
         if len(parts) != 3:
             raise ValueError(f"it gives {len(parts)} parts instead of 3")
     except (AssertionError, LookupError, NotImplementedError, TypeError, ValueError) as error:
@@ -102,7 +87,7 @@ def _asks_for_test(split: dict[str, Any]) -> bool:
     return kind == "LS" and wanted in ("valid_and_test", "test_only")
 
 
-def data_loaders(config: Config, dataset: Any) -> tuple[Any, Any, Any]:
+def data_loaders(config: Config, dataset: ItemDataset) -> tuple[Any, Any, Any]:
     """Training, validation and test loaders, as RecBole's ``data_preparation`` builds them."""
     built = split(config, dataset)
     samplers = create_samplers(config, dataset, built)

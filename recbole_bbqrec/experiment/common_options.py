@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recbole_bbqrec.config.config import check_options_read, options_read
+from recbole_bbqrec.config.config import BBQRecConfig, check_options_read, options_read
 from recbole_bbqrec.config.options import asks_nothing, check_known
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.store.store import Run
+
+_MOST_SEEDS = 100  # a single number above this was meant as a seed, not as how many
 
 
 def check_common(common: Mapping[str, Any], models: Sequence[str], datasets: Sequence[str]) -> None:
@@ -44,3 +48,23 @@ def left_out(
         if without and not asks_nothing(key, value):
             lines.append(f"`{key}` is left out for {', '.join(without)}: not read there")
     return lines
+
+
+def seeds_of(given: Sequence[int], run: Run) -> list[int]:
+    """The seeds that ``--seeds`` asks for: that many from the run's own up, or those given.
+
+    Raises:
+        UserError: not a sensible number of seeds, or not different seeds.
+    """
+    if len(given) > 1:
+        if len(set(given)) != len(given) or min(given) < 0:
+            raise UserError(f"Option `--seeds` is {list(given)}; expected different seeds from 0.")
+        return list(given)
+    count = given[0]
+    if not 1 <= count <= _MOST_SEEDS:
+        raise UserError(
+            f"Option `--seeds` is {count}; one number says how many seeds, 1 to {_MOST_SEEDS}. "
+            f"For one seed alone write --set seed={count}."
+        )
+    first = BBQRecConfig(run.model, run.dataset, run.config_files, run.overrides)["seed"]
+    return list(range(first, first + count))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from recbole.evaluator.register import metric_information
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.protocols import RunConfig
 
 _OF_THE_TOP = {"rec.items", "rec.topk"}  # what RecBole's metrics with a cut-off are made from
 
@@ -25,7 +25,7 @@ def metric_names(metrics: Sequence[str], topk: Sequence[int]) -> list[str]:
     return names
 
 
-def check_valid_metric(config: Any) -> None:
+def check_valid_metric(config: RunConfig) -> None:
     """Refuse a ``valid_metric`` that validation does not measure, in time.
 
     RecBole looks for it after the first epoch, among the results.

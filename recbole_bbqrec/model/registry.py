@@ -1,20 +1,16 @@
-"""Model name -> model, dataset and trainer class; ours first, RecBole's own otherwise."""
+"""Model name -> model and dataset class; ours first, RecBole's own otherwise."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
-from typing import Any
 
 import torch
 from recbole.data import dataset as recbole_datasets
 from recbole.model import sequential_recommender as recbole_sequential
-from recbole.utils import ModelType
 from recbole.utils import get_model as get_recbole_model
-from recbole.utils import get_trainer as get_recbole_trainer
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, did_you_mean
 
 # RecBole's SINE switches this debugging aid on for the whole process when the package is imported;
 # every model would train with it, at a good part of its speed.
@@ -72,12 +68,9 @@ def get_model(name: str) -> type:
         return getattr(importlib.import_module(f"{_OURS}.{MODELS[name]}"), name)
     known = model_names()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
-            k for k in known if k.lower() == name.lower()
-        ]
-        hint = f" Did you mean `{near[0]}`?" if near else ""
         raise UserError(
-            f"Unknown sequential model `{name}`.{hint} Known models: {', '.join(known)}."
+            f"Unknown sequential model `{name}`.{did_you_mean(name, known)} Known models: "
+            f"{', '.join(known)}."
         )
     return get_recbole_model(name)
 
@@ -102,17 +95,3 @@ def get_dataset_class(model: str) -> type:
     if chosen is not None:
         return chosen
     return getattr(recbole_datasets, f"{model}Dataset", recbole_datasets.SequentialDataset)
-
-
-def get_trainer_class(model: str) -> Any:
-    """The trainer class of a model; RecBole's own trainers get our safe checkpoints."""
-    from recbole_bbqrec.trainer.history_trainer import HistoryTrainer
-    from recbole_bbqrec.trainer.recbole_trainer import with_safe_checkpoints
-    from recbole_bbqrec.trainer.two_phase_trainer import TwoPhaseTrainer
-
-    model_class = get_model(model)
-    if getattr(model_class, "two_phase", False):
-        return TwoPhaseTrainer
-    if getattr(model_class, "trains_on_histories", False):
-        return HistoryTrainer
-    return with_safe_checkpoints(get_recbole_trainer(ModelType.SEQUENTIAL, model))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.nn.dropout import Dropout
+from recbole_bbqrec.protocols import RunConfig
 
 INIT_STD = 0.02  # of embeddings and matrices, as RecBole's SASRec
 
@@ -104,7 +103,7 @@ class CausalEncoder(nn.Module):
         self.norm = nn.LayerNorm(hidden)
 
     @classmethod
-    def of(cls, config: Any, input_norm: bool = True) -> CausalEncoder:
+    def of(cls, config: RunConfig, input_norm: bool = True) -> CausalEncoder:
         """The encoder that a run's options describe."""
         return cls(
             hidden=config["hidden_size"],

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from recbole_bbqrec.data.features import file_sha256
+from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.source_files import Interaction
 from recbole_bbqrec.prepare.text import clean, item_text
@@ -184,7 +184,7 @@ def write_modality(
 
 def describe_matrix(path: Path, items: int, dimension: int) -> dict[str, Any]:
     """Dimension, number of items and checksum of a written feature matrix."""
-    return {"dimension": dimension, "items": items, "sha256": file_sha256(path)}
+    return {"dimension": dimension, "items": items, "sha256": sha256_of(path)}
 
 
 @dataclass(frozen=True)

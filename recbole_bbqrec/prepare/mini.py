@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from recbole_bbqrec.atomic import atomic_path
-from recbole_bbqrec.data.features import file_sha256
+from recbole_bbqrec.atomic import atomic_path, sha256_of
 
 NAME = "Mini"
 DIM = 64  # width of either modality
@@ -80,7 +79,7 @@ def make_mini(directory: str | os.PathLike[str], seed: int = 2025) -> None:
             "recipe": "prototype of the theme (text) or look (image) + style + noise",
             "dimension": DIM,
             "items": len(kept),
-            "sha256": file_sha256(folder / f"{NAME}.{modality}.npy"),
+            "sha256": sha256_of(folder / f"{NAME}.{modality}.npy"),
         }
     content = yaml.safe_dump(described, sort_keys=False)
     _write(folder / f"{NAME}.features.yaml", content.splitlines())

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Collection
 from pathlib import Path
 
+from recbole.config import Config
+
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare import mini
 from recbole_bbqrec.prepare.atomic_files import check_folder
@@ -56,3 +58,17 @@ def prepare_missing(name: str, directory: Path, modalities: Collection[str]) -> 
             f"Option `prepare`: data set `{name}` cannot be downloaded, only {mini.NAME} and "
             f"{', '.join(CATEGORIES)} can. To have it, {how_to_make(name, directory)}."
         )
+
+
+def check_files(config: Config) -> None:
+    """Raise a UserError if the interaction file of the configured data set is missing."""
+    directory, name = Path(config["data_path"]), config["dataset"]
+    if (directory / f"{name}.inter").is_file() or config["benchmark_filename"]:
+        return
+    root = directory.parent
+    found = sorted(p.name for p in root.glob("*") if (p / f"{p.name}.inter").is_file())
+    have = f"Data sets there: {', '.join(found)}." if found else "There is no data set there."
+    raise UserError(
+        f"Data set `{name}` has no file {directory / (name + '.inter')}. {have} "
+        f"Choose one with --dataset, set `data_path`, or {how_to_make(name, directory)}."
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from recbole_bbqrec.data.features import file_sha256
+from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.errors import UserError
 
 _HEADERS = (  # of every NAME.inter that prepare has written
@@ -30,7 +30,7 @@ def record_path(folder: Path, name: str) -> Path:
 
 def write_record(folder: Path, name: str) -> None:
     """List all files of ``folder`` with their checksums in ``NAME.prepared.yaml``."""
-    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
     record_path(folder, name).write_text(yaml.safe_dump({"files": files}), encoding="utf-8")
 
 
@@ -38,7 +38,7 @@ def is_prepared_modality(matrix: Path, entry: object) -> bool:
     """Return True if ``entry`` of features.yaml was written by ``prepare`` for this very file."""
     if not isinstance(entry, dict) or not set(_WRITTEN) <= set(entry) or not matrix.is_file():
         return False
-    return bool(entry["sha256"] == file_sha256(matrix))
+    return bool(entry["sha256"] == sha256_of(matrix))
 
 
 def read_entries(path: Path) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _is_prepared(path: Path, name: str, record: Mapping[str, Any]) -> bool:
     if path == record_path(folder, name) or file == f"{name}.features.yaml":
         return True  # descriptions, whose foreign entries are taken over
     if record_path(folder, name).exists():
-        return path.is_file() and file in record and record[file] == file_sha256(path)
+        return path.is_file() and file in record and record[file] == sha256_of(path)
     if file in (f"{name}.inter", f"{name}.titles.tsv"):
         return _has_prepared_events(folder, name)
     modality = file[len(name) + 1 :].split(".")[0]

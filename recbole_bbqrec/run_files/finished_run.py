@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.store.worker import PLAN, RESULT
 from recbole_bbqrec.run_files.epochs import Line, read_epochs
-from recbole_bbqrec.run_files.names import RunFiles
+from recbole_bbqrec.run_files.names import PLAN, RESULT, RunFiles
 
 #: Keys of result.json without which there is no report.
 NEEDED = ("model", "dataset", "seed", "test_result", "split_hash", "seconds", "peak_memory_mib")

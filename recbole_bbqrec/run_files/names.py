@@ -13,6 +13,10 @@ from recbole.utils import get_local_time
 
 from recbole_bbqrec.errors import UserError
 
+# Files of a run in a store (experiment/store), beside the directory SAVED that RunFiles describes.
+CONFIG, PLAN, RESULT, FAILURE, LOCK = "config.yaml", "plan.json", "result.json", "error.txt", "lock"
+SAVED = "saved"
+
 
 @dataclass(frozen=True)
 class RunFiles:

@@ -20,6 +20,7 @@ from recbole.evaluator.base_metric import TopkMetric
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 _FIXED = ("users", "rank", "max_rank", "split_hash")
 
@@ -94,7 +95,7 @@ def recorded(trainer: Any) -> Iterator[_RecordingEvaluator]:
 class _RecordingEvaluator(Evaluator):
     """RecBole's evaluator that also keeps what its top-k metrics average over."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.rank: np.ndarray | None = None  # int32 [U]
         self.values: dict[str, np.ndarray] = {}
@@ -122,7 +123,7 @@ class _RecordingEvaluator(Evaluator):
             self.rank = (first * hits.any(dim=1)).numpy().astype(np.int32)
         return super().evaluate(dataobject)
 
-    def per_user(self, dataset: Any, split_hash: str) -> PerUser | None:
+    def per_user(self, dataset: ItemDataset, split_hash: str) -> PerUser | None:
         """What was recorded of the split ``dataset``.
 
         None where the protocol has no row a user (value metrics, several processes, or a split

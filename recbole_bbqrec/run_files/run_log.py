@@ -8,10 +8,12 @@ from typing import Any
 
 from recbole.utils import init_logger
 
+from recbole_bbqrec.protocols import RunConfig
+
 logger = logging.getLogger()
 
 
-def start_logging(config: Any) -> None:
+def start_logging(config: RunConfig) -> None:
     """RecBole's logger on this run's file, also when a run came before in this process.
 
     RecBole sets its handlers up only where there are none, so those of an earlier run are closed

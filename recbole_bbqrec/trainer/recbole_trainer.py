@@ -18,6 +18,7 @@ from tqdm import tqdm
 from recbole_bbqrec.data.identity import check_same_data
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.collector import ScoresCollector
+from recbole_bbqrec.protocols import RunConfig
 from recbole_bbqrec.run_files.checkpoint import (
     load_checkpoint,
     load_weights,
@@ -44,7 +45,7 @@ class SafeCheckpoints(Trainer):
     _pending: dict[str, Any] | None = None  # what to restore when the first epoch starts
     loss_is_mean = False  # whether _train_epoch returns a mean over the steps; RecBole's: a sum
 
-    def __init__(self, config: Any, model: Any) -> None:
+    def __init__(self, config: RunConfig, model: Any) -> None:
         super().__init__(config, model)
         self.eval_collector = ScoresCollector(config)
         self.epoch_lines: list[Line] = []

@@ -13,6 +13,7 @@ from recbole.utils import init_seed
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.collector import RankedCollector
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.run_files.checkpoint import (
     random_state,
     save_checkpoint,
@@ -48,7 +49,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
     same whether the IDs were made in this run or read from a file.
     """
 
-    def __init__(self, config: Any, model: Any) -> None:
+    def __init__(self, config: RunConfig, model: Any) -> None:
         super().__init__(config, model)
         self.eval_collector = RankedCollector(config)
         self.progress = Progress()
@@ -139,7 +140,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
     # phase one ------------------------------------------------------------------------------
 
     def _tokenize(
-        self, dataset: Any, histories: Histories, valid_data: Any, files: Any, show: bool
+        self, dataset: ItemDataset, histories: Histories, valid_data: Any, files: Any, show: bool
     ) -> None:
         path = self.config["tokenizer_path"]
         done = self.progress.loops[TOKENIZE].finished
@@ -156,7 +157,9 @@ class TwoPhaseTrainer(SafeCheckpoints):
         books = semantic_ids.codebooks
         self.model.set_semantic_ids(codes.to(self.device), vectors.to(self.device), books)
 
-    def _align(self, semantic_ids: SemanticIds, dataset: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _align(
+        self, semantic_ids: SemanticIds, dataset: ItemDataset
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes and vectors by the internal ids of this data set, or a UserError."""
         wanted = self.model.tokenizer_name()
         found = semantic_ids.metadata.get("tokenizer", wanted)
@@ -177,7 +180,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
         )
 
     def _fit_tokenizer(
-        self, dataset: Any, histories: Histories, valid_data: Any, files: Any, show: bool
+        self, dataset: ItemDataset, histories: Histories, valid_data: Any, files: Any, show: bool
     ) -> SemanticIds:
         config = self.config
         init_seed(config["seed"], config["reproducibility"])
@@ -203,7 +206,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
             semantic_ids.save(files.semantic_ids)
         return semantic_ids
 
-    def _semantic_ids(self, network: Any, dataset: Any) -> SemanticIds:
+    def _semantic_ids(self, network: Any, dataset: ItemDataset) -> SemanticIds:
         """Tokenize all items and make the codes one-to-one; log both collision counts."""
         config = self.config
         result = network.tokenize()

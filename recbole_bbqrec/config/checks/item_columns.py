@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole.config import Config
+
 from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
 
@@ -16,7 +18,7 @@ from recbole_bbqrec.errors import UserError
 OPTIONS = ("selected_features", "item_attribute")
 
 
-def check_item_columns(config: Any) -> None:
+def check_item_columns(config: Config) -> None:
     """Refuse columns that the configured run would not load.
 
     Raises:
@@ -28,7 +30,7 @@ def check_item_columns(config: Any) -> None:
             _check(config, option)
 
 
-def _check(config: Any, option: str) -> None:
+def _check(config: Config, option: str) -> None:
     value = config[option]
     several = option == "selected_features"
     wanted = value if several else [value]
@@ -56,7 +58,7 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def _columns(path: Path, config: Any) -> list[str] | None:
+def _columns(path: Path, config: Config) -> list[str] | None:
     """The columns of the file; None where that cannot be said, as without the data set."""
     if not any(path.parent.glob(f"{config['dataset']}*.inter")):
         return None
@@ -66,7 +68,7 @@ def _columns(path: Path, config: Any) -> list[str] | None:
     return None if header is None else list(header)
 
 
-def _load_col(config: Any, wanted: Sequence[str]) -> str:
+def _load_col(config: Config, wanted: Sequence[str]) -> str:
     """A `load_col` with the wanted columns, as text for the command line."""
     loaded = dict(config["load_col"]) if isinstance(config["load_col"], Mapping) else {}
     items = loaded.get("item", ())

@@ -13,13 +13,14 @@ import torch
 from recbole.trainer import trainer as recbole_trainer
 
 from recbole_bbqrec.data.identity import check_same_data
-from recbole_bbqrec.data.loaders import check_files
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.evaluate.jobs import Job
-from recbole_bbqrec.model.registry import get_trainer_class
+from recbole_bbqrec.prepare.on_demand import check_files
+from recbole_bbqrec.protocols import RunConfig
 from recbole_bbqrec.quick_start import build_model, prepare
 from recbole_bbqrec.run_files.per_user import PerUser, recorded
 from recbole_bbqrec.runtime import prepare_process
+from recbole_bbqrec.trainer.registry import get_trainer_class
 
 SPLITS = {"valid": "best_valid_result", "test": "test_result"}  # and their names in result.json
 
@@ -98,7 +99,7 @@ def evaluate(job: Job, split: str) -> Evaluation:
     return Evaluation(job, {k: float(v) for k, v in metrics.items()}, users, seconds)
 
 
-def _trainer(config: Any, model: Any) -> Any:
+def _trainer(config: RunConfig, model: Any) -> Any:
     with _no_tensorboard():
         return get_trainer_class(config["model"])(config, model)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import properties_directory
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.model.registry import get_model
 
 #: Key -> what it changes, for the help text.
@@ -40,8 +39,7 @@ def check_changeable(keys: Iterable[str]) -> None:
     for key in keys:
         if key in CHANGEABLE:
             continue
-        near = difflib.get_close_matches(key, CHANGEABLE, n=1, cutoff=0.6)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
+        hint = did_you_mean(key, CHANGEABLE)
         raise UserError(
             f"Option `{key}` cannot be changed when a finished run is evaluated.{hint} What can "
             f"be changed: {', '.join(CHANGEABLE)}."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.run_files.finished_run import FinishedRun
 from recbole_bbqrec.tokenizer.collisions import count_collisions
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
@@ -35,7 +36,7 @@ class Codes(NamedTuple):
         return self.final if self.before is None else self.before
 
 
-def codes_of(config: Any, model: Any, dataset: Any, run: FinishedRun) -> Codes | None:
+def codes_of(config: RunConfig, model: Any, dataset: ItemDataset, run: FinishedRun) -> Codes | None:
     """The codes of a generative model, or of one that is built on product quantization."""
     if getattr(model, "two_phase", False):
         final = model.codes.cpu()
@@ -50,7 +51,9 @@ def codes_of(config: Any, model: Any, dataset: Any, run: FinishedRun) -> Codes |
     return Codes(final, final, item_codes.codebook_size, (item_codes.features.name,), places)
 
 
-def _codes_before(config: Any, dataset: Any, run: FinishedRun, final: Tensor) -> Tensor | None:
+def _codes_before(
+    config: RunConfig, dataset: ItemDataset, run: FinishedRun, final: Tensor
+) -> Tensor | None:
     """From the semantic IDs that the run made or was given, if they are still those it used."""
     path = run.files.semantic_ids
     if not path.is_file() and config["tokenizer_path"] is not None:

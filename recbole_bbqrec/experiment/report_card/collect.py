@@ -10,6 +10,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
+from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.experiment.report_card import breakdowns, metrics
 from recbole_bbqrec.experiment.report_card.beam import beam_against_exact
 from recbole_bbqrec.experiment.report_card.codes import code_use, codes_of, collisions
@@ -107,14 +108,14 @@ def collect(
     return report
 
 
-def _sample(ranking: Ranking, users: int, config: Any) -> Ranking:
+def _sample(ranking: Ranking, users: int, config: BBQRecConfig) -> Ranking:
     """``users`` rows drawn by the run's seed, or all of them, in the order of the test split."""
     drawn = np.random.default_rng(config["seed"]).permutation(len(ranking.targets))[:users]
     return ranking.take(torch.from_numpy(np.sort(drawn)))
 
 
 def _described(
-    run: FinishedRun, config: Any, model: Any, ranking: Ranking, counts: np.ndarray
+    run: FinishedRun, config: BBQRecConfig, model: Any, ranking: Ranking, counts: np.ndarray
 ) -> dict[str, Any]:
     result = run.result
     kept = ("model", "dataset", "seed", "version", "split_hash", "mask_history", "features")

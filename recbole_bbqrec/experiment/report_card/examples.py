@@ -10,6 +10,7 @@ import numpy as np
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.report_card import metrics
 from recbole_bbqrec.experiment.report_card.ranking import Ranking
+from recbole_bbqrec.protocols import ItemDataset
 
 _USERS = 10
 
@@ -38,7 +39,7 @@ def read_titles(path: Path) -> dict[str, str]:
 
 
 def example_users(
-    ranking: Ranking, dataset: Any, titles: dict[str, str], seed: int
+    ranking: Ranking, dataset: ItemDataset, titles: dict[str, str], seed: int
 ) -> list[dict[str, Any]]:
     """Up to ten users drawn by ``seed``: half with the next item in their list, half without.
 

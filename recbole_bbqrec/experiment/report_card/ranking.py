@@ -9,6 +9,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.protocols import RunConfig
 
 _PREDICT_ROWS = 1 << 16  # (user, item) pairs scored at once by models that score pairs only
 
@@ -32,7 +33,7 @@ class Ranking(NamedTuple):
 
 
 @torch.no_grad()
-def rank_test_users(config: Any, model: Any, test_data: Any) -> Ranking:
+def rank_test_users(config: RunConfig, model: Any, test_data: Any) -> Ranking:
     """Rank the catalogue for every row of ``test_data`` as the evaluation of the run did.
 
     K is max(topk). A user's history is kept out where ``mask_history`` says so.
@@ -67,7 +68,7 @@ def rank_test_users(config: Any, model: Any, test_data: Any) -> Ranking:
     return Ranking(*(torch.cat(column) for column in zip(*parts)))
 
 
-def _scores(config: Any, model: Any, interaction: Any) -> Tensor:
+def _scores(config: RunConfig, model: Any, interaction: Any) -> Tensor:
     """Scores [B, n_items] of a model that scores, -inf for [PAD], as RecBole's trainer has them."""
     n_items = model.n_items
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -10,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
-from recbole_bbqrec.cli.compare import seeds_of
 from recbole_bbqrec.config.config import BBQRecConfig
-from recbole_bbqrec.data.loaders import check_files
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, did_you_mean
+from recbole_bbqrec.experiment.common_options import seeds_of
 from recbole_bbqrec.experiment.comparison.paired import check_comparable
 from recbole_bbqrec.experiment.reproduce import paper
 from recbole_bbqrec.experiment.reproduce.study import (
@@ -25,6 +23,7 @@ from recbole_bbqrec.experiment.reproduce.study import (
 )
 from recbole_bbqrec.experiment.store.progress import Progress, duration
 from recbole_bbqrec.experiment.store.store import Outcome, Planned, Run, RunStore
+from recbole_bbqrec.prepare.on_demand import check_files
 
 
 @dataclass(frozen=True)
@@ -143,10 +142,9 @@ def _absent(request: Request) -> dict[str, str]:
 def _unknown(dataset: str, root: Path) -> str:
     there = sorted(p.name for p in root.glob("*") if (p / f"{p.name}.inter").is_file())
     known = list(dict.fromkeys((*paper.DATASETS, *there)))
-    near = difflib.get_close_matches(dataset, known, n=1)
     return (
         f"Option `--datasets` names {dataset}; expected data sets of the paper or of {root}: "
-        f"{', '.join(known)}." + (f" Did you mean `{near[0]}`?" if near else "")
+        f"{', '.join(known)}.{did_you_mean(dataset, known)}"
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.experiment.common_options import taken_by
 from recbole_bbqrec.experiment.comparison.paired import Cell
 from recbole_bbqrec.experiment.comparison.tables import Table
@@ -180,8 +179,7 @@ class Study(ABC):
         for name in wanted:
             if any(name in names(setting) for setting in self.settings):
                 continue
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else ""
+            hint = did_you_mean(name, known)
             has = f"has {', '.join(known)}" if known else "trains no model"
             raise UserError(f"Option `{option}` names {name}; {self.name} {has}.{hint}")
         return tuple(s for s in self.settings if not wanted or names(s) & set(wanted))

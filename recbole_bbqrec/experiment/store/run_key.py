@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset, check_modalities
 from recbole_bbqrec.data.features import require_files
@@ -161,11 +162,7 @@ def _feature_files(config: BBQRecConfig) -> dict[str, tuple[Path, Path]]:
 
 @lru_cache(maxsize=256)
 def _file_hash(path: Path, size: int, modified: int) -> str:
-    sha = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
+    return sha256_of(path)
 
 
 @lru_cache(maxsize=1)

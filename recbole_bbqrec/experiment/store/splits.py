@@ -11,14 +11,14 @@ from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import split_hash
-from recbole_bbqrec.data.loaders import check_files, create_dataset, split
+from recbole_bbqrec.data.loaders import create_dataset, split
 from recbole_bbqrec.experiment.store.run_key import (
     code_version,
     counted_options,
     data_files_hash,
     digest,
 )
-from recbole_bbqrec.prepare.on_demand import prepare_missing
+from recbole_bbqrec.prepare.on_demand import check_files, prepare_missing
 
 
 def planned_split_hash(config: BBQRecConfig, cache: Path) -> str:

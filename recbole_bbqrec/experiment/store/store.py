@@ -22,13 +22,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable
 
-from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.progress import Progress
 from recbole_bbqrec.experiment.store.run_key import INPUT_FILES, RunKey, check_features, run_key
 from recbole_bbqrec.experiment.store.splits import planned_split_hash
-from recbole_bbqrec.experiment.store.worker import CONFIG, FAILURE, PLAN, RESULT
+from recbole_bbqrec.run_files.names import CONFIG, FAILURE, PLAN, RESULT
 from recbole_bbqrec.run_files.per_user import PerUser
 
 LOG = "run.log"
@@ -263,8 +263,8 @@ class RunStore:
     def _execute(self, planned: Planned, progress: Progress, left: list[Planned]) -> Outcome:
         directory = planned.directory
         directory.mkdir(parents=True, exist_ok=True)
-        _write(directory / PLAN, json.dumps(planned.plan(), indent=2) + "\n")
-        _write(directory / CONFIG, planned.config.to_text())
+        write_text(directory / PLAN, json.dumps(planned.plan(), indent=2) + "\n")
+        write_text(directory / CONFIG, planned.config.to_text())
         progress.start(planned.name, directory / LOG)
         start = time.perf_counter()
         code = self._run_process(directory)
@@ -331,8 +331,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"The file {path} is damaged; remove {path.parent} to run it again.")
     return content
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

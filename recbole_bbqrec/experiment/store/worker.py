@@ -22,10 +22,16 @@ from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import run
-from recbole_bbqrec.run_files.names import RunFiles
+from recbole_bbqrec.run_files.names import (
+    CONFIG,
+    FAILURE,
+    LOCK,
+    PLAN,
+    RESULT,
+    SAVED,
+    RunFiles,
+)
 
-CONFIG, PLAN, RESULT, FAILURE, LOCK = "config.yaml", "plan.json", "result.json", "error.txt", "lock"
-SAVED = "saved"
 FAILED, INTERRUPTED = 1, 130
 
 

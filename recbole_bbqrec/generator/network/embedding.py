@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_bbqrec.generator.network.config import GeneratorConfig
+from recbole_bbqrec.generator.settings import GeneratorSettings
 
 
 class TokenEmbedding(nn.Module):
@@ -17,7 +17,7 @@ class TokenEmbedding(nn.Module):
     mathematically the same, with far fewer rows to multiply.
     """
 
-    def __init__(self, config: GeneratorConfig) -> None:
+    def __init__(self, config: GeneratorSettings) -> None:
         super().__init__()
         self.levels, self.n_signals = config.levels, config.n_signals
         self.codebook_size = config.codebook_size

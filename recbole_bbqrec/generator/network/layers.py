@@ -12,8 +12,8 @@ from recbole_bbqrec.generator.network.attention import (
     similarity_attend,
     split_heads,
 )
-from recbole_bbqrec.generator.network.config import GeneratorConfig
 from recbole_bbqrec.generator.network.decoder_rows import Steps
+from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.nn.dropout import Dropout
 
 KeysValues = tuple[Tensor, Tensor]
@@ -22,7 +22,7 @@ KeysValues = tuple[Tensor, Tensor]
 class FeedForward(nn.Sequential):
     """Linear, ReLU, dropout, Linear."""
 
-    def __init__(self, config: GeneratorConfig) -> None:
+    def __init__(self, config: GeneratorSettings) -> None:
         super().__init__(
             nn.Linear(config.hidden_size, config.inner_size),
             nn.ReLU(),
@@ -34,7 +34,7 @@ class FeedForward(nn.Sequential):
 class EncoderLayer(nn.Module):
     """Self-attention among the tokens of a history, then a feed-forward network."""
 
-    def __init__(self, config: GeneratorConfig) -> None:
+    def __init__(self, config: GeneratorSettings) -> None:
         super().__init__()
         d = config.hidden_size
         self.n_heads = config.n_heads
@@ -72,7 +72,7 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Causal self-attention over the L tokens, cross-attention, feed-forward network."""
 
-    def __init__(self, config: GeneratorConfig) -> None:
+    def __init__(self, config: GeneratorSettings) -> None:
         super().__init__()
         d = config.hidden_size
         self.n_heads = config.n_heads

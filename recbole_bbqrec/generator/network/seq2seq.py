@@ -23,10 +23,10 @@ from recbole_bbqrec.generator.network.attention import (
     history_bias,
     similarity_buckets,
 )
-from recbole_bbqrec.generator.network.config import GeneratorConfig
 from recbole_bbqrec.generator.network.decoder_rows import Steps
 from recbole_bbqrec.generator.network.embedding import TokenEmbedding
 from recbole_bbqrec.generator.network.layers import DecoderLayer, EncoderLayer, KeysValues
+from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.nn.dropout import Dropout
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _REPEAT_SCALE = 10.0
 class Generator(nn.Module):
     """Predicts the next item's semantic ID, level by level (Eq. 1)."""
 
-    def __init__(self, config: GeneratorConfig) -> None:
+    def __init__(self, config: GeneratorSettings) -> None:
         super().__init__()
         self.config = config
         self.plan: Plan | None = None  # kept by plan_of()

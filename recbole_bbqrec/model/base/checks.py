@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.protocols import RunConfig
 
 
-def require_modalities(config: Any, model: str) -> None:
+def require_modalities(config: RunConfig, model: str) -> None:
     """The model uses item features, so ``modalities`` must name at least one."""
     if not config["modalities"]:
         raise UserError(
@@ -16,7 +15,7 @@ def require_modalities(config: Any, model: str) -> None:
         )
 
 
-def require_modality(config: Any, model: str, name: str) -> None:
+def require_modality(config: RunConfig, model: str, name: str) -> None:
     """The model is built on one particular modality."""
     if name not in (config["modalities"] or ()):
         raise UserError(
@@ -25,7 +24,7 @@ def require_modality(config: Any, model: str, name: str) -> None:
         )
 
 
-def require_divisible(config: Any, width: str, heads: str) -> None:
+def require_divisible(config: RunConfig, width: str, heads: str) -> None:
     """Attention heads share the width evenly."""
     if config[width] % config[heads]:
         raise UserError(
@@ -34,7 +33,7 @@ def require_divisible(config: Any, width: str, heads: str) -> None:
         )
 
 
-def require_whole_histories(config: Any, model: str) -> None:
+def require_whole_histories(config: RunConfig, model: str) -> None:
     """Training by user needs RecBole's leave-one-out rows, and draws its own negatives if any."""
     if config["train_neg_sample_args"]["distribution"] != "none":
         raise UserError(

@@ -22,8 +22,9 @@ from recbole_bbqrec.generator.inference.exact import exact_scores
 from recbole_bbqrec.generator.inference.ranking import rank
 from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
-from recbole_bbqrec.generator.network.config import GeneratorConfig
 from recbole_bbqrec.generator.network.seq2seq import Generator
+from recbole_bbqrec.generator.settings import GeneratorSettings
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.runtime import autocast, resolve_precision
 from recbole_bbqrec.tokenizer.base import PhaseOneNetwork, Tokenization
 from recbole_bbqrec.tokenizer.collisions import resolve_collisions
@@ -47,7 +48,7 @@ class GenerativeRecommender(SequentialRecommender):
     features: torch.Tensor | None
     tokenized: torch.Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         self.num_beams: int = config["num_beams"]
         self.top_k: int = max(config["topk"])
@@ -85,45 +86,45 @@ class GenerativeRecommender(SequentialRecommender):
         return cls.__name__
 
     @classmethod
-    def signals_of(cls, config: Any) -> tuple[str, ...]:
+    def signals_of(cls, config: RunConfig) -> tuple[str, ...]:
         """Names of the signals whose codes make up a token, in order."""
         raise NotImplementedError
 
     @classmethod
-    def vector_width(cls, config: Any, n_signals: int) -> int:
+    def vector_width(cls, config: RunConfig, n_signals: int) -> int:
         """Width V of an item's quantized vector."""
         return n_signals * int(config["codebook_dim"])
 
     def build_tokenizer(
-        self, config: Any, dataset: Any, trained_items: torch.Tensor
+        self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor
     ) -> PhaseOneNetwork:
         """The phase-one network over the items of ``dataset``."""
         raise NotImplementedError
 
-    def build_features(self, config: Any, dataset: Any) -> list[torch.Tensor]:
+    def build_features(self, config: RunConfig, dataset: ItemDataset) -> list[torch.Tensor]:
         """What phase two reads of the items beside their semantic IDs, each [n_items, F_m]."""
         return []
 
     def build_neighbours(
-        self, config: Any, dataset: Any, features: list[torch.Tensor]
+        self, config: RunConfig, dataset: ItemDataset, features: list[torch.Tensor]
     ) -> Neighbours | None:
         """Which items the item head takes for near to each other when it ranks, or None."""
         return None
 
     @classmethod
-    def make_unique(cls, config: Any, result: Tokenization) -> Tokenization:
+    def make_unique(cls, config: RunConfig, result: Tokenization) -> Tokenization:
         """Tell apart the items that share a semantic ID: by another code at the last level."""
         codes = resolve_collisions(result.codes, result.last_level_distances)
         return replace(result, codes=codes)
 
-    def build_generator(self, config: Any, settings: GeneratorConfig) -> Generator:
+    def build_generator(self, config: RunConfig, settings: GeneratorSettings) -> Generator:
         """The phase-two network."""
         return Generator(settings)
 
-    def generator_config(self, config: Any, n_signals: int, width: int) -> GeneratorConfig:
+    def generator_config(self, config: RunConfig, n_signals: int, width: int) -> GeneratorSettings:
         """The phase-two network's configuration (paper, 4.2)."""
         keys = ("similarity_buckets", "similarity_init") if self.use_similarity else ()
-        return GeneratorConfig(
+        return GeneratorSettings(
             levels=config["codebook_levels"],
             codebook_size=config["codebook_size"],
             n_signals=n_signals,
@@ -152,7 +153,7 @@ class GenerativeRecommender(SequentialRecommender):
         )
 
     @classmethod
-    def check_options(cls, config: Any) -> None:
+    def check_options(cls, config: RunConfig) -> None:
         """Checks across options, before any file is read.
 
         Raises:

@@ -14,6 +14,7 @@ from recbole_bbqrec.data.histories import HistoryBatch
 from recbole_bbqrec.model.base.checks import require_divisible, require_whole_histories
 from recbole_bbqrec.model.base.length_groups import length_groups
 from recbole_bbqrec.model.base.predict import PredictByRanking
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.runtime import autocast, resolve_precision
 
 _USERS = 512  # whose states are computed in one pass for ranking
@@ -31,12 +32,12 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
     trains_on_histories = True
     encoding = "causal"
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         self.dtype = resolve_precision(config["precision"], torch.device(config["device"]))
 
     @classmethod
-    def check_options(cls, config: Any) -> None:
+    def check_options(cls, config: RunConfig) -> None:
         """Checks across options, before any file is read; raises UserError."""
         require_whole_histories(config, cls.__name__)
         require_divisible(config, "hidden_size", "n_heads")

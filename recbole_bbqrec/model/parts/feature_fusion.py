@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from recbole_bbqrec.protocols import ItemDataset
 from recbole_bbqrec.tokenizer.bbq.encoders import Standardizer
 
 
@@ -30,7 +31,7 @@ class ProjectedFeatures(nn.Module):
     present: Tensor
 
     def __init__(
-        self, dataset: Any, names: Sequence[str], width: int, scaling: str, std: float
+        self, dataset: ItemDataset, names: Sequence[str], width: int, scaling: str, std: float
     ) -> None:
         super().__init__()
         self.names, self.width = tuple(names), width

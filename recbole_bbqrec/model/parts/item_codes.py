@@ -14,6 +14,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.base.checks import require_modality
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
 from recbole_bbqrec.nn.transformer import INIT_STD, CausalEncoder, init_weights
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.tokenizer.opq import fit_opq, whiten
 
 #: The modality whose features become codes; both papers quantize item text.
@@ -56,7 +57,7 @@ class ItemCodes(nn.Module):
     codes: Tensor
     made: Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__()
         self.digits: int = config["code_digits"]
         self.codebook_size: int = config["codebook_size"]
@@ -144,7 +145,7 @@ class CodeRecommender(HistoryRecommender):
     dataset_class = MultiModalDataset
     input_norm = True  # of item vectors, before the encoder's first layer
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         self.temperature: float = config["temperature"]
         self.item_codes = ItemCodes(config, dataset)
@@ -152,7 +153,7 @@ class CodeRecommender(HistoryRecommender):
         self.apply(init_weights)
 
     @classmethod
-    def check_options(cls, config: Any) -> None:
+    def check_options(cls, config: RunConfig) -> None:
         super().check_options(config)
         require_modality(config, cls.__name__, CODE_MODALITY)
         if 0 < config["code_components"] < config["code_digits"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,19 +10,22 @@ from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.tokenizer.bbq.encoders import Standardizer
 
 _RIDGE = 0.01  # of the mean variance; narrower directions are noise and stay narrower
 
 
-def configured_features(config: Any, dataset: Any, names: Sequence[str]) -> list[Tensor]:
+def configured_features(
+    config: RunConfig, dataset: ItemDataset, names: Sequence[str]
+) -> list[Tensor]:
     """:func:`item_features` by the options ``feature_scaling``, ``_components``, ``_whitening``."""
     keys = ("feature_scaling", "feature_components", "feature_whitening")
     return item_features(dataset, names, *(config[key] for key in keys))
 
 
 def item_features(
-    dataset: Any, names: Sequence[str], scaling: str, components: int, whitening: bool
+    dataset: ItemDataset, names: Sequence[str], scaling: str, components: int, whitening: bool
 ) -> list[Tensor]:
     """Features of all items, float32 [n_items, F_m] of each modality in the order of ``names``.
 

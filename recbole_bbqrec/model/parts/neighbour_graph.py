@@ -8,7 +8,6 @@ recommenders rank by nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
+from recbole_bbqrec.protocols import RunConfig
 
 _LATER = 50  # items after an item, in a user's history, that count as chosen after it
 _CHOSEN = 500  # items chosen after an item that are kept, the ones of the largest values
@@ -28,7 +28,7 @@ _CELLS = 1 << 25  # cosines held at a time
 
 
 def configured_neighbours(
-    config: Any, histories: Histories | None, features: Sequence[Tensor], n_items: int
+    config: RunConfig, histories: Histories | None, features: Sequence[Tensor], n_items: int
 ) -> Neighbours | None:
     """Both kinds of values, each by its weight; None where there is nothing to weigh.
 

@@ -12,6 +12,7 @@ from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
 from recbole_bbqrec.model.parts.item_features import configured_features
 from recbole_bbqrec.model.parts.neighbour_graph import configured_neighbours
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 
 class NeighbourScores:
@@ -21,7 +22,7 @@ class NeighbourScores:
         self.neighbours = neighbours
 
     @classmethod
-    def of(cls, config: Any, dataset: Any) -> NeighbourScores:
+    def of(cls, config: RunConfig, dataset: ItemDataset) -> NeighbourScores:
         """From training data and features; ``dataset`` is a ``MultiModalDataset``."""
         features = configured_features(config, dataset, dataset.modalities)
         histories = Histories.from_training_data(dataset)
@@ -58,7 +59,7 @@ class WithNeighbours:
     ITEM_SEQ: str
     ITEM_SEQ_LEN: str
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)  # type: ignore[call-arg]
         self.neighbour_scores = NeighbourScores.of(config, dataset)
 

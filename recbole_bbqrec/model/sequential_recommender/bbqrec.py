@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
-from recbole_bbqrec.generator.network.config import GeneratorConfig
+from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
 from recbole_bbqrec.model.parts.item_features import configured_features
 from recbole_bbqrec.model.parts.neighbour_graph import configured_neighbours
-from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQTokenizer, BBQTokenizerConfig
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
+from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQSettings, BBQTokenizer
 
 ID_SIGNAL = "id"
 
@@ -39,16 +39,16 @@ class BBQRec(GenerativeRecommender):
         return "BBQRec" if all(kept) else cls.__name__
 
     @classmethod
-    def modalities_of(cls, config: Any) -> tuple[str, ...]:
+    def modalities_of(cls, config: RunConfig) -> tuple[str, ...]:
         """The configured modalities that this model uses."""
         return tuple(m for m in config["modalities"] or () if m not in cls.left_out)
 
     @classmethod
-    def signals_of(cls, config: Any) -> tuple[str, ...]:
+    def signals_of(cls, config: RunConfig) -> tuple[str, ...]:
         return ((ID_SIGNAL,) if cls.use_id else ()) + cls.modalities_of(config)
 
     @classmethod
-    def check_options(cls, config: Any) -> None:
+    def check_options(cls, config: RunConfig) -> None:
         super().check_options(config)
         signals = cls.signals_of(config)
         if not signals:
@@ -68,17 +68,17 @@ class BBQRec(GenerativeRecommender):
                 f"multiple of `sequence_heads`, which is {config['sequence_heads']}."
             )
 
-    def generator_config(self, config: Any, n_signals: int, width: int) -> GeneratorConfig:
+    def generator_config(self, config: RunConfig, n_signals: int, width: int) -> GeneratorSettings:
         settings = super().generator_config(config, n_signals, width)
         # A learned item embedding is an ID representation, too.
         return settings if self.use_id else replace(settings, item_embedding=False)
 
-    def build_features(self, config: Any, dataset: Any) -> list[torch.Tensor]:
+    def build_features(self, config: RunConfig, dataset: ItemDataset) -> list[torch.Tensor]:
         modalities = self.modalities_of(config) if config["item_features"] else ()
         return configured_features(config, dataset, modalities)
 
     def build_neighbours(
-        self, config: Any, dataset: Any, features: list[torch.Tensor]
+        self, config: RunConfig, dataset: ItemDataset, features: list[torch.Tensor]
     ) -> Neighbours | None:
         if not config["item_head"]:
             return None
@@ -87,7 +87,7 @@ class BBQRec(GenerativeRecommender):
         return configured_neighbours(config, histories, features, self.n_items)
 
     def build_tokenizer(
-        self, config: Any, dataset: Any, trained_items: torch.Tensor
+        self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor
     ) -> BBQTokenizer:
         features = {}
         for name in self.modalities_of(config):
@@ -95,9 +95,9 @@ class BBQRec(GenerativeRecommender):
             features[name] = (modality.matrix, modality.present)
         return BBQTokenizer(self.tokenizer_config(config), features, self.n_items, trained_items)
 
-    def tokenizer_config(self, config: Any) -> BBQTokenizerConfig:
+    def tokenizer_config(self, config: RunConfig) -> BBQSettings:
         """The phase-one network's configuration (paper, 4.1)."""
-        return BBQTokenizerConfig(
+        return BBQSettings(
             levels=config["codebook_levels"],
             codebook_size=config["codebook_size"],
             codebook_dim=config["codebook_dim"],

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from recbole_bbqrec.model.sequential_recommender.tiger import TIGER
-from recbole_bbqrec.tokenizer.rqvae.cost import CoSTConfig, CoSTTokenizer
+from recbole_bbqrec.protocols import RunConfig
+from recbole_bbqrec.tokenizer.rqvae.cost import CoSTSettings, CoSTTokenizer
 
 
 class CoST(TIGER):
@@ -21,10 +22,10 @@ class CoST(TIGER):
 
     properties_base = "TIGER"
     tokenizer_class = CoSTTokenizer
-    tokenizer_config_class = CoSTConfig
+    tokenizer_config_class = CoSTSettings
 
     @classmethod
-    def tokenizer_settings(cls, config: Any) -> dict[str, Any]:
+    def tokenizer_settings(cls, config: RunConfig) -> dict[str, Any]:
         return {
             **super().tokenizer_settings(config),
             "contrastive_weight": config["contrastive_weight"],

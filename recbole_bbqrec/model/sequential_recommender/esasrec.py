@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
 from recbole_bbqrec.nn.transformer import CausalEncoder, init_weights
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 
 class ESASRec(HistoryRecommender):
@@ -27,7 +27,7 @@ class ESASRec(HistoryRecommender):
     in the ranking (``mask_history``), which no model here does unless told to.
     """
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         self.n_negatives: int = config["n_negatives"]
         self.logq_correction: bool = config["logq_correction"]

@@ -14,6 +14,7 @@ from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.base.predict import PredictByRanking
 from recbole_bbqrec.model.parts.neighbour_model import NeighbourScores
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 
 class ItemNeighbours(PredictByRanking, SequentialRecommender):
@@ -29,14 +30,14 @@ class ItemNeighbours(PredictByRanking, SequentialRecommender):
     input_type = InputType.POINTWISE
     use_id = True  # who chose an item, as in BBQRec
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         # Neither in the checkpoint nor on the device: made anew from the same data.
         self.neighbour_scores = NeighbourScores.of(config, dataset)
         self.unused = nn.Parameter(torch.zeros(1))  # RecBole's trainer wants something to train
 
     @classmethod
-    def check_options(cls, config: Any) -> None:
+    def check_options(cls, config: RunConfig) -> None:
         """Checks across options, before any file is read; raises UserError."""
         if config["benchmark_filename"]:
             raise UserError(

@@ -12,12 +12,13 @@ from recbole_bbqrec.data.features import load_modality
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.batch.encoded_history import Memory
-from recbole_bbqrec.generator.network.config import GeneratorConfig
 from recbole_bbqrec.generator.network.seq2seq import Generator
+from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.model.base.checks import require_divisible
 from recbole_bbqrec.model.sequential_recommender.tiger import TIGER
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.tokenizer.rqvae.collaborative import NextItemModel, fit_item_embeddings
-from recbole_bbqrec.tokenizer.rqvae.letter import LETTERConfig, LETTERTokenizer
+from recbole_bbqrec.tokenizer.rqvae.letter import LETTERSettings, LETTERTokenizer
 
 _CF_BATCH = 256  # histories a step of the collaborative model
 
@@ -29,7 +30,7 @@ class RankingGuidedGenerator(Generator):
     (LETTER, section 3.3).
     """
 
-    def __init__(self, config: GeneratorConfig, temperature: float) -> None:
+    def __init__(self, config: GeneratorSettings, temperature: float) -> None:
         super().__init__(config)
         self.temperature = temperature
 
@@ -53,10 +54,10 @@ class LETTER(TIGER):
 
     properties_base = "TIGER"
     tokenizer_class = LETTERTokenizer
-    tokenizer_config_class = LETTERConfig
+    tokenizer_config_class = LETTERSettings
 
     @classmethod
-    def check_options(cls, config: Any) -> None:
+    def check_options(cls, config: RunConfig) -> None:
         super().check_options(config)
         require_divisible(config, "sequence_hidden_size", "sequence_heads")
         if 2 * config["diversity_clusters"] > config["codebook_size"]:
@@ -72,11 +73,11 @@ class LETTER(TIGER):
                 "with <Dataset>.<name>.items.txt beside it, such as Beauty.cf.npy."
             )
 
-    def build_generator(self, config: Any, settings: GeneratorConfig) -> Generator:
+    def build_generator(self, config: RunConfig, settings: GeneratorSettings) -> Generator:
         return RankingGuidedGenerator(settings, config["generation_temperature"])
 
     @classmethod
-    def tokenizer_settings(cls, config: Any) -> dict[str, Any]:
+    def tokenizer_settings(cls, config: RunConfig) -> dict[str, Any]:
         return {
             **super().tokenizer_settings(config),
             "alignment_weight": config["alignment_weight"],
@@ -85,7 +86,7 @@ class LETTER(TIGER):
         }
 
     def tokenizer_inputs(
-        self, config: Any, dataset: Any, trained_items: torch.Tensor
+        self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor
     ) -> tuple[torch.Tensor, Callable[[torch.device], torch.Tensor]]:
         """Which items have behaviour embeddings bool [n_items], and how to make them."""
         if config["cf_embedding_path"] is None:
@@ -98,7 +99,9 @@ class LETTER(TIGER):
         return loaded.present, lambda device: loaded.matrix.float().to(device)
 
 
-def _train(config: Any, dataset: Any, n_items: int, device: torch.device) -> torch.Tensor:
+def _train(
+    config: RunConfig, dataset: ItemDataset, n_items: int, device: torch.device
+) -> torch.Tensor:
     """Item embeddings float32 [n_items, D] of a SASRec on the training histories."""
     batches = HistoryBatches(
         Histories.from_training_data(dataset),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +19,7 @@ from recbole_bbqrec.nn.transformer import (
     FeedForward,
     init_weights,
 )
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.runtime import autocast
 
 _NO_WEIGHT = -1e4
@@ -52,7 +51,7 @@ class MISSRec(HistoryRecommender):
     interest_of: Tensor
     known: Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         self.temperature: float = config["temperature"]
         self.orthogonality_weight: float = config["orthogonality_weight"]
@@ -96,7 +95,7 @@ class MISSRec(HistoryRecommender):
         self.register_buffer("interest_of", torch.zeros(self.n_items, dtype=torch.int64))
 
     @classmethod
-    def check_options(cls, config: Any) -> None:
+    def check_options(cls, config: RunConfig) -> None:
         super().check_options(config)
         require_modalities(config, cls.__name__)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from recbole.model.sequential_recommender.gru4rec import GRU4Rec
 from torch import nn
 
@@ -13,6 +11,7 @@ from recbole_bbqrec.model.base.length_groups import InLengthGroups
 from recbole_bbqrec.model.base.predict import PredictByRanking
 from recbole_bbqrec.model.parts.feature_fusion import FusedItemEmbedding, ProjectedFeatures
 from recbole_bbqrec.nn.dropout import replace_dropout
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 
 class MMGRU4Rec(InLengthGroups, PredictByRanking, GRU4Rec):
@@ -28,7 +27,7 @@ class MMGRU4Rec(InLengthGroups, PredictByRanking, GRU4Rec):
     dataset_class = MultiModalDataset
     item_embedding: nn.Embedding
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         std = float(self.item_embedding.weight.detach().std())
         features = ProjectedFeatures(
@@ -38,5 +37,5 @@ class MMGRU4Rec(InLengthGroups, PredictByRanking, GRU4Rec):
         replace_dropout(self)
 
     @classmethod
-    def check_options(cls, config: Any) -> None:
+    def check_options(cls, config: RunConfig) -> None:
         require_modalities(config, cls.__name__)

@@ -16,6 +16,7 @@ from recbole_bbqrec.model.base.predict import PredictByRanking
 from recbole_bbqrec.model.parts.feature_fusion import ProjectedFeatures
 from recbole_bbqrec.model.parts.non_invasive import NonInvasiveEncoder
 from recbole_bbqrec.nn.dropout import replace_dropout
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 _ROWS = 128  # histories in one pass
 
@@ -40,7 +41,7 @@ class NOVABERT(PredictByRanking, BERT4Rec):
 
     dataset_class = MultiModalDataset
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         self.ft_ratio: float = config["ft_ratio"]
         self.train_target: bool = config["train_target"]
@@ -66,7 +67,7 @@ class NOVABERT(PredictByRanking, BERT4Rec):
         replace_dropout(self)
 
     @classmethod
-    def check_options(cls, config: Any) -> None:
+    def check_options(cls, config: RunConfig) -> None:
         require_modalities(config, cls.__name__)
         require_divisible(config, "hidden_size", "n_heads")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.model.parts.item_codes import CodeRecommender
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 _STATES = 32  # that items are scored for at a time: their table stays in a processor's cache
 
@@ -28,7 +27,7 @@ class RPG(CodeRecommender):
 
     input_norm = False  # as in GPT-2
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         hidden = config["hidden_size"]
         # Residual block of digit d: h + SiLU(h W_d + b_d); zero at first, so digits start alike.

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.generator.network.config import GeneratorConfig
+from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.model.base.checks import require_modality
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.tokenizer.base import Tokenization
 from recbole_bbqrec.tokenizer.disambiguation import append_disambiguation
-from recbole_bbqrec.tokenizer.rqvae.rqvae import RQVAEConfig, RQVAETokenizer
+from recbole_bbqrec.tokenizer.rqvae.rqvae import RQVAESettings, RQVAETokenizer
 
 
 class TIGER(GenerativeRecommender):
@@ -29,16 +30,16 @@ class TIGER(GenerativeRecommender):
     """
 
     tokenizer_class: type[RQVAETokenizer] = RQVAETokenizer
-    tokenizer_config_class: type[RQVAEConfig] = RQVAEConfig
+    tokenizer_config_class: type[RQVAESettings] = RQVAESettings
     use_similarity = False
     properties_base: str | None = "BBQRec"  # generator and decoding are the same
 
     @classmethod
-    def signals_of(cls, config: Any) -> tuple[str, ...]:
+    def signals_of(cls, config: RunConfig) -> tuple[str, ...]:
         return (config["tokenizer_modality"],)
 
     @classmethod
-    def check_options(cls, config: Any) -> None:
+    def check_options(cls, config: RunConfig) -> None:
         super().check_options(config)
         require_modality(config, cls.__name__, config["tokenizer_modality"])
         if isinstance(config["commitment_weight"], dict):
@@ -53,23 +54,23 @@ class TIGER(GenerativeRecommender):
             )
 
     @classmethod
-    def quantized_levels(cls, config: Any) -> int:
+    def quantized_levels(cls, config: RunConfig) -> int:
         """Levels of the residual quantizer: all but the disambiguation token, if there is one."""
         return config["codebook_levels"] - (config["disambiguation"] == "token")
 
     @classmethod
-    def make_unique(cls, config: Any, result: Tokenization) -> Tokenization:
+    def make_unique(cls, config: RunConfig, result: Tokenization) -> Tokenization:
         if config["disambiguation"] == "token":
             return append_disambiguation(result)
         return super().make_unique(config, result)
 
-    def generator_config(self, config: Any, n_signals: int, width: int) -> GeneratorConfig:
+    def generator_config(self, config: RunConfig, n_signals: int, width: int) -> GeneratorSettings:
         """BBQRec's generator with code embeddings as wide as the model, as a T5 has them."""
         settings = super().generator_config(config, n_signals, width)
         return replace(settings, code_dim=config["hidden_size"])
 
     def build_tokenizer(
-        self, config: Any, dataset: Any, trained_items: torch.Tensor
+        self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor
     ) -> RQVAETokenizer:
         features = dataset.item_features(config["tokenizer_modality"])
         settings = self.tokenizer_config_class(**self.tokenizer_settings(config))
@@ -81,13 +82,13 @@ class TIGER(GenerativeRecommender):
     # what a subclass with another RQ-VAE decides ---------------------------------------------
 
     def tokenizer_inputs(
-        self, config: Any, dataset: Any, trained_items: torch.Tensor
+        self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor
     ) -> tuple[Any, ...]:
         """What ``tokenizer_class`` takes behind the features: nothing."""
         return ()
 
     @classmethod
-    def tokenizer_settings(cls, config: Any) -> dict[str, Any]:
+    def tokenizer_settings(cls, config: RunConfig) -> dict[str, Any]:
         """The fields of ``tokenizer_config_class``."""
         return {
             "levels": cls.quantized_levels(config),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.sequential_recommender.bbqrec import BBQRec
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 
 class Variant(BBQRec):
@@ -76,7 +75,7 @@ class BBQRecNoID(Variant):
 class _WithoutModality(Variant):
     """Leaves modalities out; says so where the data set has none of them and nothing changes."""
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         absent = [name for name in self.left_out if name not in (config["modalities"] or ())]
         if absent:

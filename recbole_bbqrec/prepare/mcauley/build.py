@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_bbqrec.data.features import file_sha256, read_item_list
+from recbole_bbqrec.atomic import sha256_of
+from recbole_bbqrec.data.features import read_item_list
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare import atomic_files as prepared
 from recbole_bbqrec.prepare.folder import PRECOMPUTED, open_text_encoder, report_of, write_text
@@ -92,7 +93,7 @@ def prepare_from_raw(
         else:
             text = write_text(work, target.path, name, catalogue, encoder, PAPER_FIELDS)
         meta_path = folder / files.meta.name
-        text.update(source=meta_path.name, source_sha256=file_sha256(meta_path))
+        text.update(source=meta_path.name, source_sha256=sha256_of(meta_path))
         described = {"text": text}
         found = None
         if images:

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:  # config.py takes SEQUENCE_ENCODERS from here
-    from recbole_bbqrec.tokenizer.bbq.config import BBQTokenizerConfig
+    from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
 
 SEQUENCE_ENCODERS = ("sasrec", "srgnn")
 
 
-def build_sequence_encoder(config: BBQTokenizerConfig, vector_dim: int) -> nn.Module:
+def build_sequence_encoder(config: BBQSettings, vector_dim: int) -> nn.Module:
     """f over item vectors of width ``vector_dim``, as ``config.sequence_encoder`` names it."""
     hidden, layers = config.sequence_hidden_size, config.sequence_layers
     if config.sequence_encoder == "srgnn":

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_bbqrec.tokenizer.bbq.config import ID_SIGNAL, BBQTokenizerConfig
 from recbole_bbqrec.tokenizer.bbq.encoders import ModalityTower
+from recbole_bbqrec.tokenizer.bbq.settings import ID_SIGNAL, BBQSettings
 
 # The paper's initial scale of embeddings. LayerNorm removes the scale of z_ID, so this sets how
 # fast its direction can turn in training: the smaller, the sooner behaviour replaces chance.
@@ -31,7 +31,7 @@ class SignalEncoder(nn.Module):
     present: Tensor
 
     def __init__(
-        self, config: BBQTokenizerConfig, features: Features, n_items: int, trained_items: Tensor
+        self, config: BBQSettings, features: Features, n_items: int, trained_items: Tensor
     ) -> None:
         super().__init__()
         _check(features, n_items, trained_items)

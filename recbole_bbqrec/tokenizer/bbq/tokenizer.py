@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from recbole_bbqrec.tokenizer.base import Pair, Pairs
-from recbole_bbqrec.tokenizer.bbq.config import BBQTokenizerConfig
 from recbole_bbqrec.tokenizer.bbq.sequence_encoders import build_sequence_encoder
+from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
 from recbole_bbqrec.tokenizer.bbq.signals import Features, SignalEncoder
 from recbole_bbqrec.tokenizer.club import ClubEstimator
 from recbole_bbqrec.tokenizer.contrastive import info_nce
@@ -36,7 +36,7 @@ class BBQTokenizer(QuantizingNetwork):
     """
 
     def __init__(
-        self, config: BBQTokenizerConfig, features: Features, n_items: int, trained_items: Tensor
+        self, config: BBQSettings, features: Features, n_items: int, trained_items: Tensor
     ) -> None:
         super().__init__(n_items)
         self.config = config

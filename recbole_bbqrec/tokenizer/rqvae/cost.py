@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.tokenizer.contrastive import info_nce
-from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAEConfig, RQVAETokenizer
+from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAESettings, RQVAETokenizer
 
 
 @dataclass(frozen=True)
-class CoSTConfig(RQVAEConfig):
-    """As :class:`RQVAEConfig`; ``reconstruction_weight`` 0 replaces the reconstruction loss."""
+class CoSTSettings(RQVAESettings):
+    """As :class:`RQVAESettings`; ``reconstruction_weight`` 0 replaces the reconstruction loss."""
 
     contrastive_weight: float = 1.0
     reconstruction_weight: float = 0.0
@@ -36,7 +36,9 @@ class CoSTTokenizer(RQVAETokenizer):
 
     content: Tensor
 
-    def __init__(self, config: CoSTConfig, modality: str, matrix: Tensor, present: Tensor) -> None:
+    def __init__(
+        self, config: CoSTSettings, modality: str, matrix: Tensor, present: Tensor
+    ) -> None:
         super().__init__(config, modality, matrix, present)
         self.temperature = config.temperature
         self.weights["contrastive"] = config.contrastive_weight

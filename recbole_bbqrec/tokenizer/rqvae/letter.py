@@ -24,15 +24,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.tokenizer.rqvae.balanced_kmeans import constrained_kmeans
-from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAEConfig, RQVAETokenizer
+from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAESettings, RQVAETokenizer
 
 _SMALLEST_CLUSTER = 10  # codes; half of an even share where that is less
 _LARGEST_CLUSTER = 6  # times the number of clusters
 
 
 @dataclass(frozen=True)
-class LETTERConfig(RQVAEConfig):
-    """As :class:`RQVAEConfig`, with LETTER's weights (its alpha and beta) and clusters."""
+class LETTERSettings(RQVAESettings):
+    """As :class:`RQVAESettings`, with LETTER's weights (its alpha and beta) and clusters."""
 
     levels: int = 4
     alignment_weight: float = 0.01
@@ -72,7 +72,7 @@ class LETTERTokenizer(RQVAETokenizer):
     known: Tensor
 
     def __init__(
-        self, config: LETTERConfig, modality: str, matrix: Tensor, present: Tensor,
+        self, config: LETTERSettings, modality: str, matrix: Tensor, present: Tensor,
         known: Tensor, collaborate: Callable[[torch.device], Tensor],
     ) -> None:  # fmt: skip
         super().__init__(config, modality, matrix, present)

@@ -26,7 +26,7 @@ _CHOICES = {"recon_reduction": REDUCTIONS, "feature_scaling": SCALINGS}
 
 
 @dataclass(frozen=True)
-class RQVAEConfig:
+class RQVAESettings:
     """Defaults are TIGER's. ``recon_reduction`` "mean" divides every squared norm by its width.
 
     Raises ValueError, naming the field and its value, for a value out of range.
@@ -81,7 +81,9 @@ class RQVAETokenizer(QuantizingNetwork):
     matrix: Tensor
     present: Tensor
 
-    def __init__(self, config: RQVAEConfig, modality: str, matrix: Tensor, present: Tensor) -> None:
+    def __init__(
+        self, config: RQVAESettings, modality: str, matrix: Tensor, present: Tensor
+    ) -> None:
         super().__init__(len(matrix))
         if tuple(present.shape) != (len(matrix),):
             raise ValueError(f"present must be [{len(matrix)}], got {tuple(present.shape)}")

@@ -9,6 +9,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_bbqrec.data.histories import HistoryBatches
+from recbole_bbqrec.protocols import RunConfig
 from recbole_bbqrec.trainer.phases.diverged import diverged
 from recbole_bbqrec.trainer.phases.loop import Phase, Steps, Validation
 from recbole_bbqrec.trainer.phases.optim import build_optimizer, set_learning_rate, warmup_cosine
@@ -33,7 +34,7 @@ class GeneratePhase(Phase):
 
     def __init__(
         self,
-        config: Any,
+        config: RunConfig,
         model: Any,
         batches: HistoryBatches,
         evaluate: Callable[[], dict[str, float]] | None,

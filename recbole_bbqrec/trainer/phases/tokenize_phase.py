@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from recbole_bbqrec.data.histories import HistoryBatch, HistoryBatches
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.nn.kmeans import NotFiniteError
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint, save_checkpoint
 from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.runtime import autocast, resolve_precision
@@ -39,7 +40,7 @@ class ValidationRows:
     targets: torch.Tensor
 
     @classmethod
-    def from_dataset(cls, dataset: Any, sample: int, seed: int) -> ValidationRows:
+    def from_dataset(cls, dataset: ItemDataset, sample: int, seed: int) -> ValidationRows:
         """Rows of RecBole's validation split, or ``sample`` of them drawn by ``seed``."""
         rows = dataset.inter_feat
         suffix = dataset.config["LIST_SUFFIX"]
@@ -72,7 +73,7 @@ class TokenizePhase(Phase):
 
     def __init__(
         self,
-        config: Any,
+        config: RunConfig,
         network: Any,
         batches: HistoryBatches,
         validation: ValidationRows | None,

@@ -1,0 +1,58 @@
+"""Whether a catalogue has as many items as an evaluation ranks, asked before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from recbole.config import Config
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.metrics.names import has_cutoff
+from recbole_bbqrec.protocols import ItemDataset
+
+
+def check_catalogue_size(config: Config, dataset: ItemDataset, parts: Sequence[Any]) -> None:
+    """Refuse a ``topk`` that ``dataset``, or what ``mask_history`` leaves of it, cannot fill.
+
+    Args:
+        config: the run's configuration.
+        dataset: the whole data set.
+        parts: its parts for training, validation and test.
+
+    Raises:
+        UserError: some ranking of the evaluation would be too short.
+    """
+    if not any(has_cutoff(metric) for metric in config["metrics"]):
+        return
+    items, topk = dataset.item_num - 1, config["topk"]  # without [PAD]
+    if max(topk) > items:
+        raise UserError(
+            f"Option `topk` is {topk}; {config['dataset']} has {items} items that a run reads. "
+            "Lower it, and with it `valid_metric` where that is at a larger k."
+        )
+    # Models that score every item rank the masked ones last; a beam has nothing to put there.
+    beam = getattr(config.model_class, "two_phase", False)
+    if not beam or not config["mask_history"]:
+        return
+    if items - config["MAX_ITEM_LIST_LENGTH"] >= max(topk):
+        return
+    field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
+    masked = max(_most_items(part.inter_feat[field]) for part in parts[1:])
+    if items - masked < max(topk):
+        raise UserError(
+            f"Option `topk` is {topk} and `mask_history` is True; {config['dataset']} has {items} "
+            f"items, of which a user with {masked} in the history is left {items - masked}. Lower "
+            "`topk` to at most that, shorten the histories with `MAX_ITEM_LIST_LENGTH`, or leave "
+            "`mask_history` out."
+        )
+
+
+def _most_items(histories: Any) -> int:
+    """The most different items in one history; int64 [n, T], 0 where there is none."""
+    if not len(histories):
+        return 0
+    ordered = histories.sort(dim=1).values  # [n, T]
+    first = ordered > 0
+    first[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    return int(first.sum(1).max())

@@ -1,0 +1,63 @@
+"""What the package reads of a configuration and of a data set, whichever class provides it.
+
+RecBole is untyped: these protocols list which of its attributes are relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class RunConfig(Protocol):
+    """Options of a run by name: RecBole's ``Config``, or a dictionary in a test."""
+
+    def __getitem__(self, key: str, /) -> Any:
+        """Return the value of an option; RecBole gives None for one that nobody set."""
+
+
+class ItemDataset(Protocol):
+    """RecBole's ``SequentialDataset``, with the items' features where a model reads them.
+
+    Only :class:`~recbole_bbqrec.data.dataset.MultiModalDataset` has ``modalities``,
+    ``item_tokens`` and ``item_features``.
+    """
+
+    config: Any
+    uid_field: str
+    iid_field: str
+    time_field: str
+    item_list_length_field: str
+    inter_feat: Any
+    field2id_token: Mapping[str, np.ndarray]
+
+    @property
+    def item_num(self) -> int:
+        """Number of items, padding (item 0) included."""
+
+    @property
+    def user_num(self) -> int:
+        """Number of users, padding (user 0) included."""
+
+    @property
+    def inter_num(self) -> int:
+        """Number of interactions."""
+
+    @property
+    def modalities(self) -> Sequence[str]:
+        """Names of the modalities in configured order."""
+
+    @property
+    def item_tokens(self) -> list[str]:
+        """Raw token of each internal item id."""
+
+    def item_features(self, name: str) -> Any:
+        """Return the features of one modality, aligned with internal item ids."""
+
+    def num(self, field: str) -> int:
+        """Return the number of different values of a field, padding included."""
+
+    def build(self) -> Sequence[Any]:
+        """Split into the parts for training, validation and test."""

@@ -1,0 +1,79 @@
+"""A wheel built from the checkout carries its YAML files and finds them when installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def yaml_files() -> set[str]:
+    root = ROOT / "properties"
+    return {str(path.relative_to(root)) for path in root.rglob("*.yaml")}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The wheel's content in a directory of its own, built from a copy of the checkout."""
+    pytest.importorskip("build", reason="the `build` package makes the wheel")
+    pytest.importorskip("setuptools", reason="built without isolation")
+    work = tmp_path_factory.mktemp("wheel")
+    copy = work / "source"
+    kept = ["recbole_bbqrec", "properties", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"]
+    subprocess.run(["mkdir", "-p", str(copy)], check=True)
+    subprocess.run(["cp", "-r", *(str(ROOT / name) for name in kept), str(copy)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(work), copy],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = work.glob("*.whl")
+    target = work / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    return target
+
+
+def test_wheel_has_every_module_and_yaml(installed):
+    modules = {str(p.relative_to(ROOT)) for p in (ROOT / "recbole_bbqrec").rglob("*.py")}
+    found = {str(p.relative_to(installed)) for p in installed.rglob("*.py")}
+    assert modules <= found
+    root = installed / "recbole_bbqrec" / "properties"
+    assert {str(p.relative_to(root)) for p in root.rglob("*.yaml")} == yaml_files()
+    page = Path("recbole_bbqrec") / "experiment" / "report_card" / "page"
+    parts = {path.name for path in (ROOT / page).iterdir()}
+    assert {path.name for path in (installed / page).iterdir()} == parts >= {"report.css"}
+
+
+def test_installed_package_finds_its_yaml(installed, tmp_path):
+    script = (
+        "import recbole_bbqrec\n"
+        "from recbole_bbqrec.config.config import BBQRecConfig\n"
+        "from recbole_bbqrec.config.yaml_files import properties_directory\n"
+        "print(properties_directory())\n"
+        "print(BBQRecConfig('BBQRec', 'Mini')['codebook_levels'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path,
+        env={"PYTHONPATH": str(installed), "PATH": ""}, check=True,
+    )  # fmt: skip
+    lines = done.stdout.split()
+    assert lines == [str(installed / "recbole_bbqrec" / "properties"), "3"]
+
+
+def test_recbole_quick_start_is_never_imported(installed, tmp_path):
+    """That module alone needs ray."""
+    script = (
+        "import sys, pkgutil, importlib, recbole_bbqrec\n"
+        "for m in pkgutil.walk_packages(recbole_bbqrec.__path__, 'recbole_bbqrec.'):\n"
+        "    if not m.name.endswith('__main__'): importlib.import_module(m.name)\n"
+        "assert 'recbole.quick_start' not in sys.modules and 'ray' not in sys.modules\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, check=True,
+        env={"PYTHONPATH": str(installed), "PATH": ""},
+    )  # fmt: skip
