@@ -23,7 +23,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from recbole_bbqrec.data.histories import HistoryBatch, HistoryBatches
 from recbole_bbqrec.generator.network import attention, layers
-from recbole_bbqrec.trainer.phases.optim import build_optimizer
+from recbole_bbqrec.nn.optim import build_optimizer
 
 FORMS = ("plain", "similarity", "naive")
 

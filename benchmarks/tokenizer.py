@@ -18,9 +18,9 @@ import common
 import torch
 
 from recbole_bbqrec.data.histories import HistoryBatches
+from recbole_bbqrec.nn.optim import build_optimizer
 from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQSettings, BBQTokenizer
 from recbole_bbqrec.tokenizer.collisions import resolve_collisions
-from recbole_bbqrec.trainer.phases.optim import build_optimizer
 
 BATCH, INNER_STEPS = 256, 5
 

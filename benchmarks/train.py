@@ -22,7 +22,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.generator.items.catalogue import Catalogue
-from recbole_bbqrec.trainer.phases.optim import build_optimizer
+from recbole_bbqrec.nn.optim import build_optimizer
 
 BATCH = 256
 DEFAULT_BATCH = 512  # `train_batch_size` of properties/model/BBQRec.yaml

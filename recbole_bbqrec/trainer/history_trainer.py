@@ -1,8 +1,8 @@
 """Training epochs over whole user histories for single-phase models.
 
-One causal pass over a user trains all its prefixes; RecBole's loader would give the model one
-padded row a prefix. Validation, early stopping and test are RecBole's, and so are the epochs:
-both visit every (prefix, target) pair once, in batches of ``train_batch_size`` pairs.
+One causal pass over a user trains all prefixes; RecBole's loader yields one padded row per prefix.
+Both visit every (prefix, target) pair once an epoch, in batches of ``train_batch_size`` pairs.
+Validation, early stopping and test are RecBole's.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from recbole.trainer import Trainer
-from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LambdaLR
 
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
-from recbole_bbqrec.trainer.phases.diverged import diverged
-from recbole_bbqrec.trainer.phases.optim import build_optimizer, set_learning_rate, warmup_cosine
+from recbole_bbqrec.nn import optim
+from recbole_bbqrec.trainer.phases.loop import diverged
 from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
 
 _UNDECAYED = ("embedding", "position", "norm", "fusion")
@@ -26,15 +26,16 @@ class HistoryEpochs(Trainer):
     """A RecBole trainer whose epoch runs over :class:`HistoryBatches`.
 
     The model is a :class:`~recbole_bbqrec.model.base.history_model.HistoryRecommender`. Adam or
-    AdamW by ``learner``; ``weight_decay`` applies to matrices, not to embeddings. The rate is
-    a function of the step, so a resumed run follows the same one: with ``lr_schedule: cosine`` it
-    rises linearly over ``warmup_ratio`` of all steps and falls to zero by the last of ``epochs``.
+    AdamW by ``learner``; ``weight_decay`` applies to matrices, not to embeddings. With
+    ``lr_schedule: cosine`` the rate rises linearly over ``warmup_ratio`` of all steps and falls to
+    zero by the end of ``epochs``.
     """
 
+    last_rate: float | None = None  # learning rate of the latest step
     _batches: HistoryBatches | None = None
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        return build_optimizer(
+        return optim.build_optimizer(
             self.model.named_parameters(),
             learner=self.learner,
             learning_rate=self.learning_rate,
@@ -42,13 +43,18 @@ class HistoryEpochs(Trainer):
             undecayed=_UNDECAYED,
         )
 
-    def _set_learning_rate(self, step: int, total: int) -> None:
-        if self.config["lr_schedule"] == "cosine":
-            factor = warmup_cosine(step, total, round(self.config["warmup_ratio"] * total))
-            set_learning_rate(self.optimizer, self.learning_rate * factor)
+    def _schedule(self, epoch: int, n_steps: int) -> LambdaLR | None:
+        """Return the schedule from the start of ``epoch`` on; None for a constant rate."""
+        if self.config["lr_schedule"] != "cosine":
+            return None
+        total = self.epochs * n_steps
+        warmup = round(self.config["warmup_ratio"] * total)
+        return optim.cosine_schedule(
+            self.optimizer, self.learning_rate, total=total, warmup=warmup, done=epoch * n_steps
+        )
 
     def history_batches(self, train_data: Any) -> HistoryBatches:
-        """The batches of every epoch; the order is a function of (seed, epoch) alone."""
+        """Return the batches of all epochs; their order depends on (seed, epoch) alone."""
         if self._batches is None:
             self._batches = HistoryBatches(
                 Histories.from_training_data(train_data._dataset),
@@ -73,23 +79,20 @@ class HistoryEpochs(Trainer):
         """
         model, batches = self.model, self.history_batches(train_data)
         loss_of = loss_func or model.history_loss
-        first_step = epoch_idx * len(batches)
+        schedule = self._schedule(epoch_idx, len(batches))
         model.start_epoch(epoch_idx)
         model.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for number, batch in enumerate(batches.epoch(epoch_idx)):
-            self._set_learning_rate(first_step + number, self.epochs * len(batches))
+        for batch in batches.epoch(epoch_idx):
             loss = loss_of(batch.to(self.device))
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if self.clip_grad_norm:
-                clip_grad_norm_(model.parameters(), **self.clip_grad_norm)
-            self.optimizer.step()
+            self.last_rate = optim.step(
+                loss, model, self.optimizer, schedule=schedule, clip=self.clip_grad_norm
+            )
             total += loss.detach().double()
         mean = float(total) / len(batches)
         if not math.isfinite(mean):
             what = f"the training loss of epoch {epoch_idx} is {mean}"
-            raise diverged(what, "learning_rate", self.learning_rate)
+            raise diverged(what, self.learning_rate)
         return mean
 
 

@@ -1,7 +1,7 @@
 """RecBole's own trainers with checkpoints that are data, exact resumption and one progress bar.
 
-Training itself is RecBole's code untouched: a model trained here has the metrics that RecBole's
-own run gives it, bit for bit on CPU.
+Training itself is RecBole's code, unchanged: a model trained here has the metrics of RecBole's own
+run, bit for bit on CPU.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from recbole_bbqrec.run_files.checkpoint import (
 from recbole_bbqrec.run_files.epochs import Line, write_epochs
 from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.runtime import peak_memory_mib, trim_memory
-from recbole_bbqrec.trainer.phases.diverged import diverged
+from recbole_bbqrec.trainer.phases.loop import diverged
 from recbole_bbqrec.trainer.phases.progress import progress_bar
 
 
@@ -38,12 +38,14 @@ class SafeCheckpoints(Trainer):
 
     files: RunFiles | None = None
     split_hash: str = ""
-    features: dict[str, Any] = {}  # of the data, by modality: their fingerprints
-    seconds_before = 0.0  # that earlier processes spent on this run's training
+    features: dict[str, Any] = {}  # fingerprint of each modality's features
+    seconds_before = 0.0  # training time of the processes that this one continues
+    loss_is_mean = False  # True: _train_epoch returns the mean over the steps; RecBole's: the sum
+    last_rate: float | None = None  # learning rate of the latest step, where it changes
     _started = 0.0  # when this process began to train
     _bar: tqdm[Any] | None = None
-    _pending: dict[str, Any] | None = None  # what to restore when the first epoch starts
-    loss_is_mean = False  # whether _train_epoch returns a mean over the steps; RecBole's: a sum
+    _validates = False  # True: the training has validations
+    _pending: dict[str, Any] | None = None  # state to restore when the first epoch starts
 
     def __init__(self, config: RunConfig, model: Any) -> None:
         super().__init__(config, model)
@@ -51,7 +53,7 @@ class SafeCheckpoints(Trainer):
         self.epoch_lines: list[Line] = []
 
     def use_data(self, identity: Mapping[str, Any]) -> None:
-        """Name the data in checkpoints; ``identity`` as ``data.identity`` makes it."""
+        """Name the data in checkpoints; ``identity`` comes from ``data.identity``."""
         self.split_hash, self.features = identity["split_hash"], identity["features"]
 
     def use_files(self, files: RunFiles) -> None:
@@ -61,12 +63,18 @@ class SafeCheckpoints(Trainer):
 
     # checkpoints ----------------------------------------------------------------------------
 
-    def _state(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
+        """Return what a checkpoint tells of its run."""
         return {
             "config": self.config.to_text(),
             "model": self.config["model"],
             "split_hash": self.split_hash,
             "features": self.features,
+        }
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            **self._identity(),
             "state_dict": self.model.state_dict(),
             "other_parameter": _without_modules(self.model.other_parameter()),
         }
@@ -78,7 +86,7 @@ class SafeCheckpoints(Trainer):
             self.logger.info(f"Saving current best: {path}")
 
     def load_model_file(self, path: str) -> None:
-        """Load the weights of a model checkpoint of ours.
+        """Load the weights of a model checkpoint.
 
         Raises:
             UserError: unreadable, written by another model, or of other shapes.
@@ -96,7 +104,7 @@ class SafeCheckpoints(Trainer):
         self.model.load_other_parameter(state.get("other_parameter"))
 
     def resume_checkpoint(self, resume_file: Any) -> None:
-        """Continue from a ``resume.pth`` written at the start of an epoch.
+        """Continue an interrupted run from its ``resume.pth``.
 
         Raises:
             UserError: unreadable, or written for other data.
@@ -115,17 +123,19 @@ class SafeCheckpoints(Trainer):
 
     def _load_resume(self, path: Any) -> dict[str, Any]:
         state = load_checkpoint(path, self.device)
-        found = {"split_hash": self.split_hash, "features": self.features}
-        check_same_data(state, found, path, self.config, "start a new run without `resume`")
+        check_same_data(
+            state, self._identity(), path, self.config, "start a new run without `resume`"
+        )
         return state
 
-    def _save_resume(self, epoch: int, train_data: Any) -> None:
+    def _save_resume(self, epochs_done: int, train_data: Any) -> None:
+        """Write all that the run needs to continue after ``epochs_done`` epochs."""
         if self.files is None:
             return
         best = self.best_valid_result
         state = {
             **self._state(),
-            "epoch": epoch,
+            "epoch": epochs_done,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
             "best_valid_result": None if best is None else {k: float(v) for k, v in best.items()},
@@ -153,13 +163,33 @@ class SafeCheckpoints(Trainer):
         show_progress: bool = False,
         callback_fn: Any = None,
     ) -> tuple[float, Any]:
+        """Train as RecBole does, and save the state at the end of every epoch."""
         self._started = time.perf_counter()
+        self._validates = bool(valid_data) and self.eval_step > 0
+        if self._has_finished():  # an interrupted run whose best model is written
+            self.eval_collector.data_collect(train_data)
+            return self.best_valid_score, self.best_valid_result
+
+        def end_epoch(epoch: int, score: float) -> None:
+            self._save_resume(epoch + 1, train_data)
+            if callback_fn:
+                callback_fn(epoch, score)
+
         with progress_bar(
             "train", total=self.epochs, done=self.start_epoch, unit="epoch", show=show_progress
         ) as self._bar:
-            fitted = super().fit(train_data, valid_data, verbose, saved, False, callback_fn)
+            fitted = super().fit(train_data, valid_data, verbose, saved, False, end_epoch)
         self._write_epochs()
         return fitted
+
+    def _has_finished(self) -> bool:
+        """Return True if a resumed run has nothing left to train or to write.
+
+        Without validation RecBole writes the model after the state: then it does so again.
+        """
+        out_of_patience = self.cur_step > self.stopping_step
+        done = 0 < self.epochs <= self.start_epoch or out_of_patience
+        return done and self._validates
 
     def _train_epoch(
         self,
@@ -172,14 +202,13 @@ class SafeCheckpoints(Trainer):
             train_data.generator.set_state(self._pending["shuffle"].cpu())
             set_random_state(self._pending["random"])
             self._pending = None
-        else:
-            self._save_resume(epoch_idx, train_data)
         start = time.perf_counter()
         loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         trim_memory()
         steps = 1 if self.loss_is_mean else max(1, len(train_data))
         line = {"phase": "train", "epoch": epoch_idx, "terms": _terms(loss, steps)}
-        line["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        constant = self.optimizer.param_groups[0]["lr"]
+        line["learning_rate"] = constant if self.last_rate is None else self.last_rate
         line["seconds"] = {"train": time.perf_counter() - start}
         line["peak_memory_mib"] = peak_memory_mib(self.device)
         self.epoch_lines.append(line)
@@ -187,17 +216,19 @@ class SafeCheckpoints(Trainer):
             total = sum(loss) if isinstance(loss, tuple) else loss
             self._bar.update()
             self._bar.set_postfix_str(f"loss {total:.4f} best {self._best()}")
+        if not self._validates or (epoch_idx + 1) % self.eval_step:  # else fit's end_epoch saves
+            self._save_resume(epoch_idx + 1, train_data)
         return loss
 
     def _check_nan(self, loss: torch.Tensor) -> None:
         if torch.isnan(loss):
-            raise diverged("the training loss is nan", "learning_rate", self.learning_rate)
+            raise diverged("the training loss is nan", self.learning_rate)
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         start = time.perf_counter()
         score, result = super()._valid_epoch(valid_data, show_progress)
         trim_memory()
-        if self.epoch_lines:  # none where a caller validates without having trained
+        if self.epoch_lines:  # empty if a caller validates without training
             line = self.epoch_lines[-1]
             line["valid"] = {name: float(value) for name, value in result.items()}
             line["seconds"]["valid"] = time.perf_counter() - start
@@ -230,14 +261,14 @@ class SafeCheckpoints(Trainer):
 
 
 def _without_modules(parameters: Any) -> Any:
-    """RecBole's other parameters but its modules, whose weights the state dict has already."""
+    """Drop the modules from RecBole's other parameters: the state dict has their weights."""
     if parameters is None:
         return None
     return {k: v for k, v in parameters.items() if not isinstance(v, torch.nn.Module)}
 
 
 def _terms(loss: Any, steps: int) -> dict[str, float]:
-    """RecBole's epoch loss, a number or one for each part, as means over the steps."""
+    """Turn RecBole's epoch loss, a sum or a tuple of sums, into means over the steps."""
     if not isinstance(loss, tuple):
         return {"loss": float(loss) / steps}
     parts = {f"loss_{number}": float(part) / steps for number, part in enumerate(loss, start=1)}
@@ -245,7 +276,7 @@ def _terms(loss: Any, steps: int) -> dict[str, float]:
 
 
 def with_safe_checkpoints(trainer: type[Trainer]) -> type[SafeCheckpoints]:
-    """A RecBole trainer class with :class:`SafeCheckpoints` in front of it."""
+    """Return the RecBole trainer class with :class:`SafeCheckpoints` mixed in."""
     if trainer is Trainer:
         return SafeCheckpoints
     return type(f"Safe{trainer.__name__}", (SafeCheckpoints, trainer), {})

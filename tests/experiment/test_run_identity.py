@@ -92,9 +92,9 @@ def test_a_run_is_claimed_while_it_lasts(own_data, monkeypatch):
     claimed = []
     save = SafeCheckpoints._save_resume
 
-    def watched(self, epoch, train_data):
+    def watched(self, epochs_done, train_data):
         claimed.append(self.files.is_claimed)
-        save(self, epoch, train_data)
+        save(self, epochs_done, train_data)
 
     monkeypatch.setattr(SafeCheckpoints, "_save_resume", watched)
     result = run("SASRec", "Mini", overrides={**SASREC, "data_path": str(own_data)})

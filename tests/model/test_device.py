@@ -13,8 +13,8 @@ from torch import Tensor
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.generator.items.trie import Trie
+from recbole_bbqrec.nn.optim import build_optimizer
 from recbole_bbqrec.quick_start import build_model, prepare, run
-from recbole_bbqrec.trainer.phases.optim import build_optimizer
 from tests.support.fused import build, history_batch, options, rows_of_test
 from tests.support.rqvae import small
 from tests.support.runs import TINY

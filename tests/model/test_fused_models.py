@@ -14,8 +14,8 @@ from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.base import length_groups
 from recbole_bbqrec.model.base.length_groups import InLengthGroups
+from recbole_bbqrec.nn import optim
 from recbole_bbqrec.trainer.history_trainer import HistoryTrainer
-from recbole_bbqrec.trainer.phases import optim
 from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
 from recbole_bbqrec.trainer.registry import get_trainer_class
 from tests.support.fused import (

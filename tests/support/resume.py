@@ -25,18 +25,18 @@ def check_resumed_equals_uninterrupted(
     whole = train()
     original, calls = SafeCheckpoints._save_resume, []
 
-    def die_before_epoch_two(self, epoch, train_data):
-        original(self, epoch, train_data)
-        calls.append(epoch)
-        if epoch == 2:
+    def die_after_two_epochs(self, epochs_done, train_data):
+        original(self, epochs_done, train_data)
+        calls.append(epochs_done)
+        if epochs_done == 2:
             raise Killed
 
-    monkeypatch.setattr(SafeCheckpoints, "_save_resume", die_before_epoch_two)
+    monkeypatch.setattr(SafeCheckpoints, "_save_resume", die_after_two_epochs)
     with pytest.raises(Killed):
         train()
     monkeypatch.setattr(SafeCheckpoints, "_save_resume", original)
     resumed = train(resume="auto")
-    assert calls == [0, 1, 2]
+    assert calls == [1, 2]
     assert resumed["best_valid_result"] == whole["best_valid_result"]
     assert resumed["test_result"] == whole["test_result"]
     first, second = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from recbole.utils import early_stopping
 
 from recbole_bbqrec.errors import UserError
@@ -23,11 +24,13 @@ class Scripted(Phase):
     def steps(self, epoch):
         return 2
 
-    def train_epoch(self, epoch):
+    def train_epoch(self, epoch, on_step):
         self.trained.append(epoch)
-        yield None
-        yield {"loss": 1.0}
-        return {"loss": float(epoch)}
+        for step in range(2):
+            on_step({"loss": torch.tensor(epoch + 2.0 * step)})
+
+    def end_epoch(self, epoch):
+        return {"utilisation": 0.5}
 
     def validate(self, epoch):
         self.evaluated.append(epoch)

@@ -60,14 +60,14 @@ def test_the_network_is_told_which_epoch_is_the_last(monkeypatch):
     items, sequences, targets = batch()
     histories = HistoryBatch(sequences, targets, (sequences > 0).sum(1))
     monkeypatch.setattr(phase, "_histories", lambda epoch: [histories])
-    told, plain = [], net.end_of_epoch
+    last_flags, plain = [], net.end_of_epoch
 
     def recorded(generator, last):
-        told.append(last)
+        last_flags.append(last)
         return plain(generator, last)
 
     monkeypatch.setattr(net, "end_of_epoch", recorded)
     for epoch in range(phase.epochs):
-        for _ in phase.train_epoch(epoch):
-            pass
-    assert told == [False, True]
+        phase.train_epoch(epoch, lambda terms: None)
+        phase.end_epoch(epoch)
+    assert last_flags == [False, True]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any, Callable
 
 import torch
-from torch.nn.utils import clip_grad_norm_
 
 from recbole_bbqrec.data.histories import HistoryBatches
+from recbole_bbqrec.nn import optim
 from recbole_bbqrec.protocols import RunConfig
-from recbole_bbqrec.trainer.phases.diverged import diverged
-from recbole_bbqrec.trainer.phases.loop import Phase, Steps, Validation
-from recbole_bbqrec.trainer.phases.optim import build_optimizer, set_learning_rate, warmup_cosine
-from recbole_bbqrec.trainer.phases.terms import TermMeans
+from recbole_bbqrec.trainer.phases.loop import Phase, Validation
 
-_SHOW_EVERY = 20  # steps between updates of the progress bar's text
 _UNDECAYED = ("gate", "position", "norm", "items")  # gate: the similarity tables
 
 
@@ -26,8 +22,9 @@ class GeneratePhase(Phase):
         config: the run's configuration.
         model: a tokenized model.
         batches: training histories.
-        evaluate: metrics of the model's present weights on the validation split, or None.
-        save_model: writes the model as the best so far.
+        evaluate: measures the present weights on the validation split; None for no validation.
+        save_model: writes the model as the best so far, given its epoch.
+        load_model: reads what ``save_model`` wrote, for a run that was resumed after training.
     """
 
     name = "generate"
@@ -39,7 +36,7 @@ class GeneratePhase(Phase):
         batches: HistoryBatches,
         evaluate: Callable[[], dict[str, float]] | None,
         save_model: Callable[[int], None],
-        load_model: Callable[[], None] | None,
+        load_model: Callable[[], None],
     ) -> None:
         self.model, self.batches, self.evaluate = model, batches, evaluate
         self.save_model, self.load_model = save_model, load_model
@@ -51,8 +48,8 @@ class GeneratePhase(Phase):
         self.bigger = config["valid_metric_bigger"]
         self.learning_rate = config["learning_rate"]
         self.warmup_steps = round(config["warmup_ratio"] * self.epochs * len(batches))
-        self.clip: dict[str, Any] = config["clip_grad_norm"] or {}
-        self.optimizer = build_optimizer(
+        self.clip = config["clip_grad_norm"]
+        self.optimizer = optim.build_optimizer(
             model.generator.named_parameters(),
             learner=config["learner"],
             learning_rate=self.learning_rate,
@@ -65,30 +62,25 @@ class GeneratePhase(Phase):
     def steps(self, epoch: int) -> int:
         return len(self.batches)
 
-    def train_epoch(self, epoch: int) -> Steps:
-        model, means = self.model, TermMeans()
-        model.train()
+    def train_epoch(
+        self, epoch: int, on_step: Callable[[Mapping[str, torch.Tensor]], None]
+    ) -> None:
         self.epoch = epoch
-        parameters = list(model.generator.parameters())
-        total = self.epochs * len(self.batches)
-        for number, batch in enumerate(self.batches.epoch(epoch)):
-            step = epoch * len(self.batches) + number
-            factor = warmup_cosine(step, total, self.warmup_steps)
-            set_learning_rate(self.optimizer, self.learning_rate * factor)
+        model, n_steps = self.model, len(self.batches)
+        model.train()
+        schedule = optim.cosine_schedule(
+            self.optimizer,
+            self.learning_rate,
+            total=self.epochs * n_steps,
+            warmup=self.warmup_steps,
+            done=epoch * n_steps,
+        )
+        for batch in self.batches.epoch(epoch):
             loss, terms = model.history_loss(batch.to(self.device))
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if self.clip:
-                clip_grad_norm_(parameters, **self.clip)
-            self.optimizer.step()
-            means.add({"loss": loss, **terms})
-            show = number % _SHOW_EVERY == _SHOW_EVERY - 1
-            yield {"loss": means.means()["loss"]} if show else None
-        losses = means.means()
-        if math.isnan(losses["loss"]):
-            what = f"the generator's training loss of epoch {epoch} is nan"
-            raise diverged(what, self.rate_option, self.learning_rate)
-        return losses
+            self.last_rate = optim.step(
+                loss, model.generator, self.optimizer, schedule=schedule, clip=self.clip
+            )
+            on_step({"loss": loss, **terms})
 
     def validate(self, epoch: int) -> Validation:
         if self.evaluate is None:
@@ -104,7 +96,7 @@ class GeneratePhase(Phase):
     def load_best(self) -> None:
         if self.best:
             self.model.load_state_dict(self.best)
-        elif self.load_model is not None:
+        else:
             self.load_model()
 
     def state(self) -> dict[str, Any]:

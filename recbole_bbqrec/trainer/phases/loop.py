@@ -1,6 +1,6 @@
-"""The epoch loop that both phases share: train, validate, keep the best, checkpoint, stop.
+"""The epoch loop of both phases: train, validate, keep the best, checkpoint, stop.
 
-The loop knows nothing of networks or data; a phase tells it what an epoch is.
+The loop knows no network and no data; a :class:`Phase` defines what an epoch is.
 """
 
 from __future__ import annotations
@@ -8,23 +8,27 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
+import torch
 from tqdm import tqdm
 
+from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.runtime import trim_memory
-from recbole_bbqrec.trainer.phases.diverged import diverged
-from recbole_bbqrec.trainer.phases.progress import progress_bar
+from recbole_bbqrec.trainer.phases.progress import TermMeans, progress_bar
+
+_SHOW_EVERY = 20  # steps between updates of the bar's text: each update waits for the device
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What a phase says of its present state.
+    """Result of one validation.
 
-    ``score``: larger is better; None where the phase has no validation signal, and then the last
-    epoch counts as the best. ``metrics``: what is logged.
+    Attributes:
+        score: larger is better; None without a validation signal: the last epoch is then the best.
+        metrics: values to log.
     """
 
     score: float | None
@@ -33,23 +37,30 @@ class Validation:
 
 @dataclass
 class LoopState:
-    """Everything the loop itself needs in order to go on after an interruption."""
+    """State of the loop, as a checkpoint stores it."""
 
-    epoch: int = 0  # epochs finished
+    epoch: int = 0  # finished epochs
     best_score: float = -math.inf
     best_epoch: int = -1
     best_metrics: dict[str, float] = field(default_factory=dict)
-    bad_evaluations: int = 0
+    bad_evaluations: int = 0  # since the best one
     seconds: float = 0.0
     finished: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)  # as in run_files/epochs.py
+    history: list[dict[str, Any]] = field(default_factory=list)  # lines of run_files/epochs.py
 
     def to_plain(self) -> dict[str, Any]:
         return asdict(self)
 
 
-#: What :meth:`Phase.train_epoch` is: steps, then the epoch's mean terms.
-Steps = Generator[Optional[dict[str, float]], None, dict[str, float]]
+def diverged(what: str, value: float, option: str = "learning_rate") -> UserError:
+    """Return the error for training that left the range of numbers.
+
+    ``what`` was seen, such as "the training loss is nan"; ``value`` is that of ``option``.
+    """
+    return UserError(
+        f"Option `{option}` is {value:g}: {what}; expected a finite number. Training has diverged: "
+        f"start a new run with a lower --{option}."
+    )
 
 
 class Phase(ABC):
@@ -57,22 +68,26 @@ class Phase(ABC):
 
     name: str
     epochs: int
-    eval_step: int
-    stopping_step: int
-    learning_rate: float
-    rate_option = "learning_rate"  # the option that says so
-    optimizer: Any = None
+    eval_step: int  # epochs between validations; 0 for none
+    stopping_step: int  # validations in a row without improvement that are allowed
+    learning_rate: float  # peak of the schedule
+    rate_option = "learning_rate"  # the option that sets it
+    last_rate = 0.0  # learning rate of the latest step
+    objective = "loss"  # the loss term that is minimised
 
     @abstractmethod
-    def train_epoch(self, epoch: int) -> Steps:
-        """Train one epoch, yielding once a step (None, or terms for the progress bar).
+    def train_epoch(
+        self, epoch: int, on_step: Callable[[Mapping[str, torch.Tensor]], None]
+    ) -> None:
+        """Train one epoch and call ``on_step`` with the loss terms (scalars) of every step."""
 
-        The generator's return value is the epoch's mean loss terms.
-        """
+    def end_epoch(self, epoch: int) -> dict[str, float]:
+        """Prepare the network for validation; return statistics to log with the losses."""
+        return {}
 
     @abstractmethod
     def steps(self, epoch: int) -> int:
-        """Number of steps of an epoch."""
+        """Return the number of steps of an epoch."""
 
     @abstractmethod
     def validate(self, epoch: int) -> Validation: ...
@@ -86,10 +101,14 @@ class Phase(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Weights, optimizers, counters: all that training changes."""
+        """Return all that training changes: weights, optimizers, counters."""
 
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None: ...
+
+    def diverged(self, what: str) -> UserError:
+        """Return the error for ``what``, naming the option of this phase's learning rate."""
+        return diverged(what, self.learning_rate, self.rate_option)
 
 
 def run_phase(
@@ -98,13 +117,14 @@ def run_phase(
     checkpoint: Callable[[], None],
     *,
     show_progress: bool,
-    on_epoch: Callable[[int, float | None], None] | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> LoopState:
-    """Run ``phase`` from where ``state`` stands to its end and leave it with its best weights.
+    """Run ``phase`` from ``state`` to its end and load its best weights.
 
-    ``checkpoint`` is called after every epoch, when ``state`` and the phase agree.
-    Early stopping follows RecBole: a tie counts as an improvement, and training stops when more
-    than ``stopping_step`` validations in a row bring none. The last epoch is always validated.
+    ``on_epoch`` may extend the epoch's record, the newest of ``state.history``. ``checkpoint`` is
+    called after every epoch, when ``state`` and the phase agree. Early stopping follows RecBole: a
+    tie is an improvement, and training stops when more than ``stopping_step`` validations in a row
+    bring none. Unlike RecBole's, the last epoch is always validated.
 
     Raises:
         UserError: training has diverged.
@@ -113,9 +133,9 @@ def run_phase(
     done = sum(phase.steps(epoch) for epoch in range(state.epoch))
     with progress_bar(phase.name, total=total, done=done, unit="step", show=show_progress) as bar:
         while not state.finished and state.epoch < phase.epochs:
-            _one_epoch(phase, state, bar)
+            _run_epoch(phase, state, bar)
             if on_epoch is not None:
-                on_epoch(state.epoch - 1, state.history[-1].get("score"))
+                on_epoch(state.history[-1])
             checkpoint()
     if not state.finished:
         state.finished = True
@@ -124,53 +144,53 @@ def run_phase(
     return state
 
 
-def _one_epoch(phase: Phase, state: LoopState, bar: tqdm[Any]) -> None:
+def _run_epoch(phase: Phase, state: LoopState, bar: tqdm[Any]) -> None:
     epoch, start = state.epoch, time.perf_counter()
-    record: dict[str, Any] = {"phase": phase.name, "epoch": epoch}
-    record["terms"] = _train(phase, epoch, state, bar)
+    terms = _train(phase, state, bar)
     trim_memory()
-    record["seconds"] = {"train": time.perf_counter() - start}
-    due = phase.eval_step > 0 and (epoch + 1) % phase.eval_step == 0
-    evaluates = due or (phase.eval_step > 0 and epoch + 1 == phase.epochs)
-    if evaluates:
+    trained = time.perf_counter()
+    seconds = {"train": trained - start}
+    record = {"phase": phase.name, "epoch": epoch, "terms": terms, "seconds": seconds}
+    if phase.eval_step <= 0:
+        _judge(phase, state, Validation(None, {}))
+    elif (epoch + 1) % phase.eval_step == 0 or epoch + 1 == phase.epochs:
         validation = phase.validate(epoch)
         trim_memory()
-        record["valid"] = dict(validation.metrics)
-        record["score"] = validation.score
-        record["seconds"]["valid"] = time.perf_counter() - start - record["seconds"]["train"]
-        _judge(phase, state, epoch, validation)
-    elif phase.eval_step <= 0:
-        _judge(phase, state, epoch, Validation(None, {}))
+        record["valid"], record["score"] = dict(validation.metrics), validation.score
+        seconds["valid"] = time.perf_counter() - trained
+        _judge(phase, state, validation)
     state.seconds += time.perf_counter() - start
     state.history.append(record)
-    state.epoch = epoch + 1
-    if state.bad_evaluations > phase.stopping_step:
-        state.finished = True
+    state.epoch += 1
+    state.finished = state.bad_evaluations > phase.stopping_step
 
 
-def _train(phase: Phase, epoch: int, state: LoopState, bar: tqdm[Any]) -> dict[str, float]:
-    steps = phase.train_epoch(epoch)
-    while True:
-        try:
-            shown = next(steps)
-        except StopIteration as end:
-            return dict(end.value)
+def _train(phase: Phase, state: LoopState, bar: tqdm[Any]) -> dict[str, float]:
+    """Train one epoch; return the mean of each loss term, and the epoch's statistics."""
+    epoch, means = state.epoch, TermMeans()
+    best = f" best {state.best_score:.4f}" if state.best_epoch >= 0 else ""
+
+    def on_step(terms: Mapping[str, torch.Tensor]) -> None:
+        means.add(terms)
         bar.update()
-        if shown:
-            best = f" best {state.best_score:.4f}" if state.best_epoch >= 0 else ""
-            terms = " ".join(f"{name} {value:.4f}" for name, value in shown.items())
-            bar.set_postfix_str(f"epoch {epoch} {terms}{best}")
+        if means.steps % _SHOW_EVERY == 0 and not bar.disable:
+            bar.set_postfix_str(f"epoch {epoch} loss {means.means()[phase.objective]:.4f}{best}")
+
+    phase.train_epoch(epoch, on_step)
+    losses = means.means()
+    if math.isnan(losses[phase.objective]):
+        raise phase.diverged(f"the training loss of {phase.name} epoch {epoch} is nan")
+    return {**losses, **phase.end_epoch(epoch)}
 
 
-def _judge(phase: Phase, state: LoopState, epoch: int, validation: Validation) -> None:
+def _judge(phase: Phase, state: LoopState, validation: Validation) -> None:
     """Keep the weights if they are the best so far; count the evaluations that were not."""
     score = validation.score
     if score is not None and math.isnan(score):
-        what = f"the validation score of {phase.name} epoch {epoch} is nan"
-        raise diverged(what, phase.rate_option, phase.learning_rate)
+        raise phase.diverged(f"the validation score of {phase.name} epoch {state.epoch} is nan")
     if score is None or score >= state.best_score:
         state.best_score = -math.inf if score is None else score
-        state.best_epoch, state.best_metrics = epoch, dict(validation.metrics)
+        state.best_epoch, state.best_metrics = state.epoch, dict(validation.metrics)
         state.bad_evaluations = 0
         phase.keep_best()
     else:

@@ -1,25 +1,48 @@
-"""One progress bar a phase, on a terminal only, with log lines printed above it."""
+"""Progress of training: mean loss terms, and a progress bar with log lines printed above it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 
+class TermMeans:
+    """Running means of named loss terms, summed on the device without synchronising."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def add(self, terms: Mapping[str, torch.Tensor]) -> None:
+        """Add the terms of one step, each a scalar."""
+        for name, value in terms.items():
+            value = value.detach().double()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self.steps += 1
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each term over the steps so far; synchronises once."""
+        if not self._sums:
+            return {}
+        values = torch.stack(list(self._sums.values())) / self.steps
+        return dict(zip(self._sums, values.tolist()))
+
+
 @contextmanager
 def progress_bar(name: str, *, total: int, done: int, unit: str, show: bool) -> Iterator[tqdm[Any]]:
-    """A bar over ``total`` units of which ``done`` lie behind; shows the time left."""
+    """Yield a bar over ``total`` units, ``done`` of them finished; only a terminal shows it."""
     bar = tqdm(
         total=total,
         initial=done,
         desc=name,
         unit=unit,
         dynamic_ncols=True,
-        disable=None if show else True,  # None: only on a terminal
+        disable=None if show else True,  # None: tqdm shows it on a terminal only
     )
     with bar:
         if bar.disable:

@@ -5,35 +5,33 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from logging import getLogger
-from typing import Any
+from typing import Any, Callable
 
 import torch
 import torch.nn.functional as F
+from torch.optim.lr_scheduler import LRScheduler
 
 from recbole_bbqrec.data.histories import HistoryBatch, HistoryBatches
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.nn import optim
 from recbole_bbqrec.nn.kmeans import NotFiniteError
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint, save_checkpoint
 from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.runtime import autocast, resolve_precision
 from recbole_bbqrec.tokenizer.collisions import count_collisions
-from recbole_bbqrec.trainer.phases.diverged import diverged
-from recbole_bbqrec.trainer.phases.loop import Phase, Steps, Validation
-from recbole_bbqrec.trainer.phases.optim import build_optimizer, set_learning_rate, warmup_cosine
-from recbole_bbqrec.trainer.phases.terms import TermMeans
+from recbole_bbqrec.trainer.phases.loop import Phase, Validation
 
-_SHOW_EVERY = 20  # steps between updates of the progress bar's text
-_RECALL_AT = 10
+_RECALL_AT = 10  # cut-off of the recall that judges a state
+_RANKED_AT_ONCE = 512  # histories per batch of validation
 _UNDECAYED = ("codebooks", "embedding", "missing", "position")
 
 
 @dataclass(frozen=True)
 class ValidationRows:
-    """Histories and the item that followed each: items [n, T], lengths [n], targets [n]."""
+    """Histories and the item after each: int64 items [n, T], lengths [n], targets [n]."""
 
     items: torch.Tensor
     lengths: torch.Tensor
@@ -41,7 +39,7 @@ class ValidationRows:
 
     @classmethod
     def from_dataset(cls, dataset: ItemDataset, sample: int, seed: int) -> ValidationRows:
-        """Rows of RecBole's validation split, or ``sample`` of them drawn by ``seed``."""
+        """Return the rows of RecBole's validation split, or ``sample`` of them (0: all)."""
         rows = dataset.inter_feat
         suffix = dataset.config["LIST_SUFFIX"]
         n = len(rows)
@@ -60,16 +58,18 @@ class ValidationRows:
 class TokenizePhase(Phase):
     """Trains a phase-one network on training histories and the whole catalogue.
 
-    A step sees a batch of histories for the contrastive task, and for reconstruction,
-    quantization and mutual information the items in them plus a slice of the catalogue, so that
-    an epoch covers every item at least once. A network that uses no sequences sees the slices
-    alone, each item once an epoch. The best state is the one with the highest recall
-    of h.v on the validation split among those that collide little; without a sequence encoder
-    it is the last.
+    The contrastive task of a step sees a batch of histories. Reconstruction, quantization and
+    mutual information see the items of these histories plus a slice of the catalogue, so that an
+    epoch covers every item. A network without sequences sees the slices alone.
+
+    The best state has the highest recall of h.v on the validation split, among the states in which
+    at most ``tokenizer_max_collisions`` of the items collide. Without a sequence encoder, the last
+    state is the best.
     """
 
     name = "tokenize"
     rate_option = "tokenizer_learning_rate"
+    objective = "total"
 
     def __init__(
         self,
@@ -79,12 +79,8 @@ class TokenizePhase(Phase):
         validation: ValidationRows | None,
         files: RunFiles | None,
     ) -> None:
-        self.network, self.batches, self.validation, self.files = (
-            network,
-            batches,
-            validation,
-            files,
-        )
+        self.network, self.batches = network, batches
+        self.validation, self.files = validation, files
         self.device = torch.device(config["device"])
         self.dtype = resolve_precision(config["precision"], self.device)
         self.seed = config["seed"]
@@ -101,7 +97,7 @@ class TokenizePhase(Phase):
         self.n_steps = len(batches) if network.uses_sequences else n_slices
         estimators = list(network.estimator_parameters())
         own = {id(p) for p in network.main_parameters()}
-        self.optimizer = build_optimizer(
+        self.optimizer = optim.build_optimizer(
             ((n, p) for n, p in network.named_parameters() if id(p) in own),
             learning_rate=self.learning_rate,
             weight_decay=config["tokenizer_weight_decay"],
@@ -117,80 +113,77 @@ class TokenizePhase(Phase):
     def steps(self, epoch: int) -> int:
         return self.n_steps
 
-    def train_epoch(self, epoch: int) -> Steps:
-        network, means = self.network, TermMeans()
-        network.train()
+    def train_epoch(
+        self, epoch: int, on_step: Callable[[Mapping[str, torch.Tensor]], None]
+    ) -> None:
+        self.network.train()
         if epoch == 0:
-            network.prepare(self.seed)
+            self.network.prepare(self.seed)
         if epoch == self.warmup_epochs:
             self._initialise_codebooks()
-        slices = self._catalogue_slices(epoch)
-        for number, (batch, extra) in enumerate(zip(self._histories(epoch), slices)):
+        schedule = optim.cosine_schedule(
+            self.optimizer,
+            self.learning_rate,
+            total=self.epochs * self.n_steps,
+            done=epoch * self.n_steps,
+        )
+        for batch, extra in zip(self._histories(epoch), self._catalogue_slices(epoch)):
             batch = batch.to(self.device)
             items = torch.cat([batch.items.flatten(), batch.targets.flatten(), extra])
             items = torch.unique(items[items > 0])
-            self._set_learning_rate(epoch * self.n_steps + number)
-            means.add(self._step(items, batch))
-            show = number % _SHOW_EVERY == _SHOW_EVERY - 1
-            yield {"loss": means.means()["total"]} if show else None
-        losses = means.means()
-        if math.isnan(losses["total"]):
-            raise self._diverged(f"the tokenizer's training loss of epoch {epoch} is nan")
+            on_step(self._step(items, batch, schedule))
+
+    def end_epoch(self, epoch: int) -> dict[str, float]:
+        """Restart dead codes; return their statistics."""
         generator = torch.Generator().manual_seed(self.seed + epoch)
-        upkeep = network.end_of_epoch(generator, last=epoch + 1 == self.epochs)
-        return {**losses, **upkeep}
+        statistics: dict[str, float] = self.network.end_of_epoch(
+            generator, last=epoch + 1 == self.epochs
+        )
+        return statistics
 
     def _initialise_codebooks(self) -> None:
         try:
             self.network.initialise_codebooks(self.seed)
-        except NotFiniteError as error:  # the loss of the last step cannot tell of the step itself
-            raise self._diverged("the encoders' output is not finite") from error
+        except NotFiniteError as error:  # a last step's loss is computed before its update
+            raise self.diverged("the encoders' output is not finite") from error
 
-    def _diverged(self, what: str) -> UserError:
-        return diverged(what, self.rate_option, self.learning_rate)
-
-    def _step(self, items: torch.Tensor, batch: HistoryBatch) -> dict[str, torch.Tensor]:
+    def _step(
+        self, items: torch.Tensor, batch: HistoryBatch, schedule: LRScheduler | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Fit the estimators, then the network; return the loss terms."""
         terms: dict[str, torch.Tensor] = {}
         if self.estimator_optimizer is not None:
             terms["estimator"] = self._fit_estimators(self.estimator_optimizer, items)
         with self._autocast():
             terms.update(self.network.losses(items, batch.items, batch.targets))
-        self.optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()
-        self.optimizer.step()
+        self.last_rate = optim.step(terms["total"], self.network, self.optimizer, schedule=schedule)
         return terms
 
     def _fit_estimators(
         self, optimizer: torch.optim.Optimizer, items: torch.Tensor
     ) -> torch.Tensor:
-        """``mim_inner_steps`` of likelihood for q_theta (Eq. 3); the last step's loss."""
+        """Take ``mim_inner_steps`` likelihood steps of q_theta (Eq. 3); return the last loss."""
         sample = torch.randperm(len(items), device=self.device)[: self.batch_size]
         with self._autocast():
             pairs = self.network.mim_pairs(items[sample])
         for _ in range(self.inner_steps):
             with self._autocast():
                 likelihood: torch.Tensor = self.network.estimator_loss(pairs)
-            optimizer.zero_grad(set_to_none=True)
-            likelihood.backward()
-            optimizer.step()
+            optim.step(likelihood, self.network, optimizer)
         return likelihood
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """For one forward pass: a context keeps its first casts of the weights to its end."""
+        """Return a context for one forward pass: it caches its first casts of the weights."""
         return autocast(self.dtype, self.device)
 
-    def _set_learning_rate(self, step: int) -> None:
-        total = self.epochs * self.n_steps
-        set_learning_rate(self.optimizer, self.learning_rate * warmup_cosine(step, total, 0))
-
     def _catalogue_slices(self, epoch: int) -> tuple[torch.Tensor, ...]:
-        """All item ids in random order, in as many slices as the epoch has steps."""
+        """Return all item ids in random order, one slice for each step of the epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(self.n_items - 1, generator=generator) + 1
         return torch.tensor_split(order.to(self.device), self.n_steps)
 
     def _histories(self, epoch: int) -> Iterator[HistoryBatch]:
-        """The epoch's batches of histories, or empty ones without end."""
+        """Return the epoch's batches of histories; empty ones without end if none are used."""
         if self.network.uses_sequences:
             return self.batches.epoch(epoch)
         nothing = torch.zeros(0, 1, dtype=torch.int64)
@@ -208,8 +201,7 @@ class TokenizePhase(Phase):
             metrics["collisions/items"], metrics["collisions/groups"] = float(items), float(groups)
             collided = items / max(1, self.n_items - 1)
         if self.validation is None or not network.has_sequence_encoder:
-            # Nothing to compare states by: the last one is kept.
-            return Validation(None, metrics)
+            return Validation(None, metrics)  # no validation signal
         metrics[f"recall@{_RECALL_AT}"] = self._recall(self.validation)
         if not quantizing:
             return Validation(-1.0, metrics)
@@ -218,12 +210,12 @@ class TokenizePhase(Phase):
         return Validation(score, metrics)
 
     def _recall(self, rows: ValidationRows) -> float:
-        """Share of rows whose next item is among the ten with the highest cos(h, v)."""
+        """Return the share of rows whose next item is among the ten with the highest cos(h, v)."""
         vectors = self.network.item_vectors()  # [n_items, V]
         normalised = F.normalize(vectors, dim=-1)
         hits = 0
         for items, lengths, targets in zip(
-            rows.items.split(512), rows.lengths.split(512), rows.targets.split(512)
+            *(part.split(_RANKED_AT_ONCE) for part in (rows.items, rows.lengths, rows.targets))
         ):
             items, lengths = items.to(self.device), lengths.to(self.device)
             states = self.network.sequence_states(items[:, : int(lengths.max())], vectors)

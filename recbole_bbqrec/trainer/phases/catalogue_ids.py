@@ -1,0 +1,100 @@
+"""Semantic IDs of the catalogue: made by a trained phase-one network, or read from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from logging import getLogger
+from typing import Any
+
+import torch
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
+from recbole_bbqrec.tokenizer.collisions import count_collisions
+from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
+
+
+def make_semantic_ids(
+    config: RunConfig,
+    model: Any,
+    network: Any,
+    dataset: ItemDataset,
+    *,
+    split_hash: str,
+    best_epoch: int,
+) -> SemanticIds:
+    """Tokenize all items and make the codes unique; log the collisions before and after.
+
+    Args:
+        config: the run's configuration.
+        model: the generative recommender that the codes are for.
+        network: its trained phase-one network.
+        dataset: the training data.
+        split_hash: identifies the split of the data.
+        best_epoch: epoch of the network's weights.
+    """
+    quantized = network.tokenize()
+    unique = model.make_unique(config, quantized)
+    before, groups = count_collisions(quantized.codes)
+    after, _ = count_collisions(unique.codes)
+    getLogger().info(
+        f"tokenize: {before} of {len(unique.codes) - 1} items share their semantic ID with another "
+        f"({groups} groups) before re-assignment, {after} after"
+    )
+    metadata: dict[str, Any] = {
+        "dataset": config["dataset"],
+        "split_hash": split_hash,
+        "model": config["model"],
+        "tokenizer": model.tokenizer_name(),
+        "seed": config["seed"],
+        "levels": config["codebook_levels"],
+        "codebook_size": config["codebook_size"],
+        "collisions_before": before,
+        "collisions_after": after,
+        "epoch": best_epoch,
+    }
+    for name in network.signals:
+        if name in dataset.modalities:
+            metadata[f"fingerprint_{name}"] = dataset.item_features(name).fingerprint
+    return SemanticIds(
+        item_tokens=tuple(dataset.item_tokens[1:]),
+        codes=unique.codes[1:].cpu(),
+        vectors=unique.vectors[1:].cpu(),
+        codebooks=unique.codebooks.cpu(),
+        signals=tuple(network.signals),
+        metadata=metadata,
+        codes_before=quantized.codes[1:].cpu(),
+    )
+
+
+def align_semantic_ids(
+    semantic_ids: SemanticIds,
+    config: RunConfig,
+    model: Any,
+    dataset: ItemDataset,
+    *,
+    split_hash: str,
+    features: Mapping[str, Any],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return codes [n_items, L, M] and vectors [n_items, V], ordered by internal item id.
+
+    Raises:
+        UserError: the IDs come from another tokenizer, other data or other options.
+    """
+    expected = model.tokenizer_name()
+    tokenizer = semantic_ids.metadata.get("tokenizer", expected)
+    if tokenizer != expected:
+        raise UserError(
+            f"Option `tokenizer_path`: the semantic IDs come from the tokenizer of {tokenizer}; "
+            f"{config['model']} is defined by that of {expected}. Leave the option out."
+        )
+    return semantic_ids.align(
+        dataset.item_tokens,
+        config["dataset"],
+        split_hash=split_hash or None,
+        fingerprints={name: feature["fingerprint"] for name, feature in features.items()},
+        levels=config["codebook_levels"],
+        codebook_size=config["codebook_size"],
+        width=model.vectors.shape[1],
+        signals=model.signals_of(config),
+    )
