@@ -33,7 +33,7 @@ def run_to_continue(
     Raises:
         UserError: nothing to resume there, or an option that differs.
     """
-    files = RunFiles(path.parent if path.name == "resume.pth" else path.with_suffix(""))
+    files = RunFiles.at(path)
     if not files.resume.is_file():
         raise UserError(
             f"Option `resume` is {path}; expected `auto`, a run's directory or its resume.pth, but "
@@ -64,13 +64,13 @@ def find_resumable(config: BBQRecConfig) -> RunFiles | None:
     Runs that another process is working on are left to it.
     """
     wanted = _fixed(config.resolved)
-    candidates = Path(config["checkpoint_dir"]).glob(f"{config['model']}-*/resume.pth")
-    for path in sorted(candidates, key=lambda p: p.stat().st_mtime, reverse=True):
-        files = RunFiles(path.parent)
+    runs = RunFiles.all_in(config["checkpoint_dir"], config["model"])
+    runs = (files for files in runs if files.resume.is_file())
+    for files in sorted(runs, key=lambda files: files.resume.stat().st_mtime, reverse=True):
         if files.result.is_file() or files.is_claimed:
             continue
         try:
-            stored = BBQRecConfig.from_text(load_checkpoint(path)["config"])
+            stored = BBQRecConfig.from_text(load_checkpoint(files.resume)["config"])
         except UserError:
             continue  # another program version's, or damaged: not one to continue
         if _fixed(stored.resolved) == wanted:

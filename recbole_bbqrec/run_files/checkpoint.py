@@ -1,7 +1,7 @@
 """Checkpoints that are data: written atomically, read with ``weights_only=True``.
 
 RecBole's own checkpoints pickle a Config object and cannot be loaded safely. Ours hold tensors,
-numbers, texts and containers of them; the configuration travels as YAML text.
+numbers, texts and containers of them; the configuration is YAML text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
 
-FORMAT = 1
+FORMAT = 1  # raised when older checkpoints can no longer be read
 
 
 def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
@@ -31,7 +31,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     """Read a checkpoint written by :func:`save_checkpoint`.
 
     Raises:
-        UserError: the file is missing, truncated, not a checkpoint of ours, or of another format.
+        UserError: the file is missing, truncated, not one of our checkpoints, or of another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,10 +52,10 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
 
 
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Load the ``weights`` that a checkpoint at ``path`` holds into ``model``.
+    """Load ``weights``, read from the checkpoint at ``path``, into ``model``.
 
     Raises:
-        UserError: they are of another shape than the model, which is left as it was.
+        UserError: names or shapes differ from the model's, which is then unchanged.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
@@ -70,7 +70,7 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: str |
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every random number generator a run draws from, as plain data."""
+    """Return the state of every random number generator of a run, as plain data."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, gauss_next = random.getstate()
     return {
@@ -82,7 +82,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what :func:`random_state` returned."""
+    """Restore a state that :func:`random_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

@@ -1,7 +1,7 @@
-"""``epochs.jsonl``: what a run measured, one JSON object per finished epoch and phase.
+"""``epochs.jsonl``: the measurements of a run, one JSON object per finished epoch and phase.
 
-The lines travel in ``resume.pth`` and the file is written anew from them after every epoch, so
-that a resumed run leaves what an uninterrupted one would: no line twice, none missing.
+``resume.pth`` holds the lines too, and the file is rewritten from them after every epoch: a
+resumed run leaves the same file as an uninterrupted one.
 
 Keys of a line: ``phase`` (``tokenize``, ``generate``, or ``train`` for single-phase models);
 ``epoch`` from 0; ``terms``, the mean over the epoch's steps of each loss term and, in phase one,
@@ -31,7 +31,7 @@ def write_epochs(lines: Iterable[Mapping[str, Any]], path: Path) -> None:
 
 
 def read_epochs(path: Path) -> list[Line]:
-    """The lines of a run, none where the file does not exist (runs of older versions).
+    """Return the lines of a run; none if the file does not exist (runs of older versions).
 
     Raises:
         UserError: a line is not a JSON object with a phase and an epoch.

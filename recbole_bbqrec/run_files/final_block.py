@@ -1,4 +1,4 @@
-"""The final block of a run: what a reader wants to see last."""
+"""The final block of a run's log: its results at a glance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def final_block(result: dict[str, Any]) -> str:
-    """Metrics, split, time, memory and files of a run as an aligned text block."""
+    """Return metrics, split, time, memory and files of a run as an aligned text block."""
     rows = [("model", f"{result['model']} on {result['dataset']}, seed {result['seed']}")]
     split = "test" if result["test_result"] else "valid"  # a run may leave the test split alone
     metrics = result["test_result"] or result["best_valid_result"]

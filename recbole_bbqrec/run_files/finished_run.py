@@ -11,13 +11,13 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.run_files.epochs import Line, read_epochs
 from recbole_bbqrec.run_files.names import PLAN, RESULT, RunFiles
 
-#: Keys of result.json without which there is no report.
+#: Keys that every result.json has.
 NEEDED = ("model", "dataset", "seed", "test_result", "split_hash", "seconds", "peak_memory_mib")
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """``result`` is the run's ``result.json``; ``epochs`` the lines of its ``epochs.jsonl``."""
+    """A finished run: its files, its ``result.json`` and the lines of its ``epochs.jsonl``."""
 
     files: RunFiles
     result: dict[str, Any]
@@ -25,13 +25,12 @@ class FinishedRun:
 
     @classmethod
     def at(cls, path: Path) -> FinishedRun:
-        """The run whose directory or ``.pth`` file is ``path``, or its place in a run store.
+        """Read the run at ``path``: its directory, its ``.pth`` file or its place in a run store.
 
         Raises:
             UserError: there is no such run, it has not finished, or a file of it is damaged.
         """
-        path = _in_store(path) if (path / PLAN).is_file() else path
-        files = RunFiles(path.with_suffix("") if path.suffix == ".pth" else path)
+        files = RunFiles.at(_model_in_store(path) if (path / PLAN).is_file() else path)
         if not files.model.is_file():
             raise UserError(
                 f"There is no run at {path}: {files.model} does not exist. Give a run's directory, "
@@ -45,8 +44,8 @@ class FinishedRun:
         return cls(files, _read_result(files.result), read_epochs(files.epochs))
 
 
-def _in_store(directory: Path) -> Path:
-    """The ``.pth`` file of a run of ``compare``, ``tune`` or ``reproduce``."""
+def _model_in_store(directory: Path) -> Path:
+    """Return the model's file of a run of ``compare``, ``tune`` or ``reproduce``."""
     if not (directory / RESULT).is_file():
         raise UserError(
             f"The run at {directory} has no {RESULT}: it has not finished. Give the command that "

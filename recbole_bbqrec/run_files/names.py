@@ -1,10 +1,13 @@
-"""Where a run writes: one checkpoint as RecBole names it, and a directory beside it.
+"""Names of all files of a run; no other module spells them.
 
-``saved/<Model>-<time>.pth`` is the best model; ``saved/<Model>-<time>/`` holds the rest.
+A run writes ``saved/<Model>-<time>.pth``, the best model as RecBole names it, and the directory
+``saved/<Model>-<time>/`` for everything else. A run store (``experiment/store``) keeps each run in
+a directory of its own, which holds the store's files and ``saved/``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,35 +16,58 @@ from recbole.utils import get_local_time
 
 from recbole_bbqrec.errors import UserError
 
-# Files of a run in a store (experiment/store), beside the directory SAVED that RunFiles describes.
-CONFIG, PLAN, RESULT, FAILURE, LOCK = "config.yaml", "plan.json", "result.json", "error.txt", "lock"
-SAVED = "saved"
+# Files that a run and its directory in a store have both.
+CONFIG = "config.yaml"  # resolved options
+RESULT = "result.json"  # metrics, seconds and files; written last
+LOCK = "lock"  # held by the process that works on the run
+# Files of a store alone.
+PLAN = "plan.json"  # model, data, seed and key of the run
+LOG = "run.log"  # standard output and error of the run's process
+FAILURE = "error.txt"  # message of a run that failed
+SAVED = "saved"  # checkpoint_dir of the run
+# Files of a run alone.
+_CHECKPOINT = ".pth"
+_RESUME = "resume.pth"
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Paths of one run; nothing is created until something is written."""
+    """Paths of one run."""
 
     directory: Path
 
     @classmethod
     def new(cls, checkpoint_dir: str | Path, model: str) -> RunFiles:
-        """A fresh name, also when another run started in the same second."""
+        """Make the directory of a new run, under a name that no other run has."""
         stem = Path(checkpoint_dir) / f"{model}-{get_local_time()}"
-        directory, number = stem, 1
-        while directory.exists() or directory.with_name(directory.name + ".pth").exists():
+        files, number = cls(stem), 1
+        while files.directory.exists() or files.model.exists():
             number += 1
-            directory = stem.with_name(f"{stem.name}-{number}")
-        directory.mkdir(parents=True)  # claims the name
-        return cls(directory)
+            files = cls(stem.with_name(f"{stem.name}-{number}"))
+        files.directory.mkdir(parents=True)
+        return files
+
+    @classmethod
+    def at(cls, path: Path) -> RunFiles:
+        """Return the run named by ``path``: its directory, its model or its ``resume.pth``."""
+        if path.name == _RESUME:
+            return cls(path.parent)
+        return cls(path.with_suffix("") if path.suffix == _CHECKPOINT else path)
+
+    @classmethod
+    def all_in(cls, checkpoint_dir: str | Path, model: str = "*") -> Iterator[RunFiles]:
+        """Yield the runs in ``checkpoint_dir``, of all models or of one."""
+        for directory in Path(checkpoint_dir).glob(f"{model}-*"):
+            if directory.is_dir():
+                yield cls(directory)
 
     def claim(self) -> FileLock:
-        """Hold the run for this process until the result is released, or the process ends.
+        """Lock the run for this process, until the lock is released or the process ends.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds the lock.
         """
-        lock = FileLock(str(self.directory / "lock"))
+        lock = FileLock(str(self.directory / LOCK))
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -53,7 +79,7 @@ class RunFiles:
 
     @property
     def is_claimed(self) -> bool:
-        """Whether a process holds the run at this moment."""
+        """Return True if a process holds the lock at this moment."""
         try:
             self.claim().release()
         except UserError:
@@ -62,13 +88,13 @@ class RunFiles:
 
     @property
     def model(self) -> Path:
-        """Best weights of the model: what RecBole calls the saved model file."""
-        return self.directory.with_name(self.directory.name + ".pth")
+        """Best weights of the model, RecBole's ``saved_model_file``."""
+        return self.directory.with_name(self.directory.name + _CHECKPOINT)
 
     @property
     def resume(self) -> Path:
-        """State after the last finished epoch, of whichever phase."""
-        return self.directory / "resume.pth"
+        """State after the last finished epoch of the current phase."""
+        return self.directory / _RESUME
 
     @property
     def tokenizer_network(self) -> Path:
@@ -82,24 +108,26 @@ class RunFiles:
 
     @property
     def epochs(self) -> Path:
-        """One JSON object per epoch and phase; see :mod:`~recbole_bbqrec.run_files.epochs`."""
+        """One JSON object per epoch; see :mod:`~recbole_bbqrec.run_files.epochs`."""
         return self.directory / "epochs.jsonl"
 
     @property
     def config(self) -> Path:
-        return self.directory / "config.yaml"
+        """Resolved options, as YAML."""
+        return self.directory / CONFIG
 
     @property
     def per_user(self) -> Path:
-        """Test metrics of every user: :class:`recbole_bbqrec.run_files.per_user.PerUser`."""
+        """Test metrics of every user; see :mod:`~recbole_bbqrec.run_files.per_user`."""
         return self.directory / "per_user.npz"
 
     @property
     def result(self) -> Path:
-        return self.directory / "result.json"
+        """Result of the finished run, as JSON."""
+        return self.directory / RESULT
 
     def written(self) -> dict[str, str]:
-        """Name -> path of every file of the run that exists."""
+        """Return name -> path of the run's files that exist."""
         names = (
             "model", "tokenizer_network", "semantic_ids", "config", "epochs", "per_user", "result",
             "resume",

@@ -1,4 +1,4 @@
-"""The folder that a run is told to write to, looked at before the data are read."""
+"""Check, before the data is read, that the output folder of a run is writable."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from recbole_bbqrec.errors import UserError
 
 
 def check_output_folder(option: str, value: Any) -> None:
-    """Refuse a folder that cannot be made or written to; nothing is made.
+    """Refuse a folder that cannot be made or written to, without making it.
 
     Raises:
-        UserError: the path, or what it lies in, is a file or is closed to writing.
+        UserError: the path or its nearest existing parent is a file, or is not writable.
     """
     path = Path(str(value))
     for place in (path, *path.absolute().parents):
-        if os.path.isdir(place):  # Path.is_dir() raises where a folder above is closed
+        if os.path.isdir(place):  # Path.is_dir() raises if a parent is not readable
             if os.access(place, os.W_OK | os.X_OK):
                 return
             reason = f"{place} is closed to writing"
@@ -26,6 +26,6 @@ def check_output_folder(option: str, value: Any) -> None:
         else:
             continue
         raise UserError(
-            f"Option `{option}` is {value}; {reason}. Expected a folder to write to, there or to "
-            "be made: choose another, or remove what is in its place."
+            f"Option `{option}` is {value}; {reason}. Expected a folder that is writable or can be "
+            "made: choose another, or remove the file in its place."
         )

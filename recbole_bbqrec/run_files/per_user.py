@@ -1,8 +1,7 @@
 """The test metrics of every single user, beside the means that RecBole reports.
 
-RecBole's evaluator averages over users at once; tests of significance need the values behind the
-mean. They are RecBole's own, taken where its metrics hand them over to be averaged, so that their
-mean is the reported figure for its models and for ours.
+Tests of significance need the values behind a mean. They are recorded where RecBole's metrics
+average them, so their mean is the reported figure, for its models and for ours.
 """
 
 from __future__ import annotations
@@ -27,12 +26,13 @@ _FIXED = ("users", "rank", "max_rank", "split_hash")
 
 @dataclass(frozen=True)
 class PerUser:
-    """One evaluated split, a row a user.
+    """Metrics of one evaluated split, one row per user.
 
     Attributes:
         users: unicode [U], raw user tokens in the order of the split.
-        rank: int32 [U], 1-based position of the true item; 0 where it is not among ``max_rank``.
-        max_rank: the length of the ranking that was looked at, the largest of ``topk``.
+        rank: int32 [U], 1-based position of the true item; 0 if it is not among the top
+            ``max_rank``.
+        max_rank: length of the rankings, the largest of ``topk``.
         metrics: name such as ``ndcg@10`` -> float32 [U].
         split_hash: identifies the split of the data.
     """
@@ -44,7 +44,7 @@ class PerUser:
     split_hash: str
 
     def save(self, path: str | Path) -> None:
-        """Write a compressed ``.npz`` without objects, atomically."""
+        """Write a compressed ``.npz`` without pickled objects, atomically."""
         arrays: dict[str, Any] = {
             "users": self.users,
             "rank": self.rank,
@@ -57,19 +57,19 @@ class PerUser:
 
     @classmethod
     def load(cls, path: str | Path) -> PerUser:
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
-            UserError: missing, damaged, or not such a file.
+            UserError: the file is missing, damaged, or of another kind.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
-            users, rank = found["users"], found["rank"]
-            metrics = {name: value for name, value in found.items() if name not in _FIXED}
+                values = {name: arrays[name] for name in arrays.files}
+            users, rank = values["users"], values["rank"]
+            metrics = {name: value for name, value in values.items() if name not in _FIXED}
             if any(value.shape != users.shape for value in (rank, *metrics.values())):
                 raise ValueError("the arrays have different lengths")
-            max_rank, split_hash = int(found["max_rank"]), str(found["split_hash"])
+            max_rank, split_hash = int(values["max_rank"]), str(values["split_hash"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"The file of per-user metrics {path} cannot be read ({error}). Remove its run's "
@@ -80,31 +80,35 @@ class PerUser:
 
 @contextmanager
 def recorded(trainer: Any) -> Iterator[_RecordingEvaluator]:
-    """While the block runs, ``trainer.evaluate`` leaves its per-user values in the yielded object.
+    """Yield an object that records the per-user values of ``trainer.evaluate`` in the block.
 
-    A context of its own because validation, every epoch, has no use for them.
+    Validation, every epoch, runs outside such a block: it needs means only.
     """
-    usual = trainer.evaluator
+    plain = trainer.evaluator
     trainer.evaluator = recorder = _RecordingEvaluator(trainer.config)
     try:
         yield recorder
     finally:
-        trainer.evaluator = usual
+        trainer.evaluator = plain
 
 
 class _RecordingEvaluator(Evaluator):
-    """RecBole's evaluator that also keeps what its top-k metrics average over."""
+    """RecBole's evaluator, which also keeps the values that its top-k metrics average."""
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.rank: np.ndarray | None = None  # int32 [U]
         self.values: dict[str, np.ndarray] = {}
-        self._decimals = config["metric_decimal_place"]
         for name, metric in self.metric_class.items():
             if isinstance(metric, TopkMetric):
                 self.metric_class[name] = self._recording(metric)
 
     def _recording(self, metric: TopkMetric) -> TopkMetric:
+        """Wrap the method that averages.
+
+        RecBole's registry makes the metric objects, one class each: a wrapper on the object serves
+        all of them, a subclass would be needed for every metric.
+        """
         average = metric.topk_result
 
         def keep_and_average(name: str, value: np.ndarray) -> dict[str, float]:
@@ -124,10 +128,10 @@ class _RecordingEvaluator(Evaluator):
         return super().evaluate(dataobject)
 
     def per_user(self, dataset: ItemDataset, split_hash: str) -> PerUser | None:
-        """What was recorded of the split ``dataset``.
+        """Return the values recorded on the split ``dataset``.
 
-        None where the protocol has no row a user (value metrics, several processes, or a split
-        with several test items a user).
+        None if the evaluation has not one row per user: value metrics, several processes, or
+        several test items of a user.
         """
         tokens = dataset.field2id_token[dataset.uid_field]
         users = tokens[dataset.inter_feat[dataset.uid_field].numpy()].astype(np.str_)

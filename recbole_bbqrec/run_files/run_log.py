@@ -1,4 +1,4 @@
-"""The log of a run: RecBole's logger, for one run after another in the same process."""
+"""The log of a run: RecBole's logger, set up anew for each run of a process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ logger = logging.getLogger()
 
 
 def start_logging(config: RunConfig) -> None:
-    """RecBole's logger on this run's file, also when a run came before in this process.
+    """Point RecBole's logger to the log file of this run.
 
-    RecBole sets its handlers up only where there are none, so those of an earlier run are closed
-    and those of the caller put aside meanwhile.
+    RecBole adds its handlers only to a logger without any: close those of an earlier run, and take
+    the caller's off meanwhile.
     """
     others = []
     for handler in logger.handlers[:]:
@@ -32,7 +32,7 @@ def start_logging(config: RunConfig) -> None:
 
 
 def log_paths(trainer: Any) -> dict[str, str]:
-    """The files that a run's logger and its TensorBoard write: "log" and "tensorboard"."""
+    """Return the paths that the logger ("log") and TensorBoard ("tensorboard") write to."""
     paths = {}
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
