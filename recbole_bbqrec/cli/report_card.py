@@ -10,6 +10,7 @@ from typing import Any
 
 from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.run_files.names import REPORT_DATA, REPORT_PAGE
 
 DESCRIPTION = """Write report.html and report.json for a finished run: learning curves, use of the
 codes, collisions, strict and collision-lenient metrics, beam against exact scores, metrics by
@@ -57,8 +58,8 @@ def main(args: argparse.Namespace) -> int:
         overrides["data_path"] = args.data_path
     report = collect(run, sample=args.sample, overrides=overrides, say=_say)
     output = args.output or run.files.directory
-    write_text(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    write_text(output / "report.html", render(report))
+    write_text(output / REPORT_DATA, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(output / REPORT_PAGE, render(report))
     print(f"{output / 'report.html'}\n{output / 'report.json'}")
     return 0
 

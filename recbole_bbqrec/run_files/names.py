@@ -26,6 +26,7 @@ LOG = "run.log"  # standard output and error of the run's process
 FAILURE = "error.txt"  # message of a run that failed
 SAVED = "saved"  # checkpoint_dir of the run
 # Files of a run alone.
+REPORT_PAGE, REPORT_DATA = "report.html", "report.json"
 _CHECKPOINT = ".pth"
 _RESUME = "resume.pth"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recbole.utils import WandbLogger
 
 from recbole_bbqrec.config.resume import run_to_continue
 from recbole_bbqrec.errors import UserError
@@ -19,21 +20,23 @@ from recbole_bbqrec.run_files.epochs import read_epochs, write_epochs
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer import two_phase_trainer as two_phase
 from recbole_bbqrec.trainer.two_phase_trainer import TwoPhaseTrainer
-from tests.support.runs import measured
+from tests.support.runs import ROOT, TINY, measured
 
-ROOT = Path(__file__).resolve().parents[2]
 METRICS = {"recall@5", "recall@10", "ndcg@5", "ndcg@10"}
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, request):
+def whole(tmp_path_factory):
     """One uninterrupted tiny run, kept for the tests of this module."""
-    from conftest import TINY
-
+    curves = []
     directory = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
+        patch.setattr(
+            WandbLogger, "log_metrics", lambda self, *args, **kw: curves.append((args, kw))
+        )
         result = run("BBQRec", "Mini", overrides=dict(TINY))
+    result["curves"] = [(keywords["head"], *arguments) for arguments, keywords in curves]
     result["files"] = {name: str(directory / path) for name, path in result["files"].items()}
     return result
 
@@ -72,6 +75,15 @@ def test_epochs_file_holds_every_epoch_once(whole):
     best = max(line["valid"]["ndcg@10"] for line in lines[3:])
     assert best == whole["best_valid_score"]
     assert lines[0]["learning_rate"] > lines[2]["learning_rate"] > 0  # cosine
+
+
+def test_wandb_gets_every_epoch_of_both_phases(whole):
+    assert [(head, values["epoch"]) for head, values in whole["curves"]] == [
+        ("tokenize", 0), ("tokenize", 1), ("tokenize", 2), ("generate", 0), ("generate", 1),
+    ]  # fmt: skip
+    lines = read_epochs(Path(whole["files"]["epochs"]))
+    for line, (_, values) in zip(lines, whole["curves"]):
+        assert {**line["terms"], **line["valid"]}.items() <= values.items()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"epoch": 1}'])
@@ -118,7 +130,7 @@ def test_phase_one_alone(whole, rundir, tiny):
 
 
 def test_split_without_validation(whole, rundir, tiny):
-    """RecBole's loader of no rows is there, but empty; the last epoch counts as the best."""
+    """RecBole then gives an empty loader; the last epoch counts as the best."""
     test_only = {"eval_args": {"split": {"LS": "test_only"}}}
     result = run("BBQRec", "Mini", overrides={**tiny, **test_only})
     assert result["best_valid_score"] is None and result["best_valid_result"] == {}
@@ -152,7 +164,7 @@ def test_semantic_ids_are_one_to_one(whole):
 
 
 @pytest.mark.parametrize(
-    ("changed", "says"),
+    ("changed", "word"),
     [
         ({"codebook_size": 64}, "codebook_size"),
         ({"modalities": ["text"]}, "modalities"),
@@ -160,9 +172,9 @@ def test_semantic_ids_are_one_to_one(whole):
     ],
 )
 @pytest.mark.parametrize("saved", [True, False])
-def test_foreign_semantic_ids_are_refused(whole, rundir, tiny, changed, says, saved):
+def test_foreign_semantic_ids_are_refused(whole, rundir, tiny, changed, word, saved):
     overrides = {**tiny, "tokenizer_path": whole["files"]["semantic_ids"], **changed}
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=word):
         run("BBQRec", "Mini", overrides=overrides, saved=saved)
 
 
@@ -196,9 +208,9 @@ def test_reload_in_a_fresh_process(whole, tiny, tmp_path):
 
 
 def killed_run(options: dict, stop_after: int) -> Path:
-    """The directory of a run killed after its n-th checkpoint.
+    """Start a run, kill it after its n-th checkpoint and return its directory.
 
-    1 is within phase one, 4 at its end, 5 within phase two, 6 after its last epoch.
+    Checkpoint 1 is within phase one, 4 at its end, 5 within phase two, 6 after its last epoch.
     """
 
     class Killed(Exception):
@@ -230,6 +242,18 @@ def test_resumed_equals_uninterrupted(whole, rundir, tiny, stop_after):
     assert resumed["best_valid_result"] == whole["best_valid_result"]
     assert same_weights(resumed["files"]["model"], whole["files"]["model"])
     assert same_weights(resumed["files"]["tokenizer_network"], whole["files"]["tokenizer_network"])
+    assert measured(resumed["files"]["epochs"]) == measured(whole["files"]["epochs"])
+
+
+def test_a_state_of_an_earlier_version_continues(whole, rundir, tiny):
+    """That version's optimizer had no peak rate for a schedule."""
+    directory = killed_run(tiny, stop_after=5)
+    state = torch.load(directory / "resume.pth", weights_only=True)
+    for group in state["state"]["optimizer"]["param_groups"]:
+        assert group.pop("initial_lr") == tiny["learning_rate"]
+    torch.save(state, directory / "resume.pth")
+    resumed = run("BBQRec", "Mini", overrides={**tiny, "resume": str(directory)})
+    assert same_weights(resumed["files"]["model"], whole["files"]["model"])
     assert measured(resumed["files"]["epochs"]) == measured(whole["files"]["epochs"])
 
 

@@ -123,3 +123,20 @@ def test_a_finished_phase_only_loads_its_best():
     run_phase(phase, LoopState(epoch=2, finished=True), lambda: None, show_progress=False)
     assert phase.trained == []
     assert phase.loaded == 1
+
+
+def test_a_record_has_means_and_statistics():
+    state = run_phase(Scripted([0.1, 0.2]), LoopState(), lambda: None, show_progress=False)
+    assert [record["terms"] for record in state.history] == [
+        {"loss": 1.0, "utilisation": 0.5}, {"loss": 2.0, "utilisation": 0.5},
+    ]  # fmt: skip
+
+
+def test_nan_loss_is_an_error_before_the_epoch_ends(monkeypatch):
+    phase = Scripted([0.1])
+    monkeypatch.setattr(
+        phase, "train_epoch", lambda epoch, on_step: on_step({"loss": torch.tensor(torch.nan)})
+    )
+    monkeypatch.setattr(phase, "end_epoch", None)  # a call would fail
+    with pytest.raises(UserError, match="`learning_rate` is 0.25: the training loss of scripted"):
+        run_phase(phase, LoopState(), lambda: None, show_progress=False)

@@ -1,0 +1,57 @@
+"""A resumed single-phase run that has nothing left to train only writes and tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from recbole.trainer import Trainer
+
+from recbole_bbqrec.quick_start import run
+from recbole_bbqrec.run_files.names import RunFiles
+from tests.support.runs import TINY, measured
+
+OPTIONS = {
+    "data_path": TINY["data_path"], "hidden_size": 16, "inner_size": 32, "n_layers": 1,
+    "train_batch_size": 512, "eval_step": 1, "learning_rate": 0.02, "show_progress": False,
+    "state": "ERROR",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epochs": 2},
+        {"epochs": 9, "stopping_step": 0},
+        {"epochs": 3, "eval_step": 2},  # the last epoch is not validated
+    ],
+)
+def test_best_model_is_left_alone(rundir, monkeypatch, options):
+    options = {**OPTIONS, **options}
+    whole = run("SASRec", "Mini", overrides=options)
+    files = RunFiles.at(Path(whole["files"]["model"]))
+    lines, model = measured(files.epochs), files.model.read_bytes()
+    assert len(lines) < 9
+    files.result.unlink()
+    monkeypatch.setattr(Trainer, "_train_epoch", None)  # a call would fail
+    resumed = run("SASRec", "Mini", overrides={**options, "resume": "auto"})
+    assert resumed["test_result"] == whole["test_result"]
+    assert resumed["best_valid_result"] == whole["best_valid_result"]
+    assert files.result.is_file() and files.model.read_bytes() == model
+    assert measured(files.epochs) == lines
+
+
+def test_without_validation_the_last_model_is_written_again(rundir, monkeypatch):
+    """The process may end between the last state and the model."""
+    options = {**OPTIONS, "epochs": 1, "eval_step": 0}
+    whole = run("SASRec", "Mini", overrides=options)
+    files = RunFiles.at(Path(whole["files"]["model"]))
+    before = torch.load(files.model, weights_only=True)["state_dict"]
+    files.result.unlink()
+    files.model.unlink()
+    monkeypatch.setattr(Trainer, "_train_epoch", None)
+    resumed = run("SASRec", "Mini", overrides={**options, "resume": "auto"})
+    assert resumed["test_result"] == whole["test_result"]
+    after = torch.load(files.model, weights_only=True)["state_dict"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
