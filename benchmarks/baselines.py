@@ -1,9 +1,9 @@
-"""Baselines: a training step and an evaluation, against the same without our short cuts.
+"""Baselines: a training step and an evaluation, with and without our optimisations.
 
-The reference computes the same the usual way: every history padded to 20 items and RecBole's
-dropout (NOVABERT, MMSASRec, MMGRU4Rec), torch's own gradient of ``embedding_bag`` (VQRec), padded
-histories and RecBole's collector (evaluation). Both take the same batches in turn in one process.
-Steps are in the precision of --precision (default bfloat16) and leave the optimizer out.
+The reference computes the same in the usual way: every history padded to 20 items and RecBole's
+dropout (NOVABERT, MMSASRec, MMGRU4Rec), torch's gradient of ``embedding_bag`` (VQRec), padded
+histories and RecBole's collector (evaluation). Both take turns on the same batches in one process.
+A step excludes the optimizer; --precision sets its precision (default bfloat16).
 
     python benchmarks/baselines.py --data-path <folder that holds Beauty/> [--small]
 """
@@ -30,7 +30,7 @@ from recbole_bbqrec.model.base import length_groups
 from recbole_bbqrec.model.parts.item_codes import ItemCodes
 from recbole_bbqrec.model.sequential_recommender import mmgru4rec, mmsasrec, novabert
 from recbole_bbqrec.quick_start import Prepared, build_model, prepare
-from recbole_bbqrec.trainer import recbole_trainer as single_phase
+from recbole_bbqrec.trainer import recbole_trainer
 from recbole_bbqrec.trainer.registry import get_trainer_class
 
 PADDED = ("MMGRU4Rec", "MMSASRec", "NOVABERT")
@@ -46,14 +46,14 @@ def plain_item_vectors(codes: ItemCodes, items: Tensor | None = None) -> Tensor:
 
 @contextlib.contextmanager
 def the_usual_way() -> Iterator[None]:
-    """Models built and used inside have none of the short cuts."""
+    """Models that are built and used in the block have no optimisations."""
     with contextlib.ExitStack() as stack:
         for module in (length_groups, novabert, history):
             patch = mock.patch.object(module, "length_groups", everything_in_one_pass)
             stack.enter_context(patch)
         for module in (mmgru4rec, mmsasrec, novabert):
             stack.enter_context(mock.patch.object(module, "replace_dropout", lambda model: None))
-        stack.enter_context(mock.patch.object(single_phase, "ScoresCollector", Collector))
+        stack.enter_context(mock.patch.object(recbole_trainer, "ScoresCollector", Collector))
         stack.enter_context(mock.patch.object(ItemCodes, "item_vectors", plain_item_vectors))
         yield
 
@@ -64,14 +64,14 @@ def data_of(options: argparse.Namespace, name: str) -> Prepared:
 
 
 def step_of(options: argparse.Namespace, name: str, data: Prepared) -> Callable[[], None]:
-    """One training step without the optimizer; each call takes the next batch."""
+    """Return a training step without the optimizer; each call takes the next batch."""
     model = build_model(data.config, data.train_data).train()
     if name in PADDED:
         batches, loss_of = data.train_data, model.calculate_loss
     else:
         trainer = get_trainer_class(name)(data.config, model)
         batches, loss_of = trainer.history_batches(data.train_data).epoch(0), model.history_loss
-    # The same few batches over and over: reading them is not what is timed.
+    # Repeat a few batches: the time to read them is not measured.
     kept = itertools.cycle(list(itertools.islice(batches, 4)))
 
     def step() -> None:
@@ -84,14 +84,14 @@ def step_of(options: argparse.Namespace, name: str, data: Prepared) -> Callable[
 
 
 def evaluation_of(data: Prepared) -> Callable[[], None]:
-    """A whole validation."""
+    """Return a function that runs a whole validation."""
     model = build_model(data.config, data.train_data).eval()
     trainer = get_trainer_class(data.config["model"])(data.config, model)
     return lambda: trainer.evaluate(data.valid_data, load_best_model=False)
 
 
 def row(what: str, make: Callable[[], Callable[[], None]], repeats: int) -> tuple[Any, ...]:
-    """A row of the table; ``make`` gives what is timed."""
+    """Return a row of the table; ``make`` builds the function to time."""
     ours = make()
     with the_usual_way():
         reference = make()
@@ -100,8 +100,8 @@ def row(what: str, make: Callable[[], Callable[[], None]], repeats: int) -> tupl
         with the_usual_way():
             reference()
 
-    found = common.interleaved({"usual": usual, "ours": ours}, repeats)
-    slow, fast = found["usual"] * 1000, found["ours"] * 1000
+    medians = common.interleaved({"usual": usual, "ours": ours}, repeats)
+    slow, fast = medians["usual"] * 1000, medians["ours"] * 1000
     return what, slow, fast, slow / fast
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the workload, clocks, memory, and the two tables each one prints."""
+"""Shared parts of the benchmarks: workload, clocks, memory, and the tables that they print."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def arguments(description: str | None, **extra: Any) -> argparse.Namespace:
-    """Options that every script has, and ``extra``: name -> default (its type is the option's)."""
+    """Parse the options of every script, and ``extra``: name -> default, of the option's type."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--small", action="store_true", help="seconds instead of minutes")
     parser.add_argument("--data-path", default=None, help="folder that holds Beauty/Beauty.inter")
@@ -44,7 +44,7 @@ def arguments(description: str | None, **extra: Any) -> argparse.Namespace:
 
 
 def start(options: argparse.Namespace) -> None:
-    """Process-wide settings; also called in every child process."""
+    """Apply the process-wide settings; every child process calls this too."""
     tune_allocator()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -55,7 +55,7 @@ def start(options: argparse.Namespace) -> None:
 
 
 def load_events(options: argparse.Namespace) -> tuple[list[np.ndarray], int, str]:
-    """Every user's events in time order, n_items with [PAD], and where they come from."""
+    """Return every user's events in time order, n_items with [PAD], and their source."""
     path = Path(options.data_path or "dataset") / options.dataset / f"{options.dataset}.inter"
     if path.is_file():
         events, n_items = _read(path)
@@ -67,7 +67,7 @@ def load_events(options: argparse.Namespace) -> tuple[list[np.ndarray], int, str
 
 
 def _read(path: Path) -> tuple[list[np.ndarray], int]:
-    """A prepared 5-core file: its columns are user, item and time."""
+    """Read a prepared 5-core file with columns user, item and time."""
     frame = pd.read_csv(path, sep="\t")
     frame.columns = [name.partition(":")[0] for name in frame.columns]
     items, names = pd.factorize(frame["item_id"])
@@ -78,7 +78,7 @@ def _read(path: Path) -> tuple[list[np.ndarray], int]:
 
 
 def _synthetic(seed: int) -> tuple[list[np.ndarray], int]:
-    """As many users and items as Beauty, 5 events and a geometric number more, Zipf items."""
+    """Draw data of Beauty's size: 5 events per user plus a geometric number, Zipf items."""
     rng = np.random.default_rng(seed)
     lengths = 4 + rng.geometric(1 / 4.88, 22363)
     popularity = 1.0 / np.arange(10, 12101 + 10)
@@ -87,7 +87,7 @@ def _synthetic(seed: int) -> tuple[list[np.ndarray], int]:
 
 
 def training_histories(events: list[np.ndarray]) -> Histories:
-    """All but the last two events of each user: those are for validation and test."""
+    """Return all but the last two events of each user, which are for validation and test."""
     kept = [user[:-2] for user in events if len(user) > 3]
     lengths = torch.tensor([0] + [len(user) for user in kept])
     items = torch.from_numpy(np.concatenate(kept).astype(np.int64))
@@ -95,7 +95,7 @@ def training_histories(events: list[np.ndarray]) -> Histories:
 
 
 def test_histories(events: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What the test split shows: items int64 [B, 20], lengths [B], targets [B]."""
+    """Return the test split: items int64 [B, 20], lengths [B], targets [B]."""
     items = np.zeros((len(events), MAX_ITEMS), dtype=np.int64)
     lengths = np.zeros(len(events), dtype=np.int64)
     for row, user in enumerate(events):
@@ -105,7 +105,7 @@ def test_histories(events: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor
     return torch.from_numpy(items), torch.from_numpy(lengths), torch.from_numpy(targets)
 
 
-#: What makes of the network with the paper's code loss the default (properties/model/BBQRec.yaml).
+#: Settings that turn the paper's network into the default one (properties/model/BBQRec.yaml).
 DEFAULT: dict[str, Any] = {
     "generation_loss": "item",
     "history_tokens": "item",
@@ -120,7 +120,7 @@ DEFAULT: dict[str, Any] = {
 def random_catalogue(
     n_items: int, signals: int, seed: int, vectors: bool = True, feature_dim: int = 0
 ) -> Catalogue:
-    """Uniform codes: the widest first level that a catalogue of this size can have."""
+    """Draw uniform codes, which give the widest first level possible for this many items."""
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, CODES, (n_items, LEVELS, signals), generator=generator)
     codes[0] = 0
@@ -132,7 +132,7 @@ def random_catalogue(
 
 
 def generator_of(catalogue: Catalogue, **settings: Any) -> Generator:
-    """BBQRec's network at its default size (properties/model/BBQRec.yaml)."""
+    """Build BBQRec's network at its default size (properties/model/BBQRec.yaml)."""
     values: dict[str, Any] = {
         "levels": LEVELS,
         "codebook_size": CODES,
@@ -153,31 +153,31 @@ def parameters_in_millions(module: torch.nn.Module) -> str:
 
 
 def seconds(call: Callable[[], Any], repeats: int = 3, warmup: int = 1) -> float:
-    """Median wall-clock seconds of ``call``."""
+    """Return the median wall-clock seconds of ``call``."""
     for _ in range(warmup):
         call()
     times = []
     for _ in range(repeats):
-        begin = time.perf_counter()
+        start = time.perf_counter()
         call()
-        times.append(time.perf_counter() - begin)
+        times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict:
-    """Median seconds of each call, taken in turns so that drift of the machine hits all alike."""
+    """Return median seconds of each call; they take turns, so drift of the machine hits all."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warmup + repeats):
         for name, call in calls.items():
-            begin = time.perf_counter()
+            start = time.perf_counter()
             call()
             if turn >= warmup:
-                times[name].append(time.perf_counter() - begin)
+                times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def _status(key: str) -> float:
-    """A line of /proc/self/status in MiB."""
+    """Return a line of /proc/self/status in MiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key):
             return int(line.split()[1]) / 1024
@@ -185,14 +185,14 @@ def _status(key: str) -> float:
 
 
 def peak_growth(call: Callable[[], Any]) -> tuple[Any, float]:
-    """Result of ``call`` and by how many MiB it raised the resident memory of a fresh process."""
+    """Return the result of ``call`` and the growth in MiB of a fresh process's resident memory."""
     before = _status("VmRSS")
     result = call()
     return result, _status("VmHWM") - before
 
 
 def in_child(target: Callable[..., Any], *args: Any) -> Any:
-    """``target(*args)`` in a new process: peak memory of one run must not hide behind another's."""
+    """Return ``target(*args)`` of a new process, whose peak memory no earlier run has raised."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(target, args)
@@ -202,14 +202,14 @@ def in_child(target: Callable[..., Any], *args: Any) -> Any:
 
 
 def heading(title: str, options: argparse.Namespace, source: str = "") -> None:
-    """The machine class and the settings that a figure depends on."""
+    """Print the machine class and the settings that the figures depend on."""
     cpu = platform.processor() or platform.machine()
     flags = ""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         text = info.read_text()
-        found = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {f}" in text]
-        flags = f" [{', '.join(found)}]"
+        present = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {f}" in text]
+        flags = f" [{', '.join(present)}]"
     print(f"# {title}")
     print(
         f"{os.cpu_count()} cores {cpu}{flags}, {torch.get_num_threads()} threads, torch "
@@ -220,7 +220,7 @@ def heading(title: str, options: argparse.Namespace, source: str = "") -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A Markdown table; numbers keep three significant digits."""
+    """Print a Markdown table; numbers keep three significant digits."""
     cells = [[_shown(value) for value in row] for row in rows]
     widths = [max(len(c), *(len(r[i]) for r in cells)) for i, c in enumerate(columns)]
     for row in [list(columns), ["-" * w for w in widths], *cells]:
@@ -235,7 +235,7 @@ def _shown(value: Any) -> str:
 
 
 def top_operators(title: str, call: Callable[[], Any], rows: int = 8) -> None:
-    """Where the time of ``call`` goes, by operator, without what the operator calls in turn."""
+    """Print the operators that take most of the time of ``call``, each without its callees."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as profile:
         call()
@@ -250,5 +250,5 @@ def top_operators(title: str, call: Callable[[], Any], rows: int = 8) -> None:
 
 
 def precision_of(options: argparse.Namespace, name: str | None = None) -> Any:
-    """Autocast context of ``--precision``, or of ``name``."""
+    """Return the autocast context of ``--precision``, or of the precision ``name``."""
     return autocast(PRECISIONS[name or options.precision], CPU)

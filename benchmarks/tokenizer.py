@@ -1,8 +1,7 @@
-"""Phase one: seconds a step and an epoch, by part.
+"""Phase one: seconds per step and per epoch, by part.
 
-BBQRec's tokenizer at its default size on the items and histories of real Beauty, with features
-drawn at random in the width of the real ones (text 768, image 4096): time does not depend on their
-values.
+BBQRec's tokenizer at its default size, on the items and histories of Beauty. Features are random,
+in the width of the real ones (text 768, image 4096): their values do not affect the time.
 
     python benchmarks/tokenizer.py --data-path <folder that holds Beauty/> [--small]
 """
@@ -26,7 +25,7 @@ BATCH, INNER_STEPS = 256, 5
 
 
 class Steps:
-    """The step of :class:`TokenizePhase`, with a clock between its parts."""
+    """The step of :class:`TokenizePhase` with a clock between its parts."""
 
     def __init__(self, options: Any, network: BBQTokenizer) -> None:
         self.options, self.network = options, network
@@ -76,9 +75,9 @@ def main() -> None:
     network = BBQTokenizer(BBQSettings(), features, n_items, trained).train()
     print(f"{common.parameters_in_millions(network)}, {len(batches)} steps an epoch\n")
     network.prepare(options.seed)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     network.initialise_codebooks(options.seed)
-    k_means = time.perf_counter() - begin
+    k_means = time.perf_counter() - start
 
     step = Steps(options, network)
     count = 3 if options.small else options.steps
@@ -96,12 +95,12 @@ def main() -> None:
         for name, spent in [*step.spent.items(), ("step", total)]
     ]
     common.table(("part", "ms a step", "s an epoch", "share"), rows)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     result = network.eval().tokenize()
-    tokenized = time.perf_counter() - begin
-    begin = time.perf_counter()
+    tokenized = time.perf_counter() - start
+    start = time.perf_counter()
     resolve_collisions(result.codes, result.last_level_distances)
-    resolved = time.perf_counter() - begin
+    resolved = time.perf_counter() - start
     print(
         f"k-means of the codebooks {k_means:.1f} s; tokenizing all items {tokenized:.2f} s; "
         f"making the IDs unique {resolved:.2f} s\n"

@@ -1,4 +1,4 @@
-"""Atomic file writes (a reader sees the old file or the new one, never half) and checksums."""
+"""Atomic file writes (a reader sees the old file or the new one, never a part) and checksums."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it replaces ``path``.
+    """Yield a temporary path; on success the file there replaces ``path``.
 
-    The temporary file lies in the same directory (so that the rename cannot cross a file
-    system), is flushed to disk before the rename, and is removed if the block raises.
+    The file is in the same directory, because a rename cannot cross file systems. It is flushed to
+    disk before the rename, and removed if the block raises.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
-    # mkstemp makes the file private to its owner; an ordinary file follows the umask.
+    # mkstemp makes the file private to its owner: give it the mode of an ordinary file.
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)

@@ -1,9 +1,8 @@
-"""What RecBole 1.2.1 needs in order to run on current NumPy and torch.
+"""Make RecBole 1.2.1 run on current NumPy and torch. Imported first by the package.
 
-Imported first by the package. RecBole's ``Config`` reads NumPy aliases that NumPy 2 removed
-(``float_``, ``complex_``, ``unicode_``); they are put back where they are missing. RecBole's
-use of ``torch.cuda.amp.GradScaler`` warns once an epoch; that one message is silenced. Safe
-loading in torch is left as it is: see :mod:`recbole_bbqrec.run_files.checkpoint`.
+RecBole's ``Config`` reads NumPy aliases that NumPy 2 removed (``float_``, ``complex_``,
+``unicode_``): add the missing ones. Silence warnings about RecBole's own code. Loading of
+checkpoints stays safe: see :mod:`recbole_bbqrec.run_files.checkpoint`.
 """
 
 from __future__ import annotations
@@ -20,17 +19,18 @@ for _name, _type in _ALIASES.items():
     if _name not in np.__dict__:
         setattr(np, _name, _type)
 
+# RecBole makes a GradScaler of the deprecated kind every epoch.
 warnings.filterwarnings(
     "ignore", message=r".*torch\.cuda\.amp\.GradScaler.*", category=FutureWarning
 )
-# RecBole fills missing values through chained assignment, which works with the pandas we require.
+# RecBole fills missing values by chained assignment; the required pandas still allows it.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
-# thop, imported by RecBole for FLOP counts that we do not ask for, still uses distutils.
+# RecBole imports thop to count FLOPs, which is not used here; thop still imports distutils.
 warnings.filterwarnings("ignore", message=r".*distutils.*", category=DeprecationWarning)
 
 
 def require_recbole() -> None:
-    """Raise an ImportError that says what to install when RecBole is absent or another version."""
+    """Raise an ImportError with an install command if RecBole is absent or of another version."""
     instruction = f"pip install --no-deps recbole=={RECBOLE_VERSION}"
     if importlib.util.find_spec("recbole") is None:
         raise ImportError(

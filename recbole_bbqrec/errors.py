@@ -1,4 +1,4 @@
-"""The one exception that is shown to a user as a message instead of a traceback."""
+"""The exception that users see as a message, not a traceback; hints for its message."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can put right: a key, a file or a value.
+    """A mistake that the user can correct, in an option, a file or a value.
 
-    The message names the thing, the value found, what was expected and what to do. The command
-    line prints it without a traceback and exits with code 2.
+    The message names the option or file, its value, the expected values and the remedy. The
+    command line prints it without a traceback and exits with code 2.
     """
 
 

@@ -1,4 +1,4 @@
-"""What a run asks of the machine: allocator, threads, numeric precision, peak memory."""
+"""Settings and measurements of the process: allocator, threads, precision, peak memory."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ _MIB = 1 << 20
 
 
 def _glibc() -> ctypes.CDLL | None:
-    """The C library of the process, if it is glibc."""
+    """Return the C library of the process, or None if it is not glibc."""
     if not sys.platform.startswith("linux"):
         return None
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.gnu_get_libc_version  # noqa: B018  (absent in other C libraries)
+        libc.gnu_get_libc_version  # noqa: B018 - absent in other C libraries
     except (OSError, AttributeError):
         return None
     return libc
 
 
 def tune_allocator() -> bool:
-    """Make glibc keep freed memory instead of returning it to the system after every step.
+    """Make glibc keep freed memory instead of returning it to the system; True on success.
 
-    Training frees and asks again for the same large blocks each step; with the default settings
-    every one of them is unmapped, mapped and zeroed anew by the kernel. A no-op (returning False)
-    where the C library is not glibc.
+    Every training step frees and allocates the same large blocks. By default glibc unmaps them,
+    and the kernel maps and zeroes them again. A no-op with another C library.
     """
     libc = _glibc()
     if libc is None:
@@ -46,10 +45,10 @@ def tune_allocator() -> bool:
 
 
 def trim_memory() -> None:
-    """Return to the system what the heap holds and nobody uses; a no-op without glibc.
+    """Return unused memory of the heap to the system; a no-op without glibc.
 
-    Batches differ in size, so kept blocks seldom fit anew and the heap grows from epoch to epoch.
-    Once an epoch this costs tenths of a second (:func:`tune_allocator` is about every step).
+    Batches differ in size, so blocks kept by :func:`tune_allocator` seldom fit again and the heap
+    grows from epoch to epoch. A call takes tenths of a second: make one per epoch, not per step.
     """
     libc = _glibc()
     if libc is not None:
@@ -61,10 +60,10 @@ def prepare_process(
 ) -> None:
     """Apply the process-wide settings of a run; call before torch allocates much.
 
-    With ``reproducible``, CPU operations whose threads would otherwise add in whatever order they
-    arrive (the gradient of advanced indexing, for one) run in a fixed order, so that the same
-    seed gives the same bits with any number of threads that stays the same. On a GPU that mode
-    forbids operations in use here, and RecBole's cuDNN settings are all there is.
+    ``reproducible`` fixes the order in which the threads of a CPU operation add up (as in the
+    gradient of advanced indexing): the same seed and number of threads give the same bits. It is
+    not applied on a GPU, where it forbids operations that the models use; only RecBole's cuDNN
+    settings apply there.
     """
     if allocator:
         tune_allocator()
@@ -72,14 +71,14 @@ def prepare_process(
         torch.set_num_threads(num_threads)
     if device.type == "cpu":
         torch.use_deterministic_algorithms(reproducible, warn_only=True)
-        # The mode also fills every new tensor with NaN to expose reads of unset memory.
+        # Do not fill every new tensor with NaN: a slow debugging aid of the mode.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 on a GPU that has it and float32 elsewhere.
+    """Return the dtype of a precision; ``auto`` is bfloat16 on a GPU that has it, else float32.
 
-    On CPUs bfloat16 pays only with the matching instructions, so it is left to the user there.
+    On a CPU bfloat16 is faster only with special instructions, so users must ask for it.
     """
     if precision == "auto":
         gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -88,14 +87,14 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Autocast to ``dtype``, or nothing for float32."""
+    """Return a context that autocasts to ``dtype``; it does nothing for float32."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device_type=device.type, dtype=dtype)
 
 
 def peak_memory_mib(device: torch.device) -> dict[str, float]:
-    """Peak resident memory of the process, and of the GPU if one is used, in MiB."""
+    """Return the peak memory in MiB: resident of the "process", and of the "gpu" if in use."""
     peak: dict[str, float] = {}
     try:
         import resource

@@ -1,4 +1,4 @@
-"""RecBole's Collector without its search through every score, or without scores at all."""
+"""RecBole's Collector, faster for score matrices, and one for ranked items without scores."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.nn.topk import best_of_rows
 
-_ALL_SCORES = ("rec.meanrank", "rec.score", "data.label")  # what a ranking does not give
+_ALL_SCORES = ("rec.meanrank", "rec.score", "data.label")  # need the scores of all items
 
 
 class _TopCollector(Collector):
-    """What the evaluator needs of the top of each user's ranking, and of the training data."""
+    """Collects the top of each user's ranking, and the training data, for the evaluator."""
 
     data_struct: DataStruct
 
@@ -27,10 +27,10 @@ class _TopCollector(Collector):
         self._counts: dict[str, Any] = {}
 
     def data_collect(self, train_data: Any) -> None:
-        """Collect what metrics such as ItemCoverage count in the training data.
+        """Collect the counts in the training data that metrics such as ItemCoverage need.
 
-        Kept apart from the tensors: RecBole moves all that it has collected to the CPU before it
-        measures, and fails on these numbers and tables.
+        They are kept apart from the tensors: RecBole moves everything collected to the CPU before
+        it measures, and fails on numbers and tables.
         """
         super().data_collect(train_data)
         self._counts = self.data_struct._data_dict
@@ -42,7 +42,7 @@ class _TopCollector(Collector):
         return struct
 
     def collect_top(self, top: Tensor, positive_u: Tensor, positive_i: Tensor) -> None:
-        """Collect one batch: items int64 [B, max(topk)], rows and items of the positives [P]."""
+        """Collect one batch: items int64 [B, max(topk)]; row and item of each positive [P]."""
         if self.register.need("rec.items"):
             self.data_struct.update_tensor("rec.items", top)
         if self.register.need("rec.topk"):
@@ -54,9 +54,9 @@ class _TopCollector(Collector):
 
 
 class ScoresCollector(_TopCollector):
-    """For models that score all items: the same as RecBole's Collector, sooner.
+    """Same results as RecBole's Collector, in less time, for models that score all items.
 
-    RecBole searches every row whole and lays out a second matrix to count one item of each.
+    RecBole searches whole rows, and fills a second [B, n_items] matrix for one positive per row.
     """
 
     def eval_batch_collect(
@@ -70,7 +70,7 @@ class ScoresCollector(_TopCollector):
 
 
 def best_items(scores: Tensor, k: int) -> Tensor:
-    """What ``scores.topk(k).indices`` is, order of equal scores included: [B, n] -> int64 [B, k].
+    """Return ``scores.topk(k).indices``, same order of ties included: [B, n] -> int64 [B, k].
 
     Raises:
         RuntimeError: there are fewer than k columns.
@@ -80,15 +80,15 @@ def best_items(scores: Tensor, k: int) -> Tensor:
     values, items = best_of_rows(scores, k + 1)
     values, order = values.sort(1, descending=True)
     top = items.gather(1, order)[:, :k]
-    # Which of equal scores topk takes, and in what order, only topk knows.
-    unclear = (values[:, 1:] == values[:, :-1]).any(1).nonzero().squeeze(1)
-    if len(unclear):
-        top[unclear] = scores[unclear].topk(k, dim=1).indices
+    # topk's choice among equal scores is undocumented: leave rows with ties to it.
+    tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero().squeeze(1)
+    if len(tied):
+        top[tied] = scores[tied].topk(k, dim=1).indices
     return top
 
 
 class RankedCollector(_TopCollector):
-    """Fills RecBole's evaluator from ranked ids, so that no [B, n_items] matrix exists.
+    """Collects ranked item ids, so that no [B, n_items] matrix is needed.
 
     Raises:
         UserError: a metric needs the scores of all items.

@@ -57,7 +57,7 @@ class SafeCheckpoints(Trainer):
         self.split_hash, self.features = identity["split_hash"], identity["features"]
 
     def use_files(self, files: RunFiles) -> None:
-        """Write to the paths of ``files`` from now on."""
+        """Write to the paths of ``files``."""
         self.files = files
         self.saved_model_file = str(files.model)
 
