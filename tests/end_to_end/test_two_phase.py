@@ -122,9 +122,9 @@ def test_phase_one_alone(whole, rundir, tiny):
     assert alone["test_result"] == {} and set(alone["best_valid_result"]) >= {"recall@10"}
     assert alone["best_valid_score"] is not None and "generate" not in alone["seconds"]
     assert "model" not in alone["files"] and "per_user" not in alone["files"]
-    made, wanted = (SemanticIds.load(r["files"]["semantic_ids"]) for r in (alone, whole))
-    assert torch.equal(made.codes, wanted.codes) and alone["tokenizer"] == whole["tokenizer"]
-    # TIGER's phase one has no validation signal
+    made, expected = (SemanticIds.load(r["files"]["semantic_ids"]) for r in (alone, whole))
+    assert torch.equal(made.codes, expected.codes) and alone["tokenizer"] == whole["tokenizer"]
+    # TIGER's phase one has no validation signal.
     tiger = run("TIGER", "Mini", overrides={**tiny, "tokenize_only": True, "encoder_hidden": [32]})
     assert tiger["best_valid_score"] is None and tiger["tokenizer"]["collisions_before"] >= 0
 
@@ -258,7 +258,7 @@ def test_a_state_of_an_earlier_version_continues(whole, rundir, tiny):
 
 
 def test_phase_two_resumes_where_the_semantic_ids_are_lost(whole, rundir, tiny):
-    """They are made anew from the best network of phase one."""
+    """The best network of phase one makes them again."""
     directory = killed_run(tiny, stop_after=5)
     (directory / "semantic_ids.safetensors").unlink()
     resumed = run("BBQRec", "Mini", overrides={**tiny, "resume": str(directory)})
@@ -363,14 +363,14 @@ def test_predict_is_the_exact_score_of_the_target(whole):
     interaction = next(iter(test_data))[0][torch.arange(300)]
     exact = model.predict(interaction)
     beam = model.full_sort_predict(interaction)
-    found = beam.gather(1, interaction["item_id"].unsqueeze(1)).squeeze(1)
-    kept = torch.isfinite(found)
-    assert kept.any()
-    assert torch.allclose(found[kept], exact[kept], atol=1e-4)
+    ranked = beam.gather(1, interaction["item_id"].unsqueeze(1)).squeeze(1)
+    finite = torch.isfinite(ranked)
+    assert finite.any()
+    assert torch.allclose(ranked[finite], exact[finite], atol=1e-4)
 
 
 def popularity_recall(train_data, test_data, k=10) -> float:
-    """Recall@k of ranking all items by their number of training interactions."""
+    """Return the Recall@k of ranking all items by their number of training interactions."""
     counts = np.bincount(train_data._dataset.inter_feat["item_id"].numpy())
     counts[0] = -1
     top = np.argsort(-counts, kind="stable")[:k]

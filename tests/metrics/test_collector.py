@@ -1,4 +1,4 @@
-"""Both collectors give RecBole's evaluator what RecBole's own gives it."""
+"""Both collectors give RecBole's evaluator the same data as RecBole's own collector."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ def test_same_metrics_as_the_score_matrix(tiny):
     for users in (50, 7):
         scores = torch.randn(users, 30)
         scores[:, 0] = -torch.inf
-        rows, wanted = torch.arange(users), torch.randint(1, 30, (users,))
-        matrix.eval_batch_collect(scores, None, rows, wanted)
-        ranked.eval_batch_collect(scores.topk(12).indices, None, rows, wanted)
+        rows, targets = torch.arange(users), torch.randint(1, 30, (users,))
+        matrix.eval_batch_collect(scores, None, rows, targets)
+        ranked.eval_batch_collect(scores.topk(12).indices, None, rows, targets)
     evaluator = Evaluator(config)
     expected = evaluator.evaluate(matrix.get_data_struct())
-    found = evaluator.evaluate(ranked.get_data_struct())
-    assert found == expected
+    assert evaluator.evaluate(ranked.get_data_struct()) == expected
     assert 0 < expected["recall@10"] < 1
 
 
@@ -54,14 +53,14 @@ def test_best_items_are_those_of_topk(kind, shape, k):
 def test_scores_are_collected_as_by_recbole(metrics, kind):
     options = {"metrics": metrics, "valid_metric": "Recall@10"}
     config = BBQRecConfig("SASRec", "Mini", overrides=options)
-    ours, theirs = ScoresCollector(config), Collector(config)
+    ours, recbole = ScoresCollector(config), Collector(config)
     for users in (50, 7):
         scores = scores_with(kind, (users, 2000))
-        rows, wanted = torch.arange(users), scores.topk(20).indices[:, users % 20]
-        for collector in (ours, theirs):
-            collector.eval_batch_collect(scores.clone(), None, rows, wanted)
+        rows, targets = torch.arange(users), scores.topk(20).indices[:, users % 20]
+        for collector in (ours, recbole):
+            collector.eval_batch_collect(scores.clone(), None, rows, targets)
     evaluator = Evaluator(config)
-    expected = evaluator.evaluate(theirs.get_data_struct())
+    expected = evaluator.evaluate(recbole.get_data_struct())
     assert evaluator.evaluate(ours.get_data_struct()) == expected
 
 
@@ -80,7 +79,7 @@ def test_metrics_that_count_in_the_training_data(rundir, tiny, model):
     counting = {"metrics": ["Recall", *COUNTING], "topk": [3], "valid_metric": "ItemCoverage@3"}
     result = run(model, "Mini", overrides={**options, "epochs": 1, **counting})
     assert result["best_valid_score"] == result["best_valid_result"]["itemcoverage@3"] > 0
-    found = result["test_result"]
-    assert found.keys() == {f"{name.lower()}@3" for name in ("Recall", *COUNTING)}
-    check_counted(found, result["files"]["model"])
-    assert 0 < found["giniindex@3"] < 1 and 0 <= found["tailpercentage@3"] <= 1
+    metrics = result["test_result"]
+    assert metrics.keys() == {f"{name.lower()}@3" for name in ("Recall", *COUNTING)}
+    check_counted(metrics, result["files"]["model"])
+    assert 0 < metrics["giniindex@3"] < 1 and 0 <= metrics["tailpercentage@3"] <= 1

@@ -29,7 +29,7 @@ def test_mean_is_the_reported_metric(rundir, model, options):
     for name, value in result["test_result"].items():
         assert per_user.metrics[name].dtype == np.float32
         assert per_user.metrics[name].mean(dtype=np.float64) == pytest.approx(value, abs=1e-6)
-    # the same values again, from the rank by their definitions
+    # Compute the metrics from the ranks, by their definitions.
     rank = per_user.rank.astype(float)
     assert 0 < (rank > 0).mean() < 1 and rank.max() <= per_user.max_rank == 10
     for k in (5, 10):
@@ -44,7 +44,7 @@ def test_mean_is_the_reported_metric(rundir, model, options):
 
 
 def test_each_users_rank_is_its_own(rundir):
-    """Rows are matched to users: the rank of some users recomputed from the model's scores."""
+    """Compute the rank of some users from the model's scores again."""
     result = run("GRU4Rec", "Mini", overrides=SMALL)
     per_user = PerUser.load(result["files"]["per_user"])
     config, model, dataset, _, _, test_data = load_data_and_model(result["files"]["model"])
@@ -52,11 +52,11 @@ def test_each_users_rank_is_its_own(rundir):
     ranks = dict(zip(per_user.users.tolist(), per_user.rank.tolist()))
     rows = test_data._dataset.inter_feat
     for row in np.random.default_rng(0).permutation(len(rows))[:60]:
-        one = rows[[int(row)]]
-        scores = model.full_sort_predict(one.to(config["device"]))[0]
+        single = rows[[int(row)]]
+        scores = model.full_sort_predict(single.to(config["device"]))[0]
         scores[0] = -np.inf
-        rank = 1 + int((scores > scores[one["item_id"][0]]).sum())
-        token = dataset.field2id_token["user_id"][int(one["user_id"][0])]
+        rank = 1 + int((scores > scores[single["item_id"][0]]).sum())
+        token = dataset.field2id_token["user_id"][int(single["user_id"][0])]
         assert ranks[token] == (rank if rank <= 10 else 0)
 
 
