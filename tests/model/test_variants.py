@@ -15,10 +15,11 @@ from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import overlay_files, properties_directory
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.model.registry import MODELS, get_model, property_bases
+from recbole_bbqrec.model.registry import MODELS, property_bases
 from recbole_bbqrec.quick_start import build_model, load_data_and_model, prepare, run
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer.registry import get_trainer_class
+from tests.support.runs import TINY
 
 VARIANTS = ("NoMIM", "NoRec", "NoU", "S", "E", "NoID", "NoText", "NoImage")
 ONE_EPOCH = {
@@ -45,8 +46,6 @@ def parameters(module):
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
     """BBQRec after a very short run: its result, with absolute paths."""
-    from conftest import TINY
-
     directory = tmp_path_factory.mktemp("full")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
@@ -252,7 +251,7 @@ def test_files_of_the_base_come_first(tmp_path, monkeypatch):
     ],
 )
 def test_whose_options_a_model_starts_from(model, bases, tuned):
-    assert property_bases(get_model(model)) == (bases, tuned)
+    assert property_bases(model) == (bases, tuned)
 
 
 def test_models_verb_lists_every_model(capsys):
