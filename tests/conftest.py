@@ -42,3 +42,12 @@ def card(crowded) -> dict:
     from recbole_bbqrec.experiment.report_card.collect import collect
 
     return collect(crowded, sample=EXACT_USERS)
+
+
+@pytest.fixture(scope="session")
+def contract_runs(tmp_path_factory) -> dict:
+    """A tiny run of each model, by name; it is trained when a test first asks for its result."""
+    from tests.support.contract import NAMES, ContractRun, write_cut
+
+    data = write_cut(tmp_path_factory.mktemp("cut"))
+    return {name: ContractRun(name, tmp_path_factory.mktemp(name), data) for name in NAMES}

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
-import sys
 from typing import Any, NamedTuple
 
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import overlay_files
-from recbole_bbqrec.model.registry import MODELS, get_model, model_names, property_bases
-
-#: Single-phase models that know an item by its features alone.
-_WITHOUT_ID = {"VQRec", "RPG"}
+from recbole_bbqrec.model.registry import MODELS, ModelSpec, model_names, property_bases, spec
 
 
 class ModelRow(NamedTuple):
@@ -43,40 +38,20 @@ def main(args: argparse.Namespace) -> int:
 
 def model_rows(ours_only: bool = False) -> list[ModelRow]:
     """All registered models in the order of the registry, then RecBole's by name."""
-    rows = [_our_row(name) for name in MODELS]
+    rows = [_our_row(model) for model in MODELS.values()]
     if not ours_only:
         theirs = [name for name in model_names() if name not in MODELS]
-        rows += [
-            ModelRow(name, "RecBole", "see RecBole", _their_reference(name)) for name in theirs
-        ]
+        rows += [ModelRow(name, "RecBole", "see RecBole", spec(name).reference) for name in theirs]
     return rows
 
 
-def _our_row(name: str) -> ModelRow:
-    model: Any = get_model(name)
+def _our_row(model: ModelSpec) -> ModelRow:
     options: dict[str, Any] = {}
-    for path in overlay_files(name, "", *property_bases(model)):
+    for path in overlay_files(model.name, "", *property_bases(model.name)):
         options.update(read_yaml(path))
-    if getattr(model, "two_phase", False):
-        signals = " ".join(model.signals_of(options))
-        return ModelRow(name, "generative", signals, _reference(model))
-    own = () if name in _WITHOUT_ID else ("id",)
-    signals = " ".join([*own, *(options.get("modalities") or ())])
-    return ModelRow(name, "single-phase", signals, _reference(model))
-
-
-def _reference(model: Any) -> str:
-    """Authors and year from the "Reference:" in its docstring, or of the class it varies."""
-    for source in model.__mro__:
-        found = re.search(r"References?: ([^,]+),.*?(\d{4})", source.__doc__ or "", flags=re.DOTALL)
-        if found:
-            return " ".join(f"{found[1]} {found[2]}".split())
-    return ""
-
-
-def _their_reference(name: str) -> str:
-    """Authors and years from the "Reference:" in the module of one of RecBole's models."""
-    text = sys.modules[get_model(name).__module__].__doc__ or ""
-    listed = re.search(r"Reference:\s*(.*?)(?:\n\s*\n|Reference|$)", text, flags=re.DOTALL)
-    papers = re.findall(r'([^"]+?)[\s,]*"[^"]*"[^"]*?(\d{4})\.?', listed[1] if listed else "")
-    return "; ".join(" ".join(f"{authors} {year}".split()) for authors, year in papers)
+    if model.two_phase:
+        generative: Any = model.load()
+        signals = generative.signals_of(options)
+        return ModelRow(model.name, "generative", " ".join(signals), model.reference)
+    signals = [*(["id"] if model.uses_id else []), *(options.get("modalities") or ())]
+    return ModelRow(model.name, "single-phase", " ".join(signals), model.reference)

@@ -38,7 +38,7 @@ from recbole_bbqrec.config.values import Loader, parse_yaml, read_yaml
 from recbole_bbqrec.config.yaml_files import model_files, overlay_files
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.names import check_valid_metric
-from recbole_bbqrec.model.registry import get_model, is_ours, property_bases
+from recbole_bbqrec.model.registry import get_model, is_ours, property_bases, spec
 from recbole_bbqrec.run_files.output_folder import check_output_folder
 
 #: Keys that RecBole reads but lists in none of its files.
@@ -77,7 +77,8 @@ class BBQRecConfig(Config):
     ) -> None:
         self._stored = dict(stored or {})
         self.resolved: dict[str, Any] = {}
-        model_class = get_model(model)
+        self.spec = spec(model)
+        model_class: Any = self.spec.load()
         try:
             super().__init__(model_class, dataset, list(config_files), dict(overrides or {}))
         except NotImplementedError as error:  # RecBole raises it for metrics alone
@@ -86,7 +87,7 @@ class BBQRecConfig(Config):
             if isinstance(error, KeyError):
                 raise UserError(f"Configuration: {error.args[0]}") from error
             raise UserError(f"Configuration: {error}") from error
-        if self["tokenize_only"] and not getattr(model_class, "two_phase", False):
+        if self["tokenize_only"] and not self.spec.two_phase:
             raise UserError(
                 f"Option `tokenize_only` is set; {model} makes no semantic IDs and has no phase "
                 "one. Remove it, or choose a generative model such as BBQRec."
@@ -103,9 +104,8 @@ class BBQRecConfig(Config):
         # By default it is `saved`, which not everything that is configured will write.
         if stored is None and "checkpoint_dir" in self.external_config_dict:
             check_output_folder("checkpoint_dir", self["checkpoint_dir"])
-        check = getattr(model_class, "check_options", None)
-        if check is not None:
-            check(self)
+        if is_ours(model):
+            model_class.check_options(self)
 
     # RecBole's hooks ------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class BBQRecConfig(Config):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        for path in overlay_files(model, dataset, *property_bases(model_class)):
+        for path in overlay_files(model, dataset, *property_bases(model)):
             self.internal_config_dict.update(read_yaml(path))
 
     def _get_final_config_dict(self) -> dict[str, Any]:
@@ -213,14 +213,13 @@ def _read_by(model: str, listed: Iterable[str]) -> set[str]:
     }
     if not is_ours(model):
         read |= _UNLISTED_OF_MODELS
-    kind = get_model(model)
-    if getattr(kind, "two_phase", False) or getattr(kind, "trains_on_histories", False):
+    if spec(model).two_phase or spec(model).trains_on_histories:
         read.discard("enable_amp")  # for RecBole's training loop, which these do not use
     return read
 
 
 def _listed_in(model: str) -> str:
-    return model_files(model, property_bases(get_model(model))[0])
+    return model_files(model, property_bases(model)[0])
 
 
 def complete_eval_args(given: Any, defaults: Mapping[str, Any]) -> Any:

@@ -32,8 +32,7 @@ def check_catalogue_size(config: Config, dataset: ItemDataset, parts: Sequence[A
             "Lower it, and with it `valid_metric` where that is at a larger k."
         )
     # Models that score every item rank the masked ones last; a beam has nothing to put there.
-    beam = getattr(config.model_class, "two_phase", False)
-    if not beam or not config["mask_history"]:
+    if not config.spec.two_phase or not config["mask_history"]:
         return
     if items - config["MAX_ITEM_LIST_LENGTH"] >= max(topk):
         return

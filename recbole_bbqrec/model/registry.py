@@ -1,15 +1,21 @@
-"""Model name -> model and dataset class; ours first, RecBole's own otherwise."""
+"""The models that ``--model`` accepts, and what the package must know of each before it runs.
+
+To add a model: an entry in :data:`MODELS`, its class, and ``properties/model/<name>.yaml``.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from recbole.data import dataset as recbole_datasets
 from recbole.model import sequential_recommender as recbole_sequential
-from recbole.utils import get_model as get_recbole_model
 
+from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.errors import UserError, did_you_mean
 
 # RecBole's SINE switches this debugging aid on for the whole process when the package is imported;
@@ -18,80 +24,191 @@ torch.autograd.set_detect_anomaly(False)
 
 _OURS = "recbole_bbqrec.model.sequential_recommender"
 
-#: Our registered models: name -> module below ``model/sequential_recommender``.
-MODELS: dict[str, str] = {
-    "BBQRec": "bbqrec",
-    "BBQRecNoMIM": "variants",
-    "BBQRecNoRec": "variants",
-    "BBQRecNoU": "variants",
-    "BBQRecS": "variants",
-    "BBQRecE": "variants",
-    "BBQRecNoID": "variants",
-    "BBQRecNoText": "variants",
-    "BBQRecNoImage": "variants",
-    "TIGER": "tiger",
-    "LETTER": "letter",
-    "CoST": "cost",
-    "MMGRU4Rec": "mmgru4rec",
-    "MMSASRec": "mmsasrec",
-    "NOVABERT": "novabert",
-    "MISSRec": "missrec",
-    "VQRec": "vqrec",
-    "ESASRec": "esasrec",
-    "RPG": "rpg",
-    "ItemNeighbours": "itemneighbours",
-    "ESASRecNeighbours": "esasrecneighbours",
-    "VQRecNeighbours": "vqrecneighbours",
-}
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Facts about one model; its class is imported when :meth:`load` is called.
+
+    Attributes:
+        name: name of the model and of its class.
+        module: dotted path of the module that has the class.
+        two_phase: makes semantic IDs, then generates them (``GenerativeRecommender``).
+        trains_on_histories: has ``HistoryTrainer`` (``HistoryRecommender``). With neither flag
+            RecBole's training loop is used, one row per prefix.
+        base: model whose options come before this one's, None for no model.
+        is_variant: takes over what was tuned for a data set on ``base``.
+        reads_features: reads the items' features, so needs a ``MultiModalDataset``.
+        uses_id: an item is known by who chose it, not by its features alone.
+        ranks_by_neighbours: scores items near the history's (``neighbour_graph``).
+        trained_as: model that is trained exactly alike, whose checkpoints this one can load.
+        reference: authors and year.
+    """
+
+    name: str
+    module: str
+    two_phase: bool = False
+    trains_on_histories: bool = False
+    base: str | None = None
+    is_variant: bool = True
+    reads_features: bool = True
+    uses_id: bool = True
+    ranks_by_neighbours: bool = False
+    trained_as: str | None = None
+    reference: str = ""
+
+    def load(self) -> type:
+        """Import and return the model's class."""
+        return getattr(importlib.import_module(self.module), self.name)
+
+
+_BBQREC = ModelSpec(
+    "BBQRec", f"{_OURS}.bbqrec",
+    two_phase=True, ranks_by_neighbours=True, reference="Li et al. 2025",
+)  # fmt: skip
+_TIGER = ModelSpec(
+    "TIGER", f"{_OURS}.tiger", base="BBQRec", is_variant=False,  # generator and decoding alike
+    two_phase=True, uses_id=False, reference="Rajput et al. 2023",
+)  # fmt: skip
+_ESASREC = ModelSpec(
+    "ESASRec", f"{_OURS}.esasrec",
+    trains_on_histories=True, reads_features=False, reference="Tikhonovich et al. 2025",
+)  # fmt: skip
+_VQREC = ModelSpec(
+    "VQRec", f"{_OURS}.vqrec",
+    trains_on_histories=True, uses_id=False, reference="Hou et al. 2023",
+)  # fmt: skip
+
+
+def _variant(name: str, uses_id: bool = True) -> ModelSpec:
+    """Return the spec of a variant of BBQRec."""
+    return replace(_BBQREC, name=name, module=f"{_OURS}.variants", base="BBQRec", uses_id=uses_id)
+
+
+def _with_neighbours(plain: ModelSpec) -> ModelSpec:
+    """Return the spec of ``plain`` with the history's neighbours in its scores."""
+    name = f"{plain.name}Neighbours"
+    return replace(
+        plain, name=name, module=f"{_OURS}.{name.lower()}", base=plain.name, trained_as=plain.name,
+        reads_features=True, uses_id=True, ranks_by_neighbours=True,
+    )  # fmt: skip
+
+
+#: Our models by name, in the order in which they are listed.
+MODELS: dict[str, ModelSpec] = {
+    model.name: model
+    for model in (
+        _BBQREC,
+        _variant("BBQRecNoMIM"),
+        _variant("BBQRecNoRec", uses_id=False),
+        _variant("BBQRecNoU"),
+        _variant("BBQRecS"),
+        _variant("BBQRecE"),
+        _variant("BBQRecNoID", uses_id=False),
+        _variant("BBQRecNoText"),
+        _variant("BBQRecNoImage"),
+        _TIGER,
+        replace(
+            _TIGER, name="LETTER", module=f"{_OURS}.letter", base="TIGER", is_variant=True,
+            reference="Wang et al. 2024",
+        ),
+        replace(
+            _TIGER, name="CoST", module=f"{_OURS}.cost", base="TIGER", is_variant=True,
+            reference="Zhu et al. 2024",
+        ),
+        ModelSpec("MMGRU4Rec", f"{_OURS}.mmgru4rec", reference="Hidasi et al. 2016"),
+        ModelSpec("MMSASRec", f"{_OURS}.mmsasrec", reference="Kang and McAuley 2018"),
+        ModelSpec("NOVABERT", f"{_OURS}.novabert", reference="Liu et al. 2021"),
+        ModelSpec(
+            "MISSRec", f"{_OURS}.missrec", trains_on_histories=True, reference="Wang et al. 2023"
+        ),
+        _VQREC,
+        _ESASREC,
+        replace(_VQREC, name="RPG", module=f"{_OURS}.rpg", reference="Hou et al. 2025"),
+        ModelSpec(
+            "ItemNeighbours", f"{_OURS}.itemneighbours",
+            ranks_by_neighbours=True, reference="Sarwar et al. 2001",
+        ),
+        _with_neighbours(_ESASREC),
+        _with_neighbours(_VQREC),
+    )
+}  # fmt: skip
+
+
+@cache
+def _recbole_models() -> dict[str, ModelSpec]:
+    """RecBole's sequential recommenders by name, in alphabetical order."""
+    specs = {}
+    for module in pkgutil.iter_modules(recbole_sequential.__path__):
+        source = getattr(recbole_sequential, module.name, None)
+        for name in dir(source):
+            if name.lower() == module.name and name[0].isupper():
+                path = f"{recbole_sequential.__name__}.{module.name}"
+                reference = _recbole_reference(source.__doc__ or "")
+                specs[name] = ModelSpec(name, path, reads_features=False, reference=reference)
+    return dict(sorted(specs.items()))
+
+
+def _recbole_reference(text: str) -> str:
+    """Return authors and years from the "Reference:" in the docstring of a module of RecBole's."""
+    listed = re.search(r"Reference:\s*(.*?)(?:\n\s*\n|Reference|$)", text, flags=re.DOTALL)
+    papers = re.findall(r'([^"]+?)[\s,]*"[^"]*"[^"]*?(\d{4})\.?', listed[1] if listed else "")
+    return "; ".join(" ".join(f"{authors} {year}".split()) for authors, year in papers)
 
 
 def model_names() -> list[str]:
-    """Names that ``--model`` accepts: ours, then RecBole's sequential recommenders."""
-    theirs = []
-    for module in pkgutil.iter_modules(recbole_sequential.__path__):
-        source = getattr(recbole_sequential, module.name, None)
-        theirs += [n for n in dir(source) if n.lower() == module.name and n[0].isupper()]
-    return [*MODELS, *sorted(set(theirs))]
+    """Return the names that ``--model`` accepts: ours, then RecBole's sequential recommenders."""
+    return [*MODELS, *(name for name in _recbole_models() if name not in MODELS)]
 
 
 def is_ours(model: str) -> bool:
     return model in MODELS
 
 
-def get_model(name: str) -> type:
-    """The class registered under ``name``.
+def spec(name: str) -> ModelSpec:
+    """Return what is known of the model ``name``, ours before RecBole's.
 
     Raises:
         UserError: no model of that name, here or in RecBole.
     """
-    if name in MODELS:
-        return getattr(importlib.import_module(f"{_OURS}.{MODELS[name]}"), name)
-    known = model_names()
-    if name not in known:
+    known = MODELS.get(name) or _recbole_models().get(name)
+    if known is None:
+        names = model_names()
         raise UserError(
-            f"Unknown sequential model `{name}`.{did_you_mean(name, known)} Known models: "
-            f"{', '.join(known)}."
+            f"Unknown sequential model `{name}`.{did_you_mean(name, names)} Known models: "
+            f"{', '.join(names)}."
         )
-    return get_recbole_model(name)
+    return known
 
 
-def property_bases(model: type) -> tuple[list[str], list[str]]:
-    """Models whose options ``model`` starts from, the most basic first; and those it varies.
+def get_model(name: str) -> type:
+    """Return the class of the model ``name``.
 
-    A class names the next one in ``properties_base``. What was tuned for a data set on one of
-    them holds for its variants (subclasses), not for a model that only shares its generator.
+    Raises:
+        UserError: no model of that name, here or in RecBole.
+    """
+    return spec(name).load()
+
+
+def property_bases(model: str) -> tuple[list[str], list[str]]:
+    """Return the models whose options ``model`` starts from, the most basic first.
+
+    The second list holds those of them whose options tuned for a data set it takes over, too: the
+    models it is a variant of, not one that it only shares the generator with.
     """
     bases: list[str] = []
-    name: str | None = getattr(model, "properties_base", None)
-    while name is not None:
-        bases.insert(0, name)
-        name = getattr(get_model(name), "properties_base", None)
-    return bases, [base for base in bases if issubclass(model, get_model(base))]
+    variant_of: list[str] = []
+    current, is_variant = spec(model), True
+    while current.base is not None:
+        bases.insert(0, current.base)
+        is_variant = is_variant and current.is_variant
+        if is_variant:
+            variant_of.insert(0, current.base)
+        current = spec(current.base)
+    return bases, variant_of
 
 
 def get_dataset_class(model: str) -> type:
-    """The dataset class a model works on: ours if it asks for one, RecBole's choice otherwise."""
-    chosen = getattr(get_model(model), "dataset_class", None)
-    if chosen is not None:
-        return chosen
+    """Return the dataset class of a model: ours if it reads features, else RecBole's choice."""
+    if spec(model).reads_features:
+        return MultiModalDataset
     return getattr(recbole_datasets, f"{model}Dataset", recbole_datasets.SequentialDataset)

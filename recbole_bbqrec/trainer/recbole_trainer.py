@@ -18,6 +18,7 @@ from tqdm import tqdm
 from recbole_bbqrec.data.identity import check_same_data
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.collector import ScoresCollector
+from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.protocols import RunConfig
 from recbole_bbqrec.run_files.checkpoint import (
     load_checkpoint,
@@ -93,8 +94,9 @@ class SafeCheckpoints(Trainer):
         """
         state = load_checkpoint(path, self.device)
         fitting = [self.config["model"]]
-        if getattr(self.model, "adds_neighbours", False):  # trained as the one without
-            fitting.append(self.model.properties_base)
+        trained_as = spec(self.config["model"]).trained_as
+        if trained_as is not None:
+            fitting.append(trained_as)
         if state.get("model") not in fitting:
             raise UserError(
                 f"The checkpoint {path} holds a {state.get('model')} model; this run is "

@@ -28,7 +28,7 @@ TRAINERS = Path(recbole_bbqrec.__file__).parent / "trainer"
 def own_options(model: str) -> set[str]:
     """The keys of the YAML files of a model and its bases, ours and RecBole's."""
     theirs = Path(recbole.__file__).parent / "properties" / "model" / f"{model}.yaml"
-    files = [*overlay_files(model, "Mini", *property_bases(get_model(model)))]
+    files = [*overlay_files(model, "Mini", *property_bases(model))]
     return {key for path in [*files, theirs] if path.is_file() for key in read_yaml(path)}
 
 

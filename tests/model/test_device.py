@@ -1,4 +1,4 @@
-"""Every model on a device that is not the CPU: it runs there and gives what it gives on the CPU."""
+"""Phase one, whole runs and moves on a device that is not the CPU; every model's: test_contract."""
 
 from __future__ import annotations
 
@@ -37,13 +37,6 @@ TWO_PHASE = {
     "LETTER": {**small(TINY), **_PLAIN, "sequence_dropout": 0.0, "cf_epochs": 1},
     "CoST": {**small(TINY), **_PLAIN},
 }  # fmt: skip
-_RECBOLE = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
-SINGLE_PHASE = {
-    **dict.fromkeys(("MISSRec", "VQRec", "VQRecNeighbours", "RPG", "ESASRec"), {"dropout": 0.0}),
-    "ESASRecNeighbours": {"dropout": 0.0, "n_negatives": 8},
-    **dict.fromkeys(("NOVABERT", "MMSASRec"), _RECBOLE),
-    "MMGRU4Rec": {"dropout_prob": 0.0},
-}
 
 
 @pytest.fixture
@@ -77,45 +70,7 @@ def stepped(model: Any, loss: Callable[[], Tensor]) -> Values:
     return {"before": before, **{k: g.clone() for k, g in gradients.items()}, "after": loss()}
 
 
-# one model of every kind ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", sorted(SINGLE_PHASE))
-def test_single_phase_model(name: str, device: torch.device) -> None:
-    model, data = build(name, **SINGLE_PHASE[name])
-    batch, rows = history_batch(data), rows_of_test(data)
-
-    def compute(model: Any, where: torch.device) -> Values:
-        def loss() -> Tensor:
-            torch.manual_seed(2)
-            if not hasattr(model, "history_loss"):
-                return model.calculate_loss(rows.to(where))
-            return model.history_loss(batch.to(where)) + model.calculate_loss(rows.to(where))
-
-        model.train()
-        if hasattr(model, "start_epoch"):
-            model.start_epoch(0)
-        values = stepped(model, loss)
-        model.eval()
-        values["every"] = model.full_sort_predict(rows.to(where))
-        values["one"] = model.predict(rows.to(where))
-        return values
-
-    check_same(compute, model, device)
-
-
-def test_item_neighbours(device: torch.device) -> None:
-    config = BBQRecConfig("ItemNeighbours", "Mini", overrides={"data_path": TINY["data_path"]})
-    data = prepare(config)
-    rows = rows_of_test(data)
-
-    def compute(model: Any, where: torch.device) -> Values:
-        return {
-            "loss": model.calculate_loss(rows.to(where)),
-            "every": model.full_sort_predict(rows.to(where)),
-        }
-
-    check_same(compute, build_model(config, data.train_data), device)
+# both phases of generative models ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(TWO_PHASE))

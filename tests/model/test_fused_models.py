@@ -23,45 +23,14 @@ from tests.support.fused import (
     build,
     history_batch,
     options,
-    reloaded_metrics,
     rows_of_test,
     train,
-    train_with_losses,
     unequal_histories,
 )
 from tests.support.resume import check_resumed_equals_uninterrupted
 
 HISTORY_MODELS = ["MISSRec", "VQRec", "ESASRec", "ESASRecNeighbours", "VQRecNeighbours", "RPG"]
 CAUSAL_MODELS = ["VQRec", "ESASRec", "RPG"]
-
-
-@pytest.mark.parametrize("name", list(SMALL))
-def test_trains_saves_and_reloads(name, rundir):
-    result, (first, second) = train_with_losses(name)
-    assert second < first
-    state = torch.load(result["files"]["model"], weights_only=True)["state_dict"]
-    assert not any("matrix_" in key for key in state)  # features stay in their own files
-    assert reloaded_metrics(result) == result["test_result"]
-
-
-@pytest.mark.parametrize("name", list(SMALL))
-def test_predict_is_the_full_ranking_of_one_item(name):
-    model, data = build(name)
-    rows = rows_of_test(data)
-    full = model.full_sort_predict(rows)
-    assert full.shape == (16, model.n_items)
-    wanted = rows[model.ITEM_ID].unsqueeze(1)
-    torch.testing.assert_close(model.predict(rows), full.gather(1, wanted).squeeze(1))
-
-
-@pytest.mark.parametrize("name", list(SMALL))
-def test_padding_does_not_change_scores(name):
-    model, data = build(name)
-    rows = rows_of_test(data, 32)
-    order = torch.argsort(rows[model.ITEM_SEQ_LEN])[:4]
-    short = rows[order]
-    alone = [model.full_sort_predict(rows[order[i : i + 1]]) for i in range(4)]
-    torch.testing.assert_close(model.full_sort_predict(short), torch.cat(alone))
 
 
 # training on histories --------------------------------------------------------------------------

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.histories import Histories, HistoryBatch, HistoryBatches
-from recbole_bbqrec.quick_start import Prepared, build_model, load_data_and_model, prepare, run
-from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
-from recbole_bbqrec.trainer.registry import get_trainer_class
+from recbole_bbqrec.quick_start import Prepared, build_model, prepare, run
 
 DATA = str(Path(__file__).resolve().parents[2] / "dataset")
 _COMMON = {
@@ -51,19 +48,6 @@ def train(name: str, **overrides: Any) -> dict[str, Any]:
     return run(name, "Mini", overrides=options(name, **overrides))
 
 
-def train_with_losses(name: str, **overrides: Any) -> tuple[dict[str, Any], list[float]]:
-    """A whole run and the training loss of each of its epochs."""
-    losses: list[float] = []
-    original = SafeCheckpoints._train_epoch
-
-    def record(self: Any, *args: Any, **kwargs: Any) -> float:
-        losses.append(original(self, *args, **kwargs))
-        return losses[-1]
-
-    with mock.patch.object(SafeCheckpoints, "_train_epoch", record):
-        return train(name, **overrides), losses
-
-
 def build(name: str, **overrides: Any) -> tuple[Any, Prepared]:
     """An untrained model in evaluation mode, and its data."""
     config = BBQRecConfig(name, "Mini", overrides=options(name, **overrides))
@@ -82,13 +66,6 @@ def unequal_histories(model: Any, data: Prepared) -> tuple[torch.Tensor, torch.T
     items, lengths = rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]
     assert len(lengths.unique()) > 3
     return items, lengths
-
-
-def reloaded_metrics(result: dict[str, Any]) -> dict[str, float]:
-    """Test metrics of the saved model, loaded anew."""
-    config, model, _, _, _, test_data = load_data_and_model(result["files"]["model"])
-    trainer = get_trainer_class(config["model"])(config, model)
-    return dict(trainer.evaluate(test_data, load_best_model=False))
 
 
 def history_batch(data: Prepared) -> HistoryBatch:

@@ -18,7 +18,7 @@ from recbole_bbqrec.experiment.evaluate.options import (
 )
 from recbole_bbqrec.experiment.store.run_key import INPUT_FILES, counted_options, digest
 from recbole_bbqrec.metrics.collector import RankedCollector
-from recbole_bbqrec.model.registry import get_model
+from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint
 from recbole_bbqrec.run_files.finished_run import FinishedRun
 
@@ -87,7 +87,7 @@ def find_jobs(paths: Sequence[Path], values: Mapping[str, Any], split: str) -> l
                 f"The run at {job.path} was evaluated with mode {mode} of `eval_args`, on sampled "
                 "items, which are drawn anew each time; `evaluate` needs `mode: full`."
             )
-        if getattr(get_model(job.model), "two_phase", False):
+        if spec(job.model).two_phase:
             RankedCollector(job.config)  # refuses metrics that a ranking alone does not give
     for other in jobs:
         _check_alike(other, next(job for job in jobs if job.dataset == other.dataset))

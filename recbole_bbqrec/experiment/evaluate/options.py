@@ -9,7 +9,7 @@ from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import properties_directory
 from recbole_bbqrec.errors import UserError, did_you_mean
-from recbole_bbqrec.model.registry import get_model
+from recbole_bbqrec.model.registry import spec
 
 #: Key -> what it changes, for the help text.
 CHANGEABLE: dict[str, str] = {
@@ -55,9 +55,7 @@ def model_to_rank_with(trained: str, values: Mapping[str, Any]) -> str:
         UserError: there is no model of the name that ``values`` give.
     """
     wanted = values.get("model", trained)
-    kind: Any = get_model(wanted)
-    adds = getattr(kind, "adds_neighbours", False) and kind.properties_base == trained
-    return wanted if adds else trained
+    return wanted if spec(wanted).trained_as == trained else trained
 
 
 def own_options(model: str, dataset: str) -> dict[str, Any]:
@@ -69,16 +67,15 @@ def own_options(model: str, dataset: str) -> dict[str, Any]:
 
 def is_used_by(model: str, key: str) -> bool:
     """Whether the model of that name reads the option of :data:`CHANGEABLE` when it ranks."""
-    kind = get_model(model)
-    generative = getattr(kind, "two_phase", False)
+    facts = spec(model)
     if key == "num_beams":
-        return generative
+        return facts.two_phase
     if key == "cooccurrence_weight":
-        return bool(getattr(kind, "use_id", False))
+        return facts.ranks_by_neighbours and facts.uses_id
     if key in ("feature_similarity_weight", "neighbour_decay"):
-        return hasattr(kind, "use_id")
+        return facts.ranks_by_neighbours
     if key == "precision":
-        return generative or getattr(kind, "trains_on_histories", False)
+        return facts.two_phase or facts.trains_on_histories
     return True
 
 

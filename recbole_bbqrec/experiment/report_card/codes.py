@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.run_files.finished_run import FinishedRun
 from recbole_bbqrec.tokenizer.collisions import count_collisions
@@ -38,7 +39,7 @@ class Codes(NamedTuple):
 
 def codes_of(config: RunConfig, model: Any, dataset: ItemDataset, run: FinishedRun) -> Codes | None:
     """The codes of a generative model, or of one that is built on product quantization."""
-    if getattr(model, "two_phase", False):
+    if spec(config["model"]).two_phase:
         final = model.codes.cpu()
         before = _codes_before(config, dataset, run, final)
         places = tuple(f"level {level + 1}" for level in range(final.shape[1]))

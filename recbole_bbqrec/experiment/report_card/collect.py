@@ -20,6 +20,7 @@ from recbole_bbqrec.experiment.report_card.lenient import strict_and_lenient
 from recbole_bbqrec.experiment.report_card.ranking import Ranking, rank_test_users
 from recbole_bbqrec.experiment.report_card.similarity import similarity_profile
 from recbole_bbqrec.experiment.report_card.stages import stages
+from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.quick_start import load_data_and_model
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint
 from recbole_bbqrec.run_files.finished_run import FinishedRun
@@ -97,7 +98,7 @@ def collect(
         "cold": breakdowns.cold_items(ranking, counts),
         "stages": stages(run),
     }
-    if getattr(model, "two_phase", False):
+    if spec(config["model"]).two_phase:
         users = sample or max(10, EXACT_SCORES // model.n_items)
         chosen = _sample(ranking, users, config)
         say(f"scoring all {model.n_items - 1:,} items for {len(chosen.targets):,} of them")

@@ -9,6 +9,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.protocols import RunConfig
 
 _PREDICT_ROWS = 1 << 16  # (user, item) pairs scored at once by models that score pairs only
@@ -52,7 +53,7 @@ def rank_test_users(config: RunConfig, model: Any, test_data: Any) -> Ranking:
     parts = []
     for interaction, *_ in test_data:
         interaction = interaction.to(device)
-        if getattr(model, "two_phase", False):
+        if spec(config["model"]).two_phase:
             items = model.rank_interaction(interaction)
         else:
             items = _scores(config, model, interaction).topk(k, dim=1).indices

@@ -16,10 +16,10 @@ from typing import Any
 
 from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.config.config import BBQRecConfig
-from recbole_bbqrec.data.dataset import MultiModalDataset, check_modalities
+from recbole_bbqrec.data.dataset import check_modalities
 from recbole_bbqrec.data.features import require_files
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.model.registry import get_dataset_class
+from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.version import __version__
 
 #: Options left out of the key, and why they may be.
@@ -144,7 +144,7 @@ def counted_options(resolved: dict[str, Any]) -> dict[str, Any]:
 
 def _reads_features(model: str) -> bool:
     """RecBole's own models see no item features, whatever the data set's YAML lists."""
-    return issubclass(get_dataset_class(model), MultiModalDataset)
+    return spec(model).reads_features
 
 
 def _feature_files(config: BBQRecConfig) -> dict[str, tuple[Path, Path]]:

@@ -29,7 +29,7 @@ from recbole_bbqrec.experiment.tune.search_space import (
     grid,
     hyperopt_space,
 )
-from recbole_bbqrec.model.registry import get_model, is_ours
+from recbole_bbqrec.model.registry import is_ours, spec
 
 EXHAUSTIVE, RANDOM, BAYES = "exhaustive", "random", "bayes"
 
@@ -198,7 +198,7 @@ def fixed_tokenizer(store: RunStore, base: Run) -> Path:
     Raises:
         UserError: the model has no phase one, a tokenizer is given already, or the run failed.
     """
-    if not getattr(get_model(base.model), "two_phase", False):
+    if not spec(base.model).two_phase:
         raise UserError(
             f"Option `--fixed-tokenizer`: {base.model} has no phase one; leave the option out."
         )

@@ -14,7 +14,6 @@ import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 
-from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import HistoryBatch
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.batch.encoded_history import latest
@@ -38,10 +37,7 @@ class GenerativeRecommender(SequentialRecommender):
     """
 
     input_type = InputType.POINTWISE  # rows are (history, next item); no sampled negatives
-    dataset_class = MultiModalDataset
-    two_phase = True
     use_similarity = True  # whether self-attention carries the similarity module
-    properties_base: str | None = None  # the model whose YAML file comes before this one's
 
     codes: torch.Tensor
     vectors: torch.Tensor

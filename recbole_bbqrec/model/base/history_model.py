@@ -29,7 +29,6 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
     """
 
     input_type = InputType.POINTWISE  # rows are (history, next item); no sampled negatives
-    trains_on_histories = True
     encoding = "causal"
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.base.checks import require_modality
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
@@ -142,7 +141,6 @@ class ItemCodes(nn.Module):
 class CodeRecommender(HistoryRecommender):
     """A causal encoder over item vectors made of :class:`ItemCodes`; items have no other ID."""
 
-    dataset_class = MultiModalDataset
     input_norm = True  # of item vectors, before the encoder's first layer
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
 from recbole_bbqrec.model.parts.item_features import configured_features
@@ -48,13 +47,9 @@ class WithNeighbours:
 
     Training does not see them, as in BBQRec. They are made anew from the same data when a model is
     loaded, so that a finished run can be evaluated under other weights, and one of the other class
-    with neighbours: ``properties_base`` names it.
+    with neighbours: ``trained_as`` of its spec names it.
     """
 
-    dataset_class = MultiModalDataset
-    use_id = True  # who chose an item, as in BBQRec
-    adds_neighbours = True
-    properties_base: str
     n_items: int
     ITEM_SEQ: str
     ITEM_SEQ_LEN: str

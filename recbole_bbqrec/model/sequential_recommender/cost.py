@@ -20,7 +20,6 @@ class CoST(TIGER):
     :class:`TIGER`.
     """
 
-    properties_base = "TIGER"
     tokenizer_class = CoSTTokenizer
     tokenizer_config_class = CoSTSettings
 

@@ -12,5 +12,3 @@ class ESASRecNeighbours(WithNeighbours, ESASRec):
     BBQRec adds the same to its item head at decoding, so that a comparison with it shows what the
     rest of BBQRec is worth. Trained exactly as ESASRec; the epoch is chosen with neighbours.
     """
-
-    properties_base = "ESASRec"

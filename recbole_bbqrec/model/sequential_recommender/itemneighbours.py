@@ -10,7 +10,6 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
-from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.base.predict import PredictByRanking
 from recbole_bbqrec.model.parts.neighbour_model import NeighbourScores
@@ -26,9 +25,7 @@ class ItemNeighbours(PredictByRanking, SequentialRecommender):
     older j is, the less. Any comparison of sequential models should have it beside them.
     """
 
-    dataset_class = MultiModalDataset
     input_type = InputType.POINTWISE
-    use_id = True  # who chose an item, as in BBQRec
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)

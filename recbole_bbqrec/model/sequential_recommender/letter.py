@@ -52,7 +52,6 @@ class LETTER(TIGER):
     colliding items count as hits). The tokenizer's own differences stand in its module.
     """
 
-    properties_base = "TIGER"
     tokenizer_class = LETTERTokenizer
     tokenizer_config_class = LETTERSettings
 

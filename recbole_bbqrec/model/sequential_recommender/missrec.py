@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import HistoryBatch
 from recbole_bbqrec.model.base.checks import require_modalities
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
@@ -45,7 +44,6 @@ class MISSRec(HistoryRecommender):
     the batch); a missing modality has no weight in a score; pre-norm layers; no loop over users.
     """
 
-    dataset_class = MultiModalDataset
     encoding = "bidirectional"
 
     interest_of: Tensor

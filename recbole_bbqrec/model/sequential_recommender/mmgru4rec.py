@@ -5,7 +5,6 @@ from __future__ import annotations
 from recbole.model.sequential_recommender.gru4rec import GRU4Rec
 from torch import nn
 
-from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.model.base.checks import require_modalities
 from recbole_bbqrec.model.base.length_groups import InLengthGroups
 from recbole_bbqrec.model.base.predict import PredictByRanking
@@ -24,7 +23,6 @@ class MMGRU4Rec(InLengthGroups, PredictByRanking, GRU4Rec):
     cross-entropy over all items, scored with the learned item embedding alone.
     """
 
-    dataset_class = MultiModalDataset
     item_embedding: nn.Embedding
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:

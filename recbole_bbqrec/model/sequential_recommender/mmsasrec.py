@@ -5,7 +5,6 @@ from __future__ import annotations
 from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import nn
 
-from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.model.base.checks import require_divisible, require_modalities
 from recbole_bbqrec.model.base.length_groups import InLengthGroups
 from recbole_bbqrec.model.base.predict import PredictByRanking
@@ -24,7 +23,6 @@ class MMSASRec(InLengthGroups, PredictByRanking, SASRec):
     item embedding alone.
     """
 
-    dataset_class = MultiModalDataset
     item_embedding: nn.Embedding
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:

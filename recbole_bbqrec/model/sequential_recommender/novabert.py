@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import Tensor, nn
 
-from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.model.base.checks import require_divisible, require_modalities
 from recbole_bbqrec.model.base.length_groups import length_groups
 from recbole_bbqrec.model.base.predict import PredictByRanking
@@ -38,8 +37,6 @@ class NOVABERT(PredictByRanking, BERT4Rec):
     its end only when it is full. The gate's weights are a soft-max over the sources, as in
     DIF-SR's NOVA for RecBole; the paper leaves its sigma open. There is no official code.
     """
-
-    dataset_class = MultiModalDataset
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)

@@ -32,7 +32,6 @@ class TIGER(GenerativeRecommender):
     tokenizer_class: type[RQVAETokenizer] = RQVAETokenizer
     tokenizer_config_class: type[RQVAESettings] = RQVAESettings
     use_similarity = False
-    properties_base: str | None = "BBQRec"  # generator and decoding are the same
 
     @classmethod
     def signals_of(cls, config: RunConfig) -> tuple[str, ...]:

@@ -9,38 +9,32 @@ from recbole_bbqrec.model.sequential_recommender.bbqrec import BBQRec
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 
-class Variant(BBQRec):
-    """A BBQRec that starts from BBQRec's YAML files."""
-
-    properties_base = "BBQRec"
-
-
-class BBQRecNoMIM(Variant):
+class BBQRecNoMIM(BBQRec):
     """Without mutual information minimisation and the modality-specific encoders (Table 3)."""
 
     use_mim = False
 
 
-class BBQRecNoRec(Variant):
+class BBQRecNoRec(BBQRec):
     """Without the contrastive task and the ID that it alone supervises (Table 3)."""
 
     use_contrastive = False
     use_id = False
 
 
-class BBQRecNoU(Variant):
+class BBQRecNoU(BBQRec):
     """Without the unified codebook: every signal has its own (Table 3)."""
 
     share_codebook = False
 
 
-class BBQRecS(Variant):
+class BBQRecS(BBQRec):
     """Without the similarity module in the self-attention (Table 4)."""
 
     use_similarity = False
 
 
-class BBQRecE(Variant):
+class BBQRecE(BBQRec):
     """The generator's code embeddings start from the phase-one codebooks and are trained on
     (Table 4). With shared codebooks the signals of a level start alike.
     """
@@ -66,13 +60,13 @@ class BBQRecE(Variant):
         self.generator.tokens.load_codes(codebooks[0] if shared else codebooks)
 
 
-class BBQRecNoID(Variant):
+class BBQRecNoID(BBQRec):
     """Without the ID representation; the contrastive task remains (Figure 4)."""
 
     use_id = False
 
 
-class _WithoutModality(Variant):
+class _WithoutModality(BBQRec):
     """Leaves modalities out; says so where the data set has none of them and nothing changes."""
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:

@@ -12,5 +12,3 @@ class VQRecNeighbours(WithNeighbours, VQRec):
     As ESASRecNeighbours, over the baseline whose network did best on Beauty with the history masked
     (docs/results.md). Trained exactly as VQRec; the epoch is chosen with neighbours.
     """
-
-    properties_base = "VQRec"
