@@ -63,11 +63,11 @@ class Progress:
         return mean(known or [s for group in self._seconds.values() for s in group])
 
 
-def duration(seconds: float) -> str:
-    """``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
+def duration(seconds: float, decimals: int = 0) -> str:
+    """``42 s``, ``3 min 20 s``, ``2 h 5 min``; ``decimals`` of the seconds below a minute."""
+    if round(seconds, decimals) < 60:
+        return f"{seconds:.{decimals}f} s"
     whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
