@@ -49,7 +49,7 @@ def collect(
     *,
     sample: int | None = None,
     overrides: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    echo: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Load the run's model, rank the whole test split and analyse the lists.
 
@@ -66,7 +66,7 @@ def collect(
     Raises:
         UserError: a file of the run or of its data is missing, damaged or not the run's.
     """
-    say("loading the model and its data")
+    echo("loading the model and its data")
     config, model, dataset, train_data, _, test_data = load_data_and_model(
         run.files.model, overrides
     )
@@ -77,7 +77,7 @@ def collect(
         device=config["device"],
     )
     model.eval()
-    say(f"ranking {len(test_data._dataset):,} test users")
+    echo(f"ranking {len(test_data._dataset):,} test users")
     ranking = rank_test_users(config, model, test_data)
     names, topk = config["metrics"], config["topk"]
     values = user_values(ranks(ranking.items, ranking.targets), names, topk)
@@ -102,7 +102,7 @@ def collect(
     if getattr(model, "two_phase", False):
         users = sample or max(10, EXACT_SCORES // model.n_items)
         chosen = _sample(ranking, users, config)
-        say(f"scoring all {model.n_items - 1:,} items for {len(chosen.targets):,} of them")
+        echo(f"scoring all {model.n_items - 1:,} items for {len(chosen.targets):,} of them")
         report["beam"] = beam_against_exact(model, chosen, names, topk)
     titles = read_titles(Path(config["data_path"]) / f"{config['dataset']}.titles.tsv")
     report["examples"] = example_users(ranking, dataset, titles, config["seed"])

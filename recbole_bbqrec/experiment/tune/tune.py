@@ -111,7 +111,7 @@ class Search:
         """
         if algorithm == EXHAUSTIVE:
             points = grid(self.space)[:trials]
-            progress = Progress(self.store.say, len(points))
+            progress = Progress(self.store.echo, len(points))
             for values in points:
                 self._try(values, progress)
         else:
@@ -141,7 +141,7 @@ class Search:
             direction="maximize" if self.bigger_is_better else "minimize",
         )
         distributions = {parameter.name: parameter.distribution() for parameter in self.space}
-        progress = Progress(self.store.say, trials)
+        progress = Progress(self.store.echo, trials)
         for _ in range(trials):
             asked = study.ask(distributions)
             values = {p.name: p.value(asked.params[p.name]) for p in self.space}
@@ -151,7 +151,7 @@ class Search:
 
     def _try(self, values: dict[str, Any], progress: Progress) -> Trial:
         number = len(self.trials) + 1
-        self.store.say(f"trial {number}: {listed(values)}")
+        self.store.echo(f"trial {number}: {listed(values)}")
         run = replace(self.base, overrides={**self.base.overrides, **values})
         outcome, error = None, None
         try:
@@ -169,7 +169,7 @@ class Search:
         best = self.best
         score = f"{self.metric} {trial.score:.6f}" if trial.score is not None else f"none: {error}"
         so_far = f", best so far {best.score:.6f} (trial {best.number})" if best else ""
-        self.store.say(f"  validation {score}{so_far}")
+        self.store.echo(f"  validation {score}{so_far}")
         self.on_trial(self.trials)
         return trial
 
@@ -193,7 +193,7 @@ def fixed_tokenizer(store: RunStore, base: Run) -> Path:
             "Option `--fixed-tokenizer`: `tokenizer_path` already names semantic IDs; remove "
             "one of the two."
         )
-    store.say("phase one, once for all trials:")
+    store.echo("phase one, once for all trials:")
     (outcome,) = store.ensure([planned])
     if not outcome.finished:
         raise UserError(f"Phase one failed: {outcome.error} See {outcome.log}.")
