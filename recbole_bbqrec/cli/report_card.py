@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
     overrides: dict[str, Any] = {}
     if args.data_path is not None:
         overrides["data_path"] = args.data_path
-    report = collect(run, sample=args.sample, overrides=overrides, say=_say)
+    report = collect(run, sample=args.sample, overrides=overrides, echo=_say)
     output = args.output or run.files.directory
     write_text(output / REPORT_DATA, json.dumps(report, indent=1, allow_nan=False) + "\n")
     write_text(output / REPORT_PAGE, render(report))

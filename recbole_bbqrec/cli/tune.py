@@ -60,8 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--algo",
         choices=(EXHAUSTIVE, RANDOM, BAYES),
         default=EXHAUSTIVE,
-        help="every combination (default), random draws, or hyperopt's TPE; the last two need "
-        "hyperopt",
+        help="every combination (default), random draws, or optuna's TPE; the last two need optuna",
     )
     parser.add_argument(
         "--trials",
@@ -92,6 +91,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"Option `--trials` is {args.trials}; expected at least 1.")
     space = read_space(args.params)
     output = Path(args.output or f"tuning/{args.model}-{args.dataset}")
+    _check_output(output / "best.yaml", _search_line(args, space))
     files = tuple(name for names in args.config_files for name in names.split())
     common, own = parse_settings(args.set, [args.model])
     base = Run(args.model, args.dataset, {**common, **own.get(args.model, {})}, files)
@@ -107,7 +107,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(
             f"No trial of the search has a score. The first one: {search.trials[0].error}"
         )
-    _write_best(search, best, args, output)
+    _write_best(search, best, args, output, _search_line(args, space))
     failed = sum(trial.score is None for trial in search.trials)
     print(
         f"\nbest of {len(search.trials)} trials{f' ({failed} failed)' if failed else ''}: "
@@ -147,13 +147,34 @@ def _text(value: Any) -> str:
     return repr(value).replace("inf", "1e999") if isinstance(value, float) else repr(value)
 
 
-def _write_best(search: Search, best: Trial, args: argparse.Namespace, output: Path) -> None:
-    """All options given and found, so that the file alone repeats the best trial."""
+def _search_line(args: argparse.Namespace, space: list[Parameter]) -> str:
+    """Return the line of ``best.yaml`` that says which search it belongs to."""
+    return f"# Search: {args.model} on {args.dataset}, {'; '.join(map(str, space))}"
+
+
+def _check_output(best: Path, search_line: str) -> None:
+    """Refuse to replace a ``best.yaml`` that is not of this search, before any trial runs."""
+    if not best.exists():
+        return
+    lines = best.read_text(encoding="utf-8", errors="replace").splitlines()
+    if search_line not in lines:
+        other = next((line[2:] for line in lines if line.startswith("# Search: ")), "unknown")
+        raise UserError(
+            f"The file {best} is of another search ({other}). Give another folder with --output, "
+            "or move the file away."
+        )
+
+
+def _write_best(
+    search: Search, best: Trial, args: argparse.Namespace, output: Path, search_line: str
+) -> None:
+    """Write all options given and found, so that the file alone repeats the best trial."""
     options, _ = _options(best, args)
     text = (
         f"# {args.model} on {args.dataset}: best of {len(search.trials)} trials ({args.algo}) by "
         f"validation {search.metric}, {best.score:.6f}, seed {search.seed}.\n"
-        f"# {_command(best, args, output)}\n{yaml.safe_dump(options, sort_keys=True)}"
+        f"{search_line}\n# {_command(best, args, output)}\n"
+        f"{yaml.safe_dump(options, sort_keys=True)}"
     )
     write_text(output / "best.yaml", text)
 

@@ -1,1 +1,1 @@
-"""Experiments of many runs: a store of finished runs, comparisons with tests, parameter search."""
+"""Experiments of many runs: the run store, comparisons, parameter search, reports."""

@@ -1,7 +1,7 @@
-"""``--set KEY=VALUE`` for several models: each of them takes the options that it reads.
+"""``--set KEY=VALUE`` for several models: each model gets the options that it reads.
 
-An option that a model does not read would change nothing but the key of its runs, which would then
-be trained once more for each value.
+An option that a model does not read would change only the key of its runs, which would then be
+trained again for each value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from recbole_bbqrec.config.options import asks_nothing, check_known
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.store import Run
 
-_MOST_SEEDS = 100  # a single number above this was meant as a seed, not as how many
+_MAX_SEEDS = 100  # a single larger number is probably meant as a seed, not as a count
 
 
 def check_common(common: Mapping[str, Any], models: Sequence[str], datasets: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ def check_common(common: Mapping[str, Any], models: Sequence[str], datasets: Seq
 
 
 def taken_by(model: str, dataset: str, common: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a run of ``model`` on ``dataset`` reads."""
+    """Return the options that a run of ``model`` on ``dataset`` reads."""
     if not common:
         return {}
     read = options_read(model, dataset)
@@ -41,7 +41,7 @@ def taken_by(model: str, dataset: str, common: Mapping[str, Any]) -> dict[str, A
 def left_out(
     common: Mapping[str, Any], models: Sequence[str], datasets: Sequence[str]
 ) -> list[str]:
-    """One line for each option that some of the models do not read."""
+    """Return a message for each option that some of the models do not read."""
     lines = []
     for key, value in common.items():
         without = [m for m in models if not any(key in options_read(m, d) for d in datasets)]
@@ -50,21 +50,23 @@ def left_out(
     return lines
 
 
-def seeds_of(given: Sequence[int], run: Run) -> list[int]:
-    """The seeds that ``--seeds`` asks for: that many from the run's own up, or those given.
+def seeds_of(numbers: Sequence[int], run: Run) -> list[int]:
+    """Return the seeds of ``--seeds``: one number N is N seeds from the run's own up.
 
     Raises:
-        UserError: not a sensible number of seeds, or not different seeds.
+        UserError: the count is out of range, or the seeds are not distinct.
     """
-    if len(given) > 1:
-        if len(set(given)) != len(given) or min(given) < 0:
-            raise UserError(f"Option `--seeds` is {list(given)}; expected different seeds from 0.")
-        return list(given)
-    count = given[0]
-    if not 1 <= count <= _MOST_SEEDS:
+    if len(numbers) > 1:
+        if len(set(numbers)) != len(numbers) or min(numbers) < 0:
+            raise UserError(
+                f"Option `--seeds` is {list(numbers)}; expected different seeds from 0."
+            )
+        return list(numbers)
+    count = numbers[0]
+    if not 1 <= count <= _MAX_SEEDS:
         raise UserError(
-            f"Option `--seeds` is {count}; one number says how many seeds, 1 to {_MOST_SEEDS}. "
-            f"For one seed alone write --set seed={count}."
+            f"Option `--seeds` is {count}; one number is how many seeds, 1 to {_MAX_SEEDS}. "
+            f"For a single seed write --set seed={count}."
         )
     first = BBQRecConfig(run.model, run.dataset, run.config_files, run.overrides)["seed"]
     return list(range(first, first + count))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from recbole_bbqrec.data.features import ModalityFeatures, load_modality
+from recbole_bbqrec.data.titles import read_titles
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.tables.events import EventOptions, read_events
 from recbole_bbqrec.prepare.tables.ledger import Ledger
@@ -205,14 +206,5 @@ def _modality(features: ModalityFeatures, counts: np.ndarray) -> Modality:
 
 
 def _titles(path: Path, code_of: dict[str, int]) -> list[str]:
-    titles = [""] * len(code_of)
-    if path.is_file():
-        try:
-            with open(path, encoding="utf-8") as file:
-                for line in file:
-                    token, _, title = line.rstrip("\n").partition("\t")
-                    if token in code_of:
-                        titles[code_of[token]] = title
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 ({error}); make the data set again.") from error
-    return titles
+    titles = read_titles(path)
+    return [titles.get(token, "") for token in code_of]

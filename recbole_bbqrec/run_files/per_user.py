@@ -1,7 +1,8 @@
 """The test metrics of every single user, beside the means that RecBole reports.
 
-Tests of significance need the values behind a mean. They are recorded where RecBole's metrics
-average them, so their mean is the reported figure, for its models and for ours.
+RecBole's evaluator averages over users at once; tests of significance need the values behind the
+mean. They follow from the rank of the true item, which is read from what RecBole's metrics read,
+so that their mean is the reported figure for RecBole's models and for ours.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from recbole.evaluator import Evaluator
-from recbole.evaluator.base_metric import TopkMetric
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.metrics.per_user_values import first_match, user_values
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 _FIXED = ("users", "rank", "max_rank", "split_hash")
@@ -93,38 +94,19 @@ def recorded(trainer: Any) -> Iterator[_RecordingEvaluator]:
 
 
 class _RecordingEvaluator(Evaluator):
-    """RecBole's evaluator, which also keeps the values that its top-k metrics average."""
+    """RecBole's evaluator that also keeps the rank of each row's true item."""
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.rank: np.ndarray | None = None  # int32 [U]
-        self.values: dict[str, np.ndarray] = {}
-        for name, metric in self.metric_class.items():
-            if isinstance(metric, TopkMetric):
-                self.metric_class[name] = self._recording(metric)
-
-    def _recording(self, metric: TopkMetric) -> TopkMetric:
-        """Wrap the method that averages.
-
-        RecBole's registry makes the metric objects, one class each: a wrapper on the object serves
-        all of them, a subclass would be needed for every metric.
-        """
-        average = metric.topk_result
-
-        def keep_and_average(name: str, value: np.ndarray) -> dict[str, float]:
-            for k in metric.topk:  # value: [U, max(topk)]
-                self.values[f"{name}@{k}"] = value[:, k - 1].astype(np.float32)
-            return average(name, value)
-
-        metric.topk_result = keep_and_average
-        return metric
+        self._metrics, self._topk = config["metrics"], config["topk"]
 
     def evaluate(self, dataobject: Any) -> Any:
-        self.rank, self.values = None, {}
+        self.rank = None
         if "rec.topk" in dataobject:
-            hits = dataobject.get("rec.topk")[:, :-1].bool()  # [U, max(topk)]; last: positives
-            first = hits.int().argmax(dim=1) + 1
-            self.rank = (first * hits.any(dim=1)).numpy().astype(np.int32)
+            hits = dataobject.get("rec.topk")  # [U, max(topk) + 1]; last: number of true items
+            if bool((hits[:, -1] == 1).all()):
+                self.rank = first_match(hits[:, :-1].bool()).astype(np.int32)
         return super().evaluate(dataobject)
 
     def per_user(self, dataset: ItemDataset, split_hash: str) -> PerUser | None:
@@ -135,9 +117,10 @@ class _RecordingEvaluator(Evaluator):
         """
         tokens = dataset.field2id_token[dataset.uid_field]
         users = tokens[dataset.inter_feat[dataset.uid_field].numpy()].astype(np.str_)
-        if self.rank is None or not self.values or len(self.rank) != len(users):
+        if self.rank is None or len(self.rank) != len(users) or len(np.unique(users)) != len(users):
             return None
-        if len(np.unique(users)) != len(users):
+        values = user_values(self.rank, self._metrics, self._topk)
+        if not values:
             return None
-        longest = max(int(name.rpartition("@")[2]) for name in self.values)
-        return PerUser(users, self.rank, longest, self.values, split_hash)
+        values = {name: value.astype(np.float32) for name, value in values.items()}
+        return PerUser(users, self.rank, max(self._topk), values, split_hash)

@@ -12,16 +12,18 @@ import pytest
 import torch
 
 from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.data.titles import read_titles
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.report_card import breakdowns, metrics
+from recbole_bbqrec.experiment.report_card import breakdowns
 from recbole_bbqrec.experiment.report_card.beam import overlap
 from recbole_bbqrec.experiment.report_card.codes import Codes, code_use, collisions, perplexity
 from recbole_bbqrec.experiment.report_card.collect import collect
 from recbole_bbqrec.experiment.report_card.curves import learning_curves
-from recbole_bbqrec.experiment.report_card.examples import example_users, read_titles
+from recbole_bbqrec.experiment.report_card.examples import example_users
 from recbole_bbqrec.experiment.report_card.lenient import strict_and_lenient
 from recbole_bbqrec.experiment.report_card.ranking import Ranking, rank_test_users
 from recbole_bbqrec.experiment.report_card.similarity import similarity_profile
+from recbole_bbqrec.metrics.per_user_values import summary
 from recbole_bbqrec.quick_start import load_data_and_model
 from recbole_bbqrec.run_files.finished_run import NEEDED, FinishedRun
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
@@ -109,13 +111,13 @@ def test_buckets_add_up_to_the_whole(card):
 
 def test_margin_is_the_normal_interval_of_the_mean():
     values = {"recall@10": np.array([1.0, 0, 0, 0, 1, 1, 1, 1])}
-    found = metrics.summary(values, np.array([True] * 5 + [False] * 3))
+    found = summary(values, np.array([True] * 5 + [False] * 3))
     deviation = math.sqrt((2 * 0.6**2 + 3 * 0.4**2) / 4)
     assert found["users"] == 5 and found["metrics"] == {"recall@10": 0.4}
     assert found["half_width_95"]["recall@10"] == pytest.approx(1.96 * deviation / math.sqrt(5))
-    only_hits = metrics.summary(values, np.array([False] * 5 + [True] * 3))
+    only_hits = summary(values, np.array([False] * 5 + [True] * 3))
     assert only_hits["half_width_95"] == {}
-    assert metrics.summary(values, np.zeros(8, bool))["metrics"] == {}
+    assert summary(values, np.zeros(8, bool))["metrics"] == {}
 
 
 # history length, popularity, cold items --------------------------------------------------------

@@ -45,7 +45,7 @@ def gru(**options):
 
 @pytest.fixture
 def store(tmp_path):
-    return RunStore(tmp_path / "runs", say=lambda line: None)
+    return RunStore(tmp_path / "runs", echo=lambda line: None)
 
 
 @pytest.fixture
@@ -228,15 +228,15 @@ def test_finished_runs_are_not_repeated_and_failed_ones_are(store, finish):
 def test_lines_of_progress(tmp_path, finish):
     finish(lambda plan: {} if plan["seed"] != 2 else None)
     lines = []
-    RunStore(tmp_path / "runs", say=lines.append).ensure(with_seeds(gru(), [1, 2]))
+    RunStore(tmp_path / "runs", echo=lines.append).ensure(with_seeds(gru(), [1, 2]))
     assert lines[0].startswith("[1/2] GRU4Rec Mini seed 1: running, log in ")
     assert lines[1].startswith("[1/2] done in 0 s, about 0 s to go")
     assert lines[3].startswith("[2/2] FAILED in 0 s: The process ended with exit code 1")
     assert [duration(s) for s in (59.4, 200, 7500)] == ["59 s", "3 min 20 s", "2 h 5 min"]
     said = []
     progress = Progress(said.append, total=3)
-    progress.know("A", "X", {"seconds": {"prepare": 1, "train": 8, "test": 1, "tokenize": 5}})
-    progress.finish("B", "X", 50.0, None, left=[("A", "X"), ("C", "X")])
+    progress.add_known("A", "X", {"seconds": {"prepare": 1, "train": 8, "test": 1, "tokenize": 5}})
+    progress.finish("B", "X", 50.0, None, pending=[("A", "X"), ("C", "X")])
     assert said == ["[1/3] done in 50 s, about 40 s to go"]  # 10, and the mean of 10 and 50
 
 

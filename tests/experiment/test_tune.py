@@ -9,9 +9,11 @@ import json
 import math
 import shlex
 import shutil
+import statistics
+import sys
+import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -22,13 +24,9 @@ from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.values import parse_overrides, parse_value
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.store.store import RunStore
-from recbole_bbqrec.experiment.tune.search_space import (
-    drawn_values,
-    grid,
-    hyperopt_space,
-    read_space,
-)
+from recbole_bbqrec.experiment.store.store import Run, RunStore
+from recbole_bbqrec.experiment.tune.search_space import grid, read_space
+from recbole_bbqrec.experiment.tune.tune import Search, Trial
 from recbole_bbqrec.run_files.names import CONFIG, PLAN, RESULT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,42 +53,56 @@ mlp_hidden_size choice ['[64,64]','[128]']
 """
 
 
-def test_recboles_files_give_recboles_space(write):
+def test_recboles_files_give_recboles_space(write, monkeypatch):
     """The same parameters and bounds as RecBole's own reader makes of the file."""
-    pytest.importorskip("hyperopt", reason="RecBole's reader builds hyperopt nodes")
     from recbole.trainer.hyper_tuning import HyperTuning
 
-    path = write(RECBOLES)
+    # RecBole's reader calls hp.uniform(name, low, high): record the call in place of hyperopt.
+    hp = type("hp", (), {"__getattr__": lambda self, kind: lambda name, *values: (kind, *values)})
+    hyperopt = types.ModuleType("hyperopt")
+    hyperopt.hp = hp()
+    monkeypatch.setitem(sys.modules, "hyperopt", hyperopt)
+    path = write(RECBOLES + "n_layers quniform 1,4,1\n")
     space = read_space(path)
     theirs = HyperTuning._build_space_from_file(str(path))
-    ours = hyperopt_space(space)
-    assert list(ours) == list(theirs)
-    for name in ("learning_rate", "dropout_prob"):
-        assert str(ours[name]) == str(theirs[name])
-    assert grid(space[2:]) == [
+    assert [parameter.name for parameter in space] == list(theirs)
+    for parameter in space:
+        kind, *values = theirs[parameter.name]
+        assert parameter.kind == kind
+        if kind != "choice":
+            assert list(parameter.values) == values
+    assert grid(space[2:4]) == [
         {"embedding_size": a, "mlp_hidden_size": b}
         for a, b in itertools.product([64, 96, 128], [[64, 64], [128]])
     ]
 
 
 def test_values_drawn(write):
-    from_hyperopt = pytest.importorskip("hyperopt", reason="draws from hyperopt's space")
+    optuna = pytest.importorskip("optuna", reason="draws from optuna's distributions")
     space = read_space(
         write(
-            "a loguniform -8 -2  # spaces do as well\n\nb quniform 64,256,64\nc choice [None,[1]]\n"
+            "a loguniform -8 -2  # spaces do as well\n\nb quniform 64,256,64\n"
+            "c choice [None,[1]]\nd uniform 0.25 0.5\ne quniform 0.1,0.4,0.1\n"
         )
     )
-    rng = np.random.default_rng(0)
-    drawn = [
-        drawn_values(space, from_hyperopt.pyll.stochastic.sample(hyperopt_space(space), rng=rng))
-        for _ in range(200)
-    ]
-    assert all(math.exp(-8) <= d["a"] <= math.exp(-2) for d in drawn)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    distributions = {parameter.name: parameter.distribution() for parameter in space}
+    drawn = []
+    for _ in range(200):
+        params = study.ask(distributions).params
+        drawn.append(
+            {parameter.name: parameter.value(params[parameter.name]) for parameter in space}
+        )
+    logarithms = [math.log(d["a"]) for d in drawn]
+    assert all(-8.00001 <= logarithm <= -1.99999 for logarithm in logarithms)
+    assert sum(logarithm < -5 for logarithm in logarithms) == pytest.approx(100, abs=25)  # even
     assert {d["b"] for d in drawn} == {64, 128, 192, 256}
     assert all(type(d["b"]) is int for d in drawn)
     assert {str(d["c"]) for d in drawn} == {"None", "[1]"}
+    assert all(0.25 <= d["d"] <= 0.5 for d in drawn)
+    assert {d["e"] for d in drawn} == {0.1, 0.2, 0.3, 0.4}
     assert all(d == yaml.safe_load(yaml.safe_dump(d)) for d in drawn)
-    assert space[1].grid == [64, 128, 192, 256]
+    assert space[1].grid == [64, 128, 192, 256] and space[4].grid == [0.1, 0.2, 0.3, 0.4]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +118,7 @@ def test_values_drawn(write):
         ("a uniform 2,1", ["low < high"]),
         ("a quniform 1,2,0", ["step"]),
         ("a loguniform -1,1e999", ["exponents"]),
+        ("a loguniform -1,1000", ["exponents"]),
         ("a choice [1]\na choice [2]", ["line 2", "twice"]),
     ],
 )
@@ -228,7 +241,7 @@ def test_the_printed_command_repeats_the_best_trial(fake_runs, write, capsys, ru
 
 @pytest.mark.parametrize("algorithm", ["random", "bayes"])
 def test_sampled_searches_go_on_where_they_stopped(fake_runs, write, algorithm, monkeypatch):
-    pytest.importorskip("hyperopt", reason="random and bayes use hyperopt")
+    pytest.importorskip("optuna", reason="random and bayes use optuna")
     space = write("learning_rate loguniform -8,-2\nhidden_size choice [16,32]\n")
     original = RunStore._run_process
 
@@ -246,6 +259,8 @@ def test_sampled_searches_go_on_where_they_stopped(fake_runs, write, algorithm, 
     rows = trials()
     assert len(fake_runs) == len(rows) == 8
     assert [row["learning_rate"] for row in rows][:4] == first
+    assert main(command(space, f"--algo={algorithm}", "--trials=8")) == 0  # all found again
+    assert len(fake_runs) == 8 and trials() == rows
     assert len({row["learning_rate"] for row in rows}) == 8
     best = max(rows, key=lambda row: float(row["score"]))
     chosen = yaml.safe_load(Path("tuning/GRU4Rec-Mini/best.yaml").read_text())
@@ -307,11 +322,63 @@ def test_phase_one_options_are_refused_on_fixed_semantic_ids(fake_runs, write, c
     assert "codebook_size" in capsys.readouterr().err
 
 
-def test_without_hyperopt(fake_runs, write, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "hyperopt", None)
+def test_bayes_learns_from_the_scores(write, tmp_path):
+    pytest.importorskip("optuna", reason="bayes uses optuna")
+    space = read_space(write("learning_rate loguniform -12,0\n"))
+    base = Run("GRU4Rec", "Mini", {"data_path": str(ROOT / "dataset")})
+
+    class Distance(Search):
+        """Scores a trial by how near to 0.01 its learning rate is, without a run."""
+
+        def _try(self, values, progress):
+            score = -abs(math.log(values["learning_rate"] / 0.01))
+            outcome = types.SimpleNamespace(result={"best_valid_score": score})
+            self.trials.append(Trial(len(self.trials) + 1, values, outcome, None))
+            return self.trials[-1]
+
+    def late_mean(algorithm):
+        trials = Distance(RunStore(tmp_path), base, space).run(algorithm, 60)
+        return statistics.mean(trial.score for trial in trials[30:])
+
+    assert late_mean("bayes") > late_mean("random") / 2
+
+
+def test_failed_trials_do_not_end_a_sampled_search(fake_runs, write):
+    pytest.importorskip("optuna", reason="bayes uses optuna")
+    space = write("hidden_size choice [8,16]\nlearning_rate loguniform -8,-2\n")
+    assert main(command(space, "--algo=bayes", "--trials=15")) == 1
+    rows = trials()
+    assert len(rows) == 15 and 0 < sum(bool(row["error"]) for row in rows) < 15
+
+
+def test_best_options_of_another_search_are_kept(fake_runs, write, capsys):
+    first = ["hidden_size choice [16,32]"]
+    assert main(command(write(first[0]), "--output=out")) == 0
+    best = Path("out/best.yaml")
+    before = best.read_text()
+    made = len(fake_runs)
+    others = [
+        command(write("hidden_size choice [16]"), "--output=out"),
+        command(write(first[0]), "--output=out", model="SASRec"),
+    ]
+    for space, other in zip(["hidden_size choice [16]", *first], others):
+        write(space)
+        capsys.readouterr()
+        assert main(other) == 2
+        error = capsys.readouterr().err
+        assert "out/best.yaml" in error and "GRU4Rec on Mini, hidden_size choice [16, 32]" in error
+    assert best.read_text() == before and len(fake_runs) == made
+    assert main(command(write(first[0]), "--output=out", "--trials=1")) == 0  # the same search
+    best.write_text("hidden_size: 99\n")
+    assert main(command(write(first[0]), "--output=out")) == 2
+    assert "unknown" in capsys.readouterr().err and best.read_text() == "hidden_size: 99\n"
+
+
+def test_without_optuna(fake_runs, write, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
     space = write("learning_rate choice [0.01]\n")
     assert main(command(space, "--algo=random")) == 2
-    assert "pip install hyperopt" in capsys.readouterr().err
+    assert "pip install 'recbole_bbqrec[tune]'" in capsys.readouterr().err
     assert main(command(space)) == 0
 
 

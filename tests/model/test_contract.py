@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from recbole_bbqrec.trainer.phases.optim import build_optimizer
 from torch import Tensor
 
 from recbole_bbqrec.config.config import options_read
@@ -17,7 +18,6 @@ from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.model.registry import MODELS, spec
 from recbole_bbqrec.quick_start import build_model
 from recbole_bbqrec.run_files.epochs import read_epochs
-from recbole_bbqrec.trainer.phases.optim import build_optimizer
 from recbole_bbqrec.trainer.registry import get_trainer_class
 from tests.support.contract import DROPOUTS, NAMES, ContractRun, Loaded
 from tests.support.second_device import DeviceTensor, second_device

@@ -1,4 +1,4 @@
-"""From finished runs to a comparison: means over seeds, who is best, and whether it is chance."""
+"""Comparison of finished runs: means over seeds, best models, and paired tests over users."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from recbole_bbqrec.run_files.per_user import PerUser
 
 
 class Tested(Protocol):
-    """What a comparison reads of one run: a stored one's ``Outcome``, or an ``Evaluation``.
+    """A run to compare: an ``Outcome`` of the store, or an ``Evaluation``.
 
-    ``model`` is the name that it goes by; ``metrics`` is None where the run failed, and ``log``
-    then says why; ``users`` is None where there are no per-user metrics.
+    ``model`` is its label. ``metrics`` is None if the run failed, and ``log`` then has the reason.
+    ``users`` is None if there are no per-user metrics.
     """
 
     @property
@@ -42,8 +42,8 @@ class Cell:
     """One metric of one model on one data set.
 
     Attributes:
-        values: of the finished seeds, in their order.
-        logs: log files of the seeds that failed.
+        values: those of the finished seeds, in order.
+        logs: log files of the failed seeds.
     """
 
     values: tuple[float, ...]
@@ -51,7 +51,7 @@ class Cell:
 
     @property
     def complete(self) -> bool:
-        """All seeds finished: only such cells are ranked and tested."""
+        """True if every seed finished. Only complete cells are ranked and tested."""
         return bool(self.values) and not self.logs
 
     @property
@@ -66,9 +66,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The target against the best of the other models, on one metric of one data set.
+    """The target against the best other model, on one metric of one data set.
 
-    ``improvement``: of the mean, as a share of the baseline's (0.1 = 10 %); None where that is 0.
+    Attributes:
+        baseline: the best other model.
+        improvement: of the mean, as a share of the baseline's (0.1 = 10 %); None if that is 0.
+        test: the paired tests.
     """
 
     baseline: str
@@ -80,11 +83,13 @@ class Verdict:
 class Comparison:
     """Models on data sets, metric by metric.
 
-    ``cells``: by (data set, model, metric). ``failures``: log files of failed runs by (data set,
-    model). ``ranked``: the (data set, metric) pairs of which every finished run has each user's
-    value; of another metric, such as GiniIndex, more is not always better. ``verdicts``: by those
-    of them where the target and a baseline are complete. ``splits``: the split hash of each data
-    set.
+    Attributes:
+        cells: by (data set, model, metric).
+        failures: log files of failed runs, by (data set, model).
+        ranked: the (data set, metric) pairs for which every finished run has per-user values. Of
+            other metrics, such as GiniIndex, more is not always better.
+        verdicts: by the pairs of ``ranked`` where the target and a baseline are complete.
+        splits: the split hash of each data set.
     """
 
     models: tuple[str, ...]
@@ -103,46 +108,45 @@ class Comparison:
         return bool(self.failures)
 
     def logs(self, dataset: str, model: str) -> tuple[Path, ...]:
-        """Log files of the failed runs of one model on one data set."""
+        """Return the log files of the failed runs of one model on one data set."""
         return self.failures.get((dataset, model), ())
 
     def row(self, dataset: str, metric: str) -> list[Cell]:
-        """The cells of all models."""
+        """Return the cells of all models."""
         return [self.cells[dataset, model, metric] for model in self.models]
 
 
 def check_comparable(planned: Sequence[Planned]) -> None:
-    """Raise a UserError if two runs on one data set would not be tested alike.
+    """Raise a UserError if two runs on one data set would not be evaluated alike.
 
-    The same events must be held out, the same items ranked, and the history treated alike.
+    They must hold out the same events, rank the same items, and treat the history alike.
     """
     first: dict[str, Planned] = {}
-    for one in planned:
-        other = first.setdefault(one.run.dataset, one)
-        for what, value, wanted in _protocol(one, other):
-            if value != wanted:
+    for run in planned:
+        other = first.setdefault(run.run.dataset, run)
+        expected = _protocol(other)
+        for what, value in _protocol(run).items():
+            if value != expected[what]:
                 raise UserError(
-                    f"{one.name} and {other.name} cannot be compared: {what} is {value} for the "
-                    f"one and {wanted} for the other. Give both the same data and options."
+                    f"{run.name} and {other.name} cannot be compared: {what} is {value} for the "
+                    f"first and {expected[what]} for the second. Give both the same data and "
+                    "options."
                 )
 
 
-def _protocol(one: Planned, other: Planned) -> list[tuple[str, Any, Any]]:
-    def mode(planned: Planned) -> Any:
-        return planned.config["eval_args"]["mode"]
-
-    def masked(planned: Planned) -> Any:
-        return planned.config["mask_history"]
-
-    def reach(planned: Planned) -> Any:  # a longer history than this is masked in part
-        return planned.config["MAX_ITEM_LIST_LENGTH"] if masked(planned) else None
-
-    return [
-        ("the split of the data", one.split_hash, other.split_hash),
-        ("`eval_args: mode`", mode(one), mode(other)),
-        ("`mask_history`", masked(one), masked(other)),
-        ("`MAX_ITEM_LIST_LENGTH`, where the history is masked,", reach(one), reach(other)),
-    ]
+def _protocol(planned: Planned) -> dict[str, Any]:
+    """Return what must be the same for all runs on a data set, by its name in a message."""
+    config = planned.config
+    masked = config["mask_history"]
+    return {
+        "the split of the data": planned.split_hash,
+        "`eval_args: mode`": config["eval_args"]["mode"],
+        "`mask_history`": masked,
+        # a longer history than this is only masked in part
+        "`MAX_ITEM_LIST_LENGTH`, where the history is masked,": (
+            config["MAX_ITEM_LIST_LENGTH"] if masked else None
+        ),
+    }
 
 
 def summarise(runs: Sequence[Tested], target: str) -> Comparison:
@@ -154,10 +158,10 @@ def summarise(runs: Sequence[Tested], target: str) -> Comparison:
     groups: dict[tuple[str, str], list[Tested]] = {}
     failures: dict[tuple[str, str], tuple[Path, ...]] = {}
     for run in runs:
-        where = run.dataset, run.model
-        groups.setdefault(where, []).append(run)
+        key = run.dataset, run.model
+        groups.setdefault(key, []).append(run)
         if run.metrics is None:
-            failures[where] = (*failures.get(where, ()), run.log)
+            failures[key] = (*failures.get(key, ()), run.log)
     datasets, models = _distinct(d for d, _ in groups), _distinct(m for _, m in groups)
     metrics = _common_metrics(runs)
     cells = {
@@ -173,11 +177,14 @@ def summarise(runs: Sequence[Tested], target: str) -> Comparison:
     )
     verdicts = {}
     for dataset, metric in ((d, m) for d in datasets for m in metrics if (d, m) in ranked):
-        ours = {model: cells[dataset, model, metric] for model in models}
-        baseline = _best_baseline(ours, target)
+        column = {model: cells[dataset, model, metric] for model in models}
+        baseline = _best_baseline(column, target)
         if baseline is not None:
-            pair = groups[dataset, target], groups[dataset, baseline]
-            verdicts[dataset, metric] = _verdict(ours, target, baseline, *pair, metric)
+            test = compare_models(
+                _users(groups[dataset, target]), _users(groups[dataset, baseline]), metric
+            )
+            improvement = _improvement(column[target].mean, column[baseline].mean)
+            verdicts[dataset, metric] = Verdict(baseline, improvement, test)
     return Comparison(
         models, datasets, metrics,
         _distinct(run.seed for run in runs), target, cells, failures, ranked, verdicts,
@@ -191,31 +198,21 @@ def _cell(runs: Sequence[Tested], metric: str) -> Cell:
 
 
 def _best_baseline(cells: dict[str, Cell], target: str) -> str | None:
-    """The complete model with the best mean, the target apart; None if either is incomplete."""
+    """Return the complete other model with the best mean; None if it or the target is missing."""
     others = {m: c.mean for m, c in cells.items() if m != target and c.complete}
     if not others or not cells[target].complete:
         return None
     return max(others, key=lambda model: others[model] or 0.0)
 
 
-def _verdict(
-    cells: dict[str, Cell],
-    target: str,
-    baseline: str,
-    ours: Sequence[Tested],
-    theirs: Sequence[Tested],
-    metric: str,
-) -> Verdict:
-    mine, other = cells[target].mean, cells[baseline].mean
-    improvement = (mine - other) / other if mine is not None and other else None
-    test = compare_models(_users(ours), _users(theirs), metric)
-    return Verdict(baseline, improvement, test)
+def _improvement(target: float | None, baseline: float | None) -> float | None:
+    return (target - baseline) / baseline if target is not None and baseline else None
 
 
 def _have_users(runs: Sequence[Tested], metric: str) -> bool:
-    """Whether each run that finished has every user's value of the metric."""
-    users = [run.users for run in runs if run.metrics is not None]
-    return all(one is not None and metric in one.metrics for one in users)
+    """Return True if every finished run has per-user values of the metric."""
+    finished = [run for run in runs if run.metrics is not None]
+    return all(run.users is not None and metric in run.users.metrics for run in finished)
 
 
 def _users(runs: Sequence[Tested]) -> list[PerUser]:

@@ -11,16 +11,16 @@ from recbole_bbqrec.experiment.comparison.paired import Cell, Comparison, Verdic
 from recbole_bbqrec.experiment.comparison.tables import Entry, Row, Table, marks
 
 DECIMALS = 4
-LEVEL = 0.05  # of significance
+LEVEL = 0.05  # level of significance
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """One table a data set: models down, metrics across, then the target's verdicts."""
+    """Return a table per data set: models down, metrics across, then the target's verdicts."""
     return [_table(comparison, dataset) for dataset in comparison.datasets]
 
 
 def result_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Rows for CSV: one a data set, model and metric, in full precision."""
+    """Return rows for CSV, one per data set, model and metric, in full precision."""
     rows = []
     for dataset in comparison.datasets:
         for metric in comparison.metrics:
@@ -45,7 +45,7 @@ def result_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def verdict_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Rows for CSV: the target against the best baseline, one a data set and metric."""
+    """Return rows for CSV: the target against the best baseline, per data set and metric."""
     rows = []
     for (dataset, metric), verdict in comparison.verdicts.items():
         test = verdict.test
@@ -67,7 +67,7 @@ def verdict_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def save_chart(comparison: Comparison, path: Path) -> None:
-    """Bars of the means with standard deviations as a PNG; a panel a data set and metric.
+    """Draw the means with standard deviations as bars in a PNG, a panel per data set and metric.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -120,17 +120,20 @@ def _panel(axis: Any, comparison: Comparison, dataset: str, metric: str) -> None
 
 def _table(comparison: Comparison, dataset: str) -> Table:
     metrics = comparison.metrics
-    columns = []  # of entries, a column a metric
+    columns = []  # a list of entries per metric
     for metric in metrics:
         cells = comparison.row(dataset, metric)
         marked = _column_marks(comparison, dataset, metric)
-        columns.append([entry(cell, mark) for cell, mark in zip(cells, marked)])
+        columns.append([cell_entry(cell, mark) for cell, mark in zip(cells, marked)])
     rows: list[Row] = []
     for index, model in enumerate(comparison.models):
         logs = comparison.logs(dataset, model)
         entries = [column[index] for column in columns]
-        if logs and not any(one.text for one in entries):
-            entries = [Entry(_see(logs[0])), *[Entry("failed")] * (len(metrics) - 1)]
+        if logs and not any(entry.text for entry in entries):
+            entries = [
+                Entry(f"failed: see {os.path.relpath(logs[0])}"),
+                *[Entry("failed")] * (len(metrics) - 1),
+            ]
         rows.append([model, *entries])
     header = ["model", *(map(metric_name, metrics) if metrics else ["result"])]
     footer = verdict_lines(comparison, dataset, metrics)
@@ -140,10 +143,10 @@ def _table(comparison: Comparison, dataset: str) -> Table:
 def verdict_lines(
     comparison: Comparison, dataset: str, metrics: Sequence[str]
 ) -> list[tuple[str, ...]]:
-    """Lines for below a table: the target against the best baseline, a column a metric.
+    """Return lines below a table: the target against the best baseline, a column per metric.
 
-    Each line is a title and a text a metric, empty where there is no verdict; no verdict at all,
-    no lines.
+    Each line is a title and a text per metric, empty if there is no verdict. Without any verdict
+    there are no lines.
     """
     verdicts = [comparison.verdicts.get((dataset, metric)) for metric in metrics]
     if not any(verdicts):
@@ -158,18 +161,18 @@ def verdict_lines(
 
 
 def cell_marks(cells: list[Cell]) -> list[str]:
-    """Best and second best of a column; only complete cells take part."""
+    """Mark the best and second best of the complete cells of a column."""
     return marks([cell.mean if cell.complete else None for cell in cells], DECIMALS)
 
 
 def _column_marks(comparison: Comparison, dataset: str, metric: str) -> list[str]:
-    """The marks of a column of the table; none where more is not always better."""
+    """Return the marks of a column of the table; none if more is not always better."""
     cells = comparison.row(dataset, metric)
     return cell_marks(cells) if (dataset, metric) in comparison.ranked else [""] * len(cells)
 
 
-def entry(cell: Cell, mark: str) -> Entry:
-    """Mean and standard deviation of a cell, and how many of its seeds finished if not all."""
+def cell_entry(cell: Cell, mark: str) -> Entry:
+    """Write mean and standard deviation, and the number of finished seeds if not all."""
     if cell.mean is None:
         return Entry("")
     spread = "" if cell.std is None else f" ± {cell.std:.{DECIMALS}f}"
@@ -187,30 +190,30 @@ def _improvement(verdict: Verdict | None) -> str:
 
 
 def p_text(value: float | None) -> str:
-    """A p-value for a cell."""
+    """Write a p-value."""
     if value is None:
         return "-"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _see(log: Path) -> str:
-    return f"failed: see {os.path.relpath(log)}"
-
-
 def metric_name(metric: str) -> str:
-    """``ndcg@10`` as a column title, ``NDCG@10``."""
+    """Write ``ndcg@10`` as a column title, ``NDCG@10``."""
     name, at, k = metric.partition("@")
     return (name.upper() if name in ("ndcg", "mrr", "map", "gauc") else name.capitalize()) + at + k
 
 
 def test_notes(comparison: Comparison, dataset: str) -> list[str]:
-    """What kind of tests there are on a data set; nothing where there are none."""
+    """Return a note on the tests on a data set, if there are any."""
     tests = [v.test for (d, _), v in comparison.verdicts.items() if d == dataset]
-    return [
-        f"Tests: two-sided, over {test.users} users, each user's value averaged over the "
-        f"seeds; * better with p < {LEVEL} by the t-test, not corrected for several tests."
-        for test in tests[:1]
-    ]
+    return [test_note(f"{test.users} users") for test in tests[:1]]
+
+
+def test_note(users: str) -> str:
+    """Explain the tests below a table."""
+    return (
+        f"Tests: two-sided, over {users}, each user's value averaged over the seeds; "
+        f"* better with p < {LEVEL} by the t-test, not corrected for several tests."
+    )
 
 
 def _notes(comparison: Comparison, dataset: str) -> list[str]:
@@ -224,7 +227,7 @@ def _notes(comparison: Comparison, dataset: str) -> list[str]:
     unranked = [m for m in comparison.metrics if (dataset, m) not in comparison.ranked]
     if unranked:
         names = ", ".join(map(metric_name, unranked))
-        notes.append(f"Without a value a user, and so neither ranked nor tested: {names}.")
+        notes.append(f"Without per-user values, so neither ranked nor tested: {names}.")
     for model in comparison.models:
         logs = comparison.logs(dataset, model)
         if logs:

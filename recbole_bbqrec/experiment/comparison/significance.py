@@ -1,4 +1,4 @@
-"""Paired tests over the users of a test split: is one model better than another on them?"""
+"""Paired tests of two models over the users of a test split."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class PairedTest:
         users: number of pairs.
         difference: mean of (first - second).
         t, p_t: statistic and p-value of the paired t-test (``scipy.stats.ttest_rel``).
-        p_wilcoxon: p-value of the signed-rank test (``scipy.stats.wilcoxon``; users without a
-            difference are left out, SciPy's default).
+        p_wilcoxon: p-value of the signed-rank test (``scipy.stats.wilcoxon``, which leaves out
+            users without a difference).
     """
 
     users: int
@@ -33,9 +33,9 @@ class PairedTest:
 
 
 def paired_test(first: np.ndarray, second: np.ndarray) -> PairedTest:
-    """Test two models' values, float [U] each, user by user.
+    """Test the values of two models, float [U] each, user by user.
 
-    Where no user differs there is nothing to test: t is 0 and both p-values are 1.
+    If no user differs, t is 0 and both p-values are 1.
     """
     first, second = first.astype(np.float64), second.astype(np.float64)
     differences = first - second
@@ -43,7 +43,7 @@ def paired_test(first: np.ndarray, second: np.ndarray) -> PairedTest:
     if not differences.any():
         return PairedTest(len(first), mean, 0.0, 1.0, 1.0)
     with warnings.catch_warnings():
-        # Equal differences for all users: SciPy warns and gives t = +-inf, which is right.
+        # For equal differences SciPy warns and gives t = +-inf, which is right.
         warnings.simplefilter("ignore", RuntimeWarning)
         t = stats.ttest_rel(first, second)
         wilcoxon = stats.wilcoxon(differences)
@@ -51,29 +51,29 @@ def paired_test(first: np.ndarray, second: np.ndarray) -> PairedTest:
 
 
 def mean_over_seeds(seeds: Sequence[PerUser], metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's mean over the seeds of one model: tokens sorted, and float64 [U].
+    """Return the users' sorted tokens and their means over one model's seeds, float64 [U].
 
-    Averaging first leaves one value a user, so that users are the only independent units of the
-    test; seeds of one user would be counted as if they were other users.
+    The mean leaves one value per user, because users are the independent units of the test:
+    without it each seed would count as another user.
 
     Raises:
-        UserError: the seeds have been tested on different users.
+        UserError: the seeds were tested on different users.
     """
-    order = [np.argsort(one.users) for one in seeds]
-    users = seeds[0].users[order[0]]
+    orders = [np.argsort(seed.users) for seed in seeds]
+    users = seeds[0].users[orders[0]]
     total = np.zeros(len(users))
-    for one, by_user in zip(seeds, order):
-        if not np.array_equal(one.users[by_user], users):
+    for seed, order in zip(seeds, orders):
+        if not np.array_equal(seed.users[order], users):
             raise UserError("Runs of one comparison were tested on different users.")
-        total += one.metrics[metric][by_user].astype(np.float64)
+        total += seed.metrics[metric][order].astype(np.float64)
     return users, total / len(seeds)
 
 
 def compare_models(first: Sequence[PerUser], second: Sequence[PerUser], metric: str) -> PairedTest:
-    """Test two models, each given by its seeds.
+    """Test two models, each given as the results of its seeds.
 
     Raises:
-        UserError: not all were tested on the same users.
+        UserError: they were tested on different users.
     """
     users, values = mean_over_seeds(first, metric)
     others, other_values = mean_over_seeds(second, metric)

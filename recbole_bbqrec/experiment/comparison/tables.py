@@ -21,7 +21,7 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell: its main text, perhaps marked ``best`` or ``second``, and what follows unmarked."""
+    """A cell: its text, with a mark (``best``, ``second`` or none), and text after it."""
 
     text: str
     mark: str = ""
@@ -51,10 +51,10 @@ class Table:
 
 
 def marks(values: Sequence[float | None], decimals: int) -> list[str]:
-    """``best`` for the largest value and ``second`` for the next, as printed with ``decimals``.
+    """Mark the largest value ``best`` and the next ``second``, as printed with ``decimals``.
 
-    Values that print alike are marked alike; None is never marked. Where several share the best
-    place, the next value is still the second best.
+    Values that print alike are marked alike; None is never marked. If several values are best, the
+    next is still second.
     """
     printed = [None if value is None else round(value, decimals) for value in values]
     places = sorted({value for value in printed if value is not None}, reverse=True)
@@ -63,7 +63,7 @@ def marks(values: Sequence[float | None], decimals: int) -> list[str]:
 
 
 def markdown(table: Table) -> str:
-    """A table in Markdown: best in bold, second best underlined, aligned as plain text too."""
+    """Write a table in Markdown: best bold, second best underlined, aligned as plain text."""
     wrap = {BEST: "**{}**", SECOND: "<u>{}</u>", "": "{}"}
 
     def cell(entry: Entry | str) -> str:
@@ -79,7 +79,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""A ``table`` environment; needs ``\usepackage{booktabs}``."""
+    r"""Write a ``table`` environment; needs ``\usepackage{booktabs}``."""
     wrap = {BEST: r"\textbf{%s}", SECOND: r"\underline{%s}", "": "%s"}
 
     def line(row: Row) -> str:
@@ -104,7 +104,7 @@ def latex(table: Table) -> str:
 
 
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of equal keys as CSV with a header; floats in full, None as an empty field."""
+    """Write rows of equal keys as CSV with a header; floats in full, None as an empty field."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -113,7 +113,7 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text with LaTeX's special characters made printable."""
+    """Escape LaTeX's special characters."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 

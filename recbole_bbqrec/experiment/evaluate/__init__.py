@@ -1,5 +1,5 @@
-"""Evaluating finished runs again, under other options of ranking and evaluation.
+"""Evaluation of finished runs under other options of ranking and measuring.
 
-``cli`` reads the command, ``options`` says what may be changed, ``jobs`` finds the runs and checks
-that they go together, ``evaluation`` ranks a split with one saved model, ``table`` prints.
+``options`` lists the options that can change, ``jobs`` finds the runs and checks that they are
+comparable, ``evaluation`` ranks a split with one saved model, ``table`` lays out the results.
 """

@@ -1,4 +1,4 @@
-"""One saved model on one split, through the trainer's own evaluation."""
+"""Evaluation of one saved model on one split by its trainer."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from recbole_bbqrec.run_files.per_user import PerUser, recorded
 from recbole_bbqrec.runtime import prepare_process
 from recbole_bbqrec.trainer.registry import get_trainer_class
 
-SPLITS = {"valid": "best_valid_result", "test": "test_result"}  # and their names in result.json
+SPLITS = {"valid": "best_valid_result", "test": "test_result"}  # split -> key of result.json
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one job came to; a ``Tested`` of :mod:`recbole_bbqrec.experiment.comparison.paired`.
+    """The result of one job; a ``Tested`` of :mod:`recbole_bbqrec.experiment.comparison.paired`.
 
     Attributes:
-        job: what was evaluated.
-        metrics: as the run would have reported them, rounded to ``metric_decimal_place``.
-        users: the same of every user; None where the metrics have no value a user.
-        seconds: of ranking and measuring, without loading.
+        job: the run that was evaluated.
+        metrics: rounded to ``metric_decimal_place``, as the run reports them.
+        users: the metrics of every user; None if they have no value per user.
+        seconds: time of ranking and measuring, without loading.
     """
 
     job: Job
@@ -66,8 +66,8 @@ def evaluate(job: Job, split: str) -> Evaluation:
     """Load the job's data and best model, and evaluate it on ``split``, a key of :data:`SPLITS`.
 
     Raises:
-        UserError: the data are missing or not those of the run, the split is empty, or `topk` is
-            more than the items.
+        UserError: the data is missing or not that of the run, the split is empty, or `topk`
+            exceeds the number of items.
     """
     config, threads = job.config, torch.get_num_threads()
     try:
@@ -84,7 +84,7 @@ def evaluate(job: Job, split: str) -> Evaluation:
         if not data:
             raise UserError(
                 f"The run at {job.path} has no {split} split: its `eval_args` is "
-                f"{config['eval_args']}. Evaluate it on the other, with --split."
+                f"{config['eval_args']}. Evaluate the other split, with --split."
             )
         trainer = _trainer(config, build_model(config, prepared.train_data))
         trainer.load_model_file(str(job.finished.files.model))
@@ -94,7 +94,7 @@ def evaluate(job: Job, split: str) -> Evaluation:
             metrics = trainer.evaluate(data, load_best_model=False)
         seconds = time.perf_counter() - start
     finally:
-        torch.set_num_threads(threads)  # the next run has its own number, or the machine's
+        torch.set_num_threads(threads)  # the next job may set no number of its own
     users = recorder.per_user(data._dataset, prepared.split_hash)
     return Evaluation(job, {k: float(v) for k, v in metrics.items()}, users, seconds)
 
@@ -106,13 +106,13 @@ def _trainer(config: RunConfig, model: Any) -> Any:
 
 @contextmanager
 def _no_tensorboard() -> Iterator[None]:
-    """Keep RecBole's trainer from opening an event file.
+    """Keep RecBole's trainer from opening a TensorBoard file.
 
     Its constructor does so through a function of the module: no method or option stands between.
     """
-    usual = recbole_trainer.get_tensorboard
+    original = recbole_trainer.get_tensorboard
     recbole_trainer.get_tensorboard = lambda logger: None
     try:
         yield
     finally:
-        recbole_trainer.get_tensorboard = usual
+        recbole_trainer.get_tensorboard = original

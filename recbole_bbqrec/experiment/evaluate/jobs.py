@@ -1,4 +1,4 @@
-"""What a command evaluates: finished runs with their new options, checked before work starts."""
+"""Jobs of ``evaluate``: finished runs with new options, checked before any work starts."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint
 from recbole_bbqrec.run_files.finished_run import FinishedRun
 
-#: Options that runs of one configuration may differ in, beside those without part in a run.
-_NO_PART_IN_THE_MODEL = ("seed", "topk", "metrics", "eval_batch_size")
+#: Options in which runs of one configuration may differ, besides those of ``NOT_IN_KEY``.
+_NOT_IN_CONFIGURATION = ("seed", "topk", "metrics", "eval_batch_size")
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Job:
     """One run to evaluate.
 
     Attributes:
-        path: the run, as it was given.
+        path: the run, as the user gave it.
         finished: its files and its result.
         config: its configuration with the new options.
-        changed: those of the new options whose value differs from the run's own.
-        label: the model's name; with a number where one model has several configurations.
+        changed: the new options whose value differs from the run's own.
+        label: the model's name; with a number if one model has several configurations.
     """
 
     path: Path
@@ -62,7 +62,7 @@ class Job:
 
     @property
     def same_ranking(self) -> bool:
-        """Whether the model ranks as it did in the run, so that its metrics must come out again."""
+        """True if the model ranks as it did in the run, so its metrics should be the same."""
         return not any(key in self.changed for key in OF_THE_RANKING)
 
     @property
@@ -71,11 +71,11 @@ class Job:
 
 
 def find_jobs(paths: Sequence[Path], values: Mapping[str, Any], split: str) -> list[Job]:
-    """The runs at ``paths`` with the options ``values``, which :mod:`.options` has checked.
+    """Return the runs at ``paths`` with the options ``values``, which :mod:`.options` has checked.
 
     Raises:
-        UserError: a run is not there, not finished or damaged, an option does not fit its model,
-            or two runs on one data set would not be evaluated alike.
+        UserError: a run is missing, unfinished or damaged, no run's model reads an option, or two
+            runs on one data set are not comparable.
     """
     finished = [FinishedRun.at(path) for path in paths]
     check_used(values, [run.result["model"] for run in finished])
@@ -84,20 +84,20 @@ def find_jobs(paths: Sequence[Path], values: Mapping[str, Any], split: str) -> l
         mode = job.config["eval_args"]["mode"][split]
         if mode != "full":
             raise UserError(
-                f"The run at {job.path} was evaluated with mode {mode} of `eval_args`, on sampled "
-                "items, which are drawn anew each time; `evaluate` needs `mode: full`."
+                f"The run at {job.path} was evaluated with mode {mode} of `eval_args`, on items "
+                "that are sampled anew each time; `evaluate` needs `mode: full`."
             )
         if spec(job.model).two_phase:
-            RankedCollector(job.config)  # refuses metrics that a ranking alone does not give
+            RankedCollector(job.config)  # refuses metrics that need the scores of all items
     for other in jobs:
         _check_alike(other, next(job for job in jobs if job.dataset == other.dataset))
     return _labelled(jobs)
 
 
 def differing_options(job: Job, other: Job) -> list[str]:
-    """Names of the options that make two jobs two configurations."""
-    one, two = _configuration(job, files=True), _configuration(other, files=True)
-    return sorted(key for key in {*one, *two} if one.get(key) != two.get(key))
+    """Return the names of the options in which the configurations of two jobs differ."""
+    first, second = _configuration(job, files=True), _configuration(other, files=True)
+    return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
 
 
 # helpers --------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def _job(path: Path, finished: FinishedRun, values: Mapping[str, Any]) -> Job:
     state = load_checkpoint(finished.files.model)
     if not isinstance(state.get("config"), str) or "state_dict" not in state:
         raise UserError(f"The file {finished.files.model} is not the saved model of a run.")
-    # Where RecBole's trainer would write, and what it would start, on being made.
+    # RecBole's trainer makes its output folder and starts wandb when it is constructed.
     quiet = {"checkpoint_dir": str(finished.files.model.parent), "log_wandb": False}
     own = BBQRecConfig.from_text(state["config"])
     model = model_to_rank_with(own["model"], values)
@@ -120,35 +120,35 @@ def _job(path: Path, finished: FinishedRun, values: Mapping[str, Any]) -> Job:
 
 
 def _check_alike(job: Job, first: Job) -> None:
-    """The same events must be held out, and the history treated alike."""
-    told = [
-        ("the split of the data", job.split_hash, first.split_hash, "Evaluate them apart."),
+    """Raise a UserError unless two jobs have the same split and treat the history alike."""
+    protocol = [
+        ("the split of the data", job.split_hash, first.split_hash, "Evaluate them separately."),
         (
             "`mask_history`",
             job.config["mask_history"],
             first.config["mask_history"],
-            "Give --mask_history=True or False, for both.",
+            "Set --mask_history=True or False for both.",
         ),
         (
-            "`MAX_ITEM_LIST_LENGTH`, the last items that are masked,",
+            "`MAX_ITEM_LIST_LENGTH`, the number of last items that are masked,",
             job.config["mask_history"] and job.config["MAX_ITEM_LIST_LENGTH"],
             first.config["mask_history"] and first.config["MAX_ITEM_LIST_LENGTH"],
-            "Evaluate them apart, or without --mask_history.",
+            "Evaluate them separately, or without --mask_history.",
         ),
     ]
-    for what, value, wanted, remedy in told:
-        if value != wanted:
+    for what, value, expected, remedy in protocol:
+        if value != expected:
             raise UserError(
                 f"The runs at {first.path} and {job.path}, both on {job.dataset}, cannot be "
-                f"compared: {what} is {wanted} for the one and {value} for the other. {remedy}"
+                f"compared: {what} is {expected} for the first and {value} for the second. {remedy}"
             )
 
 
 def _labelled(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs of one model told apart by configuration, so that only seeds are averaged.
+    """Number the configurations of one model, so that only seeds are averaged.
 
-    Semantic IDs made apart (``tokenizer_path``) belong to a run's seed, unless two runs of one
-    seed differ in them alone.
+    Semantic IDs given by ``tokenizer_path`` count as part of the seed, unless two runs of one seed
+    differ in nothing else.
     """
     labels: dict[int, str] = {}
     groups: dict[tuple[str, str], list[int]] = {}
@@ -156,13 +156,13 @@ def _labelled(jobs: Sequence[Job]) -> list[Job]:
         groups.setdefault((job.dataset, job.model), []).append(index)
     for (_, model), members in groups.items():
         keys = [digest(_configuration(jobs[i], files=False)) for i in members]
-        if _twice(jobs, members, keys):
+        if _duplicates(jobs, members, keys):
             keys = [digest(_configuration(jobs[i], files=True)) for i in members]
-        same = _twice(jobs, members, keys)
-        if same:
+        pair = _duplicates(jobs, members, keys)
+        if pair:
             raise UserError(
-                f"The runs at {same[0].path} and {same[1].path} are both {same[0].name}, of the "
-                "same configuration. Leave one out."
+                f"The runs at {pair[0].path} and {pair[1].path} are both {pair[0].name}, with the "
+                "same configuration. Remove one of them."
             )
         order = list(dict.fromkeys(keys))
         for index, key in zip(members, keys):
@@ -171,8 +171,8 @@ def _labelled(jobs: Sequence[Job]) -> list[Job]:
     return [replace(job, label=labels[index]) for index, job in enumerate(jobs)]
 
 
-def _twice(jobs: Sequence[Job], members: Sequence[int], keys: Sequence[str]) -> list[Job]:
-    """Two jobs of one configuration and seed, or none."""
+def _duplicates(jobs: Sequence[Job], members: Sequence[int], keys: Sequence[str]) -> list[Job]:
+    """Return two jobs of one configuration and seed, or none."""
     seen: dict[tuple[str, int], Job] = {}
     for index, key in zip(members, keys):
         other = seen.setdefault((key, jobs[index].seed), jobs[index])
@@ -182,9 +182,9 @@ def _twice(jobs: Sequence[Job], members: Sequence[int], keys: Sequence[str]) -> 
 
 
 def _configuration(job: Job, files: bool) -> dict[str, Any]:
-    """The options that make up the model and its ranking; with the names of input files, or not."""
+    """Return the options of the model and its ranking, with the names of input files or without."""
     resolved = job.config.resolved
     names = {key: resolved.get(key) for key in INPUT_FILES if files}
     counted = counted_options({**resolved, **dict.fromkeys(INPUT_FILES)})
-    kept = {key: value for key, value in counted.items() if key not in _NO_PART_IN_THE_MODEL}
+    kept = {key: value for key, value in counted.items() if key not in _NOT_IN_CONFIGURATION}
     return {**kept, **names}

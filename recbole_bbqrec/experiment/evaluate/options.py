@@ -1,4 +1,4 @@
-"""The options that a saved model can be evaluated under: none changes its weights or the split."""
+"""Options that can change when a saved model is evaluated: none affects weights or the split."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from recbole_bbqrec.config.yaml_files import properties_directory
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.model.registry import spec
 
-#: Key -> what it changes, for the help text.
+#: Option -> its effect, for the help text.
 CHANGEABLE: dict[str, str] = {
-    "model": "ESASRecNeighbours or VQRecNeighbours: their networks with neighbours added",
+    "model": "ESASRecNeighbours or VQRecNeighbours: ESASRec or VQRec with neighbours added",
     "mask_history": "keep a user's history out of the ranking",
-    "num_beams": "width of the beam, of generative models",
-    "cooccurrence_weight": "of items chosen after the history's, of models with neighbours",
-    "feature_similarity_weight": "of items with features like the history's, likewise",
-    "neighbour_decay": "by how many items ago, of both",
+    "num_beams": "width of the beam (generative models)",
+    "cooccurrence_weight": "of items chosen after the history's (models with neighbours)",
+    "feature_similarity_weight": "of items with features like the history's (the same models)",
+    "neighbour_decay": "decay of both weights per item further back in the history",
     "topk": "cut-offs of the metrics",
     "metrics": "Recall, NDCG, Hit, MRR, Precision, ...",
     "eval_batch_size": "users ranked at once",
-    "precision": "float32, bfloat16 or auto, of models that have the option",
+    "precision": "float32, bfloat16 or auto (models that have the option)",
     "num_threads": "threads of torch",
-    "data_path": "where the data set is now",
+    "data_path": "location of the data set",
 }
 
-#: Those of them that can change which items a user is given; the rest measure the same ranking.
+#: The changeable options that affect the ranking; the others measure the same ranking.
 OF_THE_RANKING = (
     "model", "mask_history", "num_beams", "precision",
     "cooccurrence_weight", "feature_similarity_weight", "neighbour_decay",
@@ -41,32 +41,32 @@ def check_changeable(keys: Iterable[str]) -> None:
             continue
         hint = did_you_mean(key, CHANGEABLE)
         raise UserError(
-            f"Option `{key}` cannot be changed when a finished run is evaluated.{hint} What can "
-            f"be changed: {', '.join(CHANGEABLE)}."
+            f"Option `{key}` cannot be changed when a finished run is evaluated.{hint} Options "
+            f"that can: {', '.join(CHANGEABLE)}."
         )
 
 
 def model_to_rank_with(trained: str, values: Mapping[str, Any]) -> str:
-    """The model that ranks with the weights of a run of ``trained``: option `model`, if it can.
+    """Return the model to rank with, given weights of ``trained``: option `model` if it can.
 
-    A model with neighbours is trained exactly as the one that it adds them to.
+    A model with neighbours is trained exactly like the model to which it adds them.
 
     Raises:
-        UserError: there is no model of the name that ``values`` give.
+        UserError: no model has the name given in ``values``.
     """
-    wanted = values.get("model", trained)
-    return wanted if spec(wanted).trained_as == trained else trained
+    name = values.get("model", trained)
+    return name if spec(name).trained_as == trained else trained
 
 
 def own_options(model: str, dataset: str) -> dict[str, Any]:
-    """The options that the model's own YAML file adds to its base's, as the data set has them."""
+    """Return the options of the model's own YAML file, with their values for the data set."""
     names = read_yaml(properties_directory() / "model" / f"{model}.yaml")
     config = BBQRecConfig(model, dataset)
     return {name: config[name] for name in names}
 
 
 def is_used_by(model: str, key: str) -> bool:
-    """Whether the model of that name reads the option of :data:`CHANGEABLE` when it ranks."""
+    """Return True if the model reads the option, one of :data:`CHANGEABLE`, when it ranks."""
     facts = spec(model)
     if key == "num_beams":
         return facts.two_phase
@@ -80,7 +80,7 @@ def is_used_by(model: str, key: str) -> bool:
 
 
 def check_used(values: Mapping[str, Any], trained: Iterable[str]) -> None:
-    """Raise a UserError for an option that no run, of the models ``trained``, has a use for."""
+    """Raise a UserError for an option that none of the models ``trained`` reads."""
     names = sorted({model_to_rank_with(name, values) for name in trained})
     if values.get("model", names[0]) not in names:
         raise UserError(

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.experiment.report_card import metrics
 from recbole_bbqrec.experiment.report_card.ranking import Ranking
 from recbole_bbqrec.generator.inference.beam import beam_search
 from recbole_bbqrec.generator.inference.exact import exact_scores
+from recbole_bbqrec.metrics.per_user_values import means, ranks, user_values
 
 _USERS = 8  # scored exactly at once
 
@@ -46,7 +46,7 @@ def beam_against_exact(
         beam[rows] = found[:, :k].cpu()
     lists = {"as evaluated": sample.items, "float32": beam, "exact": exact}
     values = {
-        name: metrics.means(metrics.per_user(metrics.ranks(items, sample.targets), names, topk))
+        name: means(user_values(ranks(items, sample.targets), names, topk))
         for name, items in lists.items()
     }
     return {

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from recbole_bbqrec.data.histories import Histories
-from recbole_bbqrec.experiment.report_card.metrics import summary
 from recbole_bbqrec.experiment.report_card.ranking import Ranking
+from recbole_bbqrec.metrics.per_user_values import summary
 
 _LENGTHS = (4, 6, 9, 14, 19, 29, 49, 99)  # upper ends of the buckets of history length
 _QUANTILES = (0.25, 0.5, 0.75)  # of the training counts of the items that have any

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 
 from recbole_bbqrec.config.config import BBQRecConfig
-from recbole_bbqrec.experiment.report_card import breakdowns, metrics
+from recbole_bbqrec.data.titles import read_titles
+from recbole_bbqrec.experiment.report_card import breakdowns
 from recbole_bbqrec.experiment.report_card.beam import beam_against_exact
 from recbole_bbqrec.experiment.report_card.codes import code_use, codes_of, collisions
 from recbole_bbqrec.experiment.report_card.curves import learning_curves
-from recbole_bbqrec.experiment.report_card.examples import example_users, read_titles
+from recbole_bbqrec.experiment.report_card.examples import example_users
 from recbole_bbqrec.experiment.report_card.lenient import strict_and_lenient
 from recbole_bbqrec.experiment.report_card.ranking import Ranking, rank_test_users
 from recbole_bbqrec.experiment.report_card.similarity import similarity_profile
-from recbole_bbqrec.experiment.report_card.stages import stages
+from recbole_bbqrec.metrics.per_user_values import UserValues, means, ranks, summary, user_values
 from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.quick_start import load_data_and_model
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint
@@ -31,6 +32,7 @@ FORMAT = 1
 #: Users times items scored exactly unless a number of users is asked for.
 EXACT_SCORES = 1_000_000
 _SIMILARITY_USERS = 2000
+_STAGES = ("prepare", "tokenize", "generate", "train", "test")
 
 #: Sections that only some models have, with what a report says where they have not.
 _REASONS = {
@@ -48,7 +50,7 @@ def collect(
     *,
     sample: int | None = None,
     overrides: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    echo: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Load the run's model, rank the whole test split and analyse the lists.
 
@@ -65,7 +67,7 @@ def collect(
     Raises:
         UserError: a file of the run or of its data is missing, damaged or not the run's.
     """
-    say("loading the model and its data")
+    echo("loading the model and its data")
     config, model, dataset, train_data, _, test_data = load_data_and_model(
         run.files.model, overrides
     )
@@ -76,10 +78,10 @@ def collect(
         device=config["device"],
     )
     model.eval()
-    say(f"ranking {len(test_data._dataset):,} test users")
+    echo(f"ranking {len(test_data._dataset):,} test users")
     ranking = rank_test_users(config, model, test_data)
     names, topk = config["metrics"], config["topk"]
-    values = metrics.per_user(metrics.ranks(ranking.items, ranking.targets), names, topk)
+    values = user_values(ranks(ranking.items, ranking.targets), names, topk)
     counts = breakdowns.training_counts(train_data, model.n_items)
     longest = config["MAX_ITEM_LIST_LENGTH"]
     codes = codes_of(config, model, dataset, run)
@@ -96,12 +98,12 @@ def collect(
         "history_length": breakdowns.by_history_length(ranking, values, longest),
         "popularity": breakdowns.by_popularity(ranking, values, counts),
         "cold": breakdowns.cold_items(ranking, counts),
-        "stages": stages(run),
+        "stages": _stages(run),
     }
     if spec(config["model"]).two_phase:
         users = sample or max(10, EXACT_SCORES // model.n_items)
         chosen = _sample(ranking, users, config)
-        say(f"scoring all {model.n_items - 1:,} items for {len(chosen.targets):,} of them")
+        echo(f"scoring all {model.n_items - 1:,} items for {len(chosen.targets):,} of them")
         report["beam"] = beam_against_exact(model, chosen, names, topk)
     titles = read_titles(Path(config["data_path"]) / f"{config['dataset']}.titles.tsv")
     report["examples"] = example_users(ranking, dataset, titles, config["seed"])
@@ -138,22 +140,41 @@ def _described(
     }
 
 
-def _test(run: FinishedRun, values: metrics.PerUser, decimals: int, users: int) -> dict[str, Any]:
+def _test(run: FinishedRun, values: UserValues, decimals: int, users: int) -> dict[str, Any]:
     """The run's own metrics, and those of the model as loaded, which should be the same.
 
     ``half_width_95`` is that of the mean over users: how far another draw of as many users from
     the same population would move the metric. It says nothing of other seeds.
     """
-    again = metrics.means(values)
+    again = means(values)
     reported = run.result["test_result"]
     tolerance = 0.5 * 10.0**-decimals + 1e-9  # the run rounds
     return {
         "users": users,
         "reported": reported,
         "recomputed": again,
-        "half_width_95": metrics.summary(values, np.ones(users, bool))["half_width_95"],
+        "half_width_95": summary(values, np.ones(users, bool))["half_width_95"],
         "agree": all(abs(again[n] - v) <= tolerance for n, v in reported.items() if n in again),
     }
+
+
+def _stages(run: FinishedRun) -> list[dict[str, Any]]:
+    """Return one entry a stage: ``seconds``, and ``peak_memory_mib`` by its end where known.
+
+    ``train`` is all of training, both phases of a generative model. A process's peak never falls
+    from one stage to the next; a resumed run has the peaks of several processes.
+    """
+    seconds = run.result["seconds"]
+    peaks = dict(run.result.get("peak_memory_mib_by_stage", {}))
+    peaks.setdefault("test", run.result["peak_memory_mib"])
+    for line in run.epochs:  # the last line of a phase has its peak
+        if line["phase"] != "train" and "peak_memory_mib" in line:
+            peaks[line["phase"]] = {k: round(v, 1) for k, v in line["peak_memory_mib"].items()}
+    return [
+        {"stage": stage, "seconds": seconds[stage], "peak_memory_mib": peaks.get(stage, {})}
+        for stage in _STAGES
+        if stage in seconds
+    ]
 
 
 def _left_out(report: Mapping[str, Any]) -> dict[str, str]:

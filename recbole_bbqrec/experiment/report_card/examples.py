@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.report_card import metrics
 from recbole_bbqrec.experiment.report_card.ranking import Ranking
+from recbole_bbqrec.metrics.per_user_values import ranks
 from recbole_bbqrec.protocols import ItemDataset
 
 _USERS = 10
-
-
-def read_titles(path: Path) -> dict[str, str]:
-    """Raw item token -> title, from ``<Dataset>.titles.tsv``; empty where there is no such file.
-
-    Raises:
-        UserError: a line is not a token, a tab and a title.
-    """
-    if not path.is_file():
-        return {}
-    titles = {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines[1:], start=2):  # after the header
-        if not line.strip():
-            continue
-        token, tab, title = line.rstrip("\r").partition("\t")
-        if not tab or not token:
-            raise UserError(
-                f"{path}, line {number} is {line[:60]!r}; expected an item token, a tab and a "
-                "title. Correct the line, or remove the file: titles are optional."
-            )
-        titles[token] = title.strip()
-    return titles
 
 
 def example_users(
@@ -46,7 +21,7 @@ def example_users(
     Where one kind is too rare the other fills up. Items are {"token", "title"}; histories run
     from the oldest to the newest.
     """
-    rank = metrics.ranks(ranking.items, ranking.targets)
+    rank = ranks(ranking.items, ranking.targets)
     drawn = np.random.default_rng(seed).permutation(len(rank))
     hits, misses = drawn[rank[drawn] > 0], drawn[rank[drawn] == 0]
     half = _USERS // 2

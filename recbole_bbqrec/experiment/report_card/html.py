@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recbole_bbqrec.experiment.report_card import charts
+from recbole_bbqrec.experiment.store.progress import duration
 
 #: What a reader calls the terms whose names say too little.
 _TITLES = {
@@ -62,11 +63,8 @@ def count(value: int) -> str:
 
 
 def seconds(value: float) -> str:
-    """In the units that a reader wants: 71.6 s, 3 min 49 s, 2 h 2 min."""
-    if value < 120:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    """5.0 s, 3 min 49 s, 2 h 2 min."""
+    return duration(value, decimals=1)
 
 
 def mib(value: float | None) -> str:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from recbole_bbqrec.experiment.report_card import metrics
 from recbole_bbqrec.experiment.report_card.codes import Codes, id_groups
 from recbole_bbqrec.experiment.report_card.ranking import Ranking
+from recbole_bbqrec.metrics.per_user_values import first_match, means, ranks, user_values
 
 
 def strict_and_lenient(
@@ -25,6 +25,6 @@ def strict_and_lenient(
     names, topk = list(names), list(topk)
     groups = id_groups(codes.before)
     same_id = groups[ranking.items] == groups[ranking.targets].unsqueeze(1)  # [n, K]
-    strict = metrics.per_user(metrics.ranks(ranking.items, ranking.targets), names, topk)
-    lenient = metrics.per_user(metrics.first_match(same_id), names, topk)
-    return {"strict": metrics.means(strict), "lenient": metrics.means(lenient)}
+    strict = user_values(ranks(ranking.items, ranking.targets), names, topk)
+    lenient = user_values(first_match(same_id), names, topk)
+    return {"strict": means(strict), "lenient": means(lenient)}

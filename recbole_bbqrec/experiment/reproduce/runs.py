@@ -165,14 +165,14 @@ def _place(store: RunStore, request: Request, dataset: str, setting: Setting) ->
 
 def _within(store: RunStore, runs: Sequence[Planned], seconds: float) -> list[Outcome]:
     found = [store.find(run) for run in runs]
-    progress = Progress(store.say, total=sum(outcome is None for outcome in found))
+    progress = Progress(store.echo, total=sum(outcome is None for outcome in found))
     for known in filter(None, found):
-        progress.know(known.run.model, known.run.dataset, known.result)
+        progress.add_known(known.run.model, known.run.dataset, known.result)
     outcomes: list[Outcome] = []
     start, over = time.monotonic(), False
     for run, outcome in zip(runs, found):
         if outcome is None and not over:
-            over = _exceeds(progress, run, start + seconds - time.monotonic(), store.say)
+            over = _exceeds(progress, run, start + seconds - time.monotonic(), store.echo)
         if outcome is not None:
             outcomes.append(outcome)
         elif over:
@@ -182,12 +182,12 @@ def _within(store: RunStore, runs: Sequence[Planned], seconds: float) -> list[Ou
     return outcomes
 
 
-def _exceeds(progress: Progress, run: Planned, left: float, say: Callable[[str], None]) -> bool:
+def _exceeds(progress: Progress, run: Planned, left: float, echo: Callable[[str], None]) -> bool:
     expected = progress.expected(run.run.model, run.run.dataset)
     if left > 0 and (expected is None or expected <= left):
         return False
     takes = "" if expected is None else f", the next run takes about {duration(expected)}"
-    say(
+    echo(
         f"Budget: {duration(max(0.0, left))} left{takes}. No more runs are started; the same "
         "command goes on from here."
     )

@@ -1,4 +1,4 @@
-"""One line a run: which, how long it took, and when all will be done."""
+"""Progress of several runs: one line when a run starts and one when it ends."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any, Callable
 
 
 class Progress:
-    """Says when runs start and finish, with the time left as earlier runs let it be foreseen."""
+    """Reports the start and end of runs, and the time left as estimated from earlier ones."""
 
-    def __init__(self, say: Callable[[str], None], total: int) -> None:
-        self._say, self._total, self._done = say, total, 0
-        self._seconds: dict[tuple[str, str], list[float]] = {}  # (model, data set) -> of each run
+    def __init__(self, echo: Callable[[str], None], total: int) -> None:
+        self._echo, self._total, self._done = echo, total, 0
+        self._seconds: dict[tuple[str, str], list[float]] = {}  # by (model, data set)
 
-    def know(self, model: str, dataset: str, result: dict[str, Any] | None) -> None:
-        """Take the time of a run that was there already into account."""
+    def add_known(self, model: str, dataset: str, result: dict[str, Any] | None) -> None:
+        """Use the time of a run that was already finished for the estimates."""
         seconds = (result or {}).get("seconds", {})
         known = sum(seconds.get(stage, 0.0) for stage in ("prepare", "train", "test"))
         if known:
             self._seconds.setdefault((model, dataset), []).append(known)
 
-    def start(self, name: str, log: Path) -> None:
-        self._say(f"[{self._done + 1}/{self._total}] {name}: running, log in {log}")
+    def start(self, name: str, log_file: Path) -> None:
+        self._echo(f"[{self._done + 1}/{self._total}] {name}: running, log in {log_file}")
 
     def skip(self) -> None:
-        """Count one that needs no running."""
+        """Count a run that need not be made."""
         self._done += 1
 
     def finish(
@@ -35,39 +35,39 @@ class Progress:
         dataset: str,
         seconds: float,
         error: str | None,
-        left: Sequence[tuple[str, str]],
+        pending: Sequence[tuple[str, str]],
     ) -> None:
-        """Say how the running run ended.
+        """Report how the current run ended.
 
-        ``left``: model and data set of those to come; where the total says that there are more,
-        they count as runs like this one.
+        ``pending``: model and data set of the runs to come. If the total is larger, the others
+        are estimated as runs like this one.
         """
         self._done += 1
-        left = [*left, *[(model, dataset)] * (self._total - self._done - len(left))]
+        pending = [*pending, *[(model, dataset)] * (self._total - self._done - len(pending))]
         if error is None:
             self._seconds.setdefault((model, dataset), []).append(seconds)
         ended = "done" if error is None else "FAILED"
         line = f"[{self._done}/{self._total}] {ended} in {duration(seconds)}"
-        if left and self._seconds:
-            line += f", about {duration(sum(map(self._expected, left)))} to go"
-        self._say(line if error is None else f"{line}: {error}")
+        if pending and self._seconds:
+            line += f", about {duration(sum(map(self._expected, pending)))} to go"
+        self._echo(line if error is None else f"{line}: {error}")
 
     def expected(self, model: str, dataset: str) -> float | None:
-        """Seconds that a run will take by those of earlier ones, None before the first."""
+        """Estimate the seconds that a run will take; None before the first run."""
         return self._expected((model, dataset)) if self._seconds else None
 
-    def _expected(self, which: tuple[str, str]) -> float:
-        """Seconds: of the same model and data, else of the same data, else of any."""
-        same_data = [s for key, s in self._seconds.items() if key[1] == which[1]]
-        known = self._seconds.get(which) or [s for group in same_data for s in group]
+    def _expected(self, kind: tuple[str, str]) -> float:
+        """Mean seconds of runs of the same model and data, else of the same data, else of all."""
+        same_data = [s for key, s in self._seconds.items() if key[1] == kind[1]]
+        known = self._seconds.get(kind) or [s for group in same_data for s in group]
         return mean(known or [s for group in self._seconds.values() for s in group])
 
 
-def duration(seconds: float) -> str:
-    """``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
+def duration(seconds: float, decimals: int = 0) -> str:
+    """Write ``42 s``, ``3 min 20 s`` or ``2 h 5 min``; ``decimals`` apply below a minute."""
+    if round(seconds, decimals) < 60:
+        return f"{seconds:.{decimals}f} s"
     whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"

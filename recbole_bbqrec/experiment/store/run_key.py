@@ -1,7 +1,7 @@
-"""What identifies a run: its configuration, its data and the code, each as a hash.
+"""Identity of a run: hashes of its configuration, its data and the code.
 
-Two runs with the same key would give the same result, so the second is not trained. Everything
-counts that can change a metric, and nothing else: see :data:`NOT_IN_KEY`.
+Two runs with the same key would give the same result, so the second is not trained. The key holds
+everything that can change a metric, and nothing else: see :data:`NOT_IN_KEY`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.version import __version__
 
-#: Options left out of the key, and why they may be.
+#: Options that are not part of the key -> the reason.
 NOT_IN_KEY: dict[str, str] = {
-    # where things are: the content of what is read counts instead
+    # locations: the content of what is read counts instead
     "data_path": "location of the data",
     "checkpoint_dir": "location of the output",
     "dataset_save_path": "RecBole's pickle caches, which are not supported",
     "dataloaders_save_path": "the same",
-    "prepare": "makes the data if absent; their content counts",
+    "prepare": "makes the data if absent; its content counts",
     "resume": "a resumed run has the bits of an uninterrupted one",
-    # how a run looks while it works
+    # display and logging
     "show_progress": "display",
     "state": "amount of logging",
     "log_wandb": "logging",
     "wandb_project": "logging",
     "loss_decimal_place": "logging",
-    # the machine: it can change last bits, as another seed would, and is noted in the result
+    # the machine: it can change the last bits, and is noted in the result
     "gpu_id": "which device",
     "use_gpu": "which device",
     "num_threads": "threads",
@@ -45,25 +45,24 @@ NOT_IN_KEY: dict[str, str] = {
     "tune_allocator": "memory",
 }
 
-#: Options that name an input file; its content counts, not its name.
+#: Options that name an input file, whose content counts instead of its name.
 INPUT_FILES = ("tokenizer_path", "cf_embedding_path")
 
-#: RecBole's files of a data set, whichever exist.
+#: Suffixes of RecBole's files of a data set.
 _ATOMIC = ("inter", "item", "user", "kg", "link", "net")
 
-#: Not part of the code version: sources that only start runs and read their results.
-_NO_PART_IN_A_RUN = ("__main__.py", "cli/*", "experiment/*", "inspection/*", "prepare/*")
+#: Sources that only start runs or read their results, and so are not part of the code version.
+_NOT_IN_CODE = ("__main__.py", "cli/*", "experiment/*", "inspection/*", "prepare/*")
 
 
 @dataclass(frozen=True)
 class RunKey:
-    """The three parts of a run's identity, and what they hash to.
+    """The three parts of a run's identity.
 
     Attributes:
-        config: hash of the resolved configuration, and of whether the test split is used.
+        config: hash of the resolved configuration and of the use of the test split.
         data: hash of the split and of the files that the run reads.
         code: package version and hash of its source files.
-        key: hash of the three, 12 hex characters; names the run's directory.
     """
 
     config: str
@@ -72,6 +71,7 @@ class RunKey:
 
     @property
     def key(self) -> str:
+        """Hash of the three parts, 12 hex characters; part of the run's directory name."""
         return digest([self.config, self.data, self.code])[:12]
 
     def same_but_code(self, other: RunKey) -> bool:
@@ -79,7 +79,7 @@ class RunKey:
 
 
 def run_key(config: BBQRecConfig, split_hash: str, *, test: bool = True) -> RunKey:
-    """The key of a run of ``config`` on data whose split is ``split_hash``.
+    """Return the key of a run of ``config`` on data whose split is ``split_hash``.
 
     Raises:
         UserError: an input file cannot be read.
@@ -92,7 +92,7 @@ def run_key(config: BBQRecConfig, split_hash: str, *, test: bool = True) -> RunK
 
 
 def data_files_hash(config: BBQRecConfig) -> str:
-    """Hash of the contents of every data file that a run of ``config`` reads."""
+    """Hash the contents of every data file that a run of ``config`` reads."""
     directory, name = Path(config["data_path"]), config["dataset"]
     suffixes = [*_ATOMIC, *(config["additional_feat_suffix"] or [])]
     files = [directory / f"{name}.{suffix}" for suffix in suffixes]
@@ -103,10 +103,10 @@ def data_files_hash(config: BBQRecConfig) -> str:
 
 
 def check_features(config: BBQRecConfig) -> None:
-    """Refuse a run whose feature files are missing, as the run itself would after others' hours.
+    """Refuse a run whose feature files are missing, before earlier runs take hours.
 
     Raises:
-        UserError: a modality that the model reads has no file of vectors or of items.
+        UserError: a modality that the model reads lacks its file of vectors or of items.
     """
     directory, name = Path(config["data_path"]), config["dataset"]
     for modality, paths in _feature_files(config).items():
@@ -114,12 +114,12 @@ def check_features(config: BBQRecConfig) -> None:
 
 
 def code_version() -> str:
-    """Package version and a hash of the source files that take part in a run."""
+    """Return the package version and a hash of the source files that take part in a run."""
     return f"{__version__}+{_source_hash()}"
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content; of one state of the file it is computed once a process.
+    """Return the SHA-256 of a file's content, cached until its size or time changes.
 
     Raises:
         UserError: the file cannot be read.
@@ -132,7 +132,7 @@ def file_hash(path: Path) -> str:
 
 
 def counted_options(resolved: dict[str, Any]) -> dict[str, Any]:
-    """The options that belong to the key; an input file stands as the hash of its content."""
+    """Return the options that belong to the key, input files as hashes of their content."""
     counted = {key: value for key, value in resolved.items() if key not in NOT_IN_KEY}
     for key in INPUT_FILES:
         if counted.get(key) is not None:
@@ -143,12 +143,12 @@ def counted_options(resolved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reads_features(model: str) -> bool:
-    """RecBole's own models see no item features, whatever the data set's YAML lists."""
+    """Return False for RecBole's own models, whatever ``modalities`` the data set's YAML lists."""
     return spec(model).reads_features
 
 
 def _feature_files(config: BBQRecConfig) -> dict[str, tuple[Path, Path]]:
-    """The files of each modality that a run of ``config`` reads."""
+    """Return the files of each modality that a run of ``config`` reads."""
     directory, name = Path(config["data_path"]), config["dataset"]
     names = config["modalities"] if _reads_features(config["model"]) else None
     return {
@@ -171,12 +171,12 @@ def _source_hash() -> str:
     sources = []
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        if not any(fnmatch(name, pattern) for pattern in _NO_PART_IN_A_RUN):
+        if not any(fnmatch(name, pattern) for pattern in _NOT_IN_CODE):
             sources.append([name, hashlib.sha256(path.read_bytes()).hexdigest()])
     return digest(sources)[:12]
 
 
 def digest(value: Any) -> str:
-    """Hex SHA-256 of plain data, whatever the order of its tables; 1 and 1.0 are two values."""
+    """Return the hex SHA-256 of plain data; the order of keys does not count, 1 and 1.0 differ."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The split hash of a data set before any run on it, so that a comparison can refuse in time."""
+"""Split hash of a data set before any run, so that a comparison can be refused in time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from recbole.utils import init_seed
 from recbole.utils.argument_list import dataset_arguments, evaluation_arguments
 
-from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import split_hash
@@ -22,10 +22,10 @@ from recbole_bbqrec.prepare.on_demand import check_files, prepare_missing
 
 
 def planned_split_hash(config: BBQRecConfig, cache: Path) -> str:
-    """The hash that a run of ``config`` will report for its split of the data.
+    """Return the hash that a run of ``config`` will report for its split of the data.
 
-    Reading a large data set takes a while, so the hash is kept in ``cache`` under a hash of the
-    data's files and of every option that reading and splitting depend on.
+    Reading a large data set is slow, so the hash is cached in the folder ``cache`` under a hash of
+    the data files and of every option that reading and splitting depend on.
 
     Raises:
         UserError: the data set is missing or cannot be read.
@@ -38,23 +38,20 @@ def planned_split_hash(config: BBQRecConfig, cache: Path) -> str:
     if not _splits_by_time(config):
         names.add("seed")
     options = {key: value for key, value in counted.items() if key in names}
-    remembered = cache / digest([options, data_files_hash(config), code_version()])[:24]
-    if remembered.is_file():
-        return remembered.read_text(encoding="ascii")
-    found = _split_hash(config)
-    with atomic_path(remembered) as temporary:
-        temporary.write_text(found, encoding="ascii")
-    return found
+    cached = cache / digest([options, data_files_hash(config), code_version()])[:24]
+    if not cached.is_file():
+        write_text(cached, _split_hash(config))
+    return cached.read_text(encoding="ascii")
 
 
 def _splits_by_time(config: BBQRecConfig) -> bool:
-    """Whether the split is the same for every seed: the last events of each user."""
+    """Return True if the split is the last events of each user, the same for every seed."""
     arguments = config["eval_args"]
     return arguments.get("order") == "TO" and "LS" in (arguments.get("split") or {})
 
 
 def _split_hash(config: BBQRecConfig) -> str:
     config = BBQRecConfig.from_text(config.to_text())
-    config["modalities"] = []  # features have no part in the split
+    config["modalities"] = []  # the split does not depend on features
     init_seed(config["seed"], config["reproducibility"])
     return split_hash(*split(config, create_dataset(config, MultiModalDataset)))

@@ -1,10 +1,10 @@
-"""The run store: every run once, found again by what it is.
+"""The run store: every run is made once and found again by its key.
 
-``<root>/<Dataset>/<Model>/<seed>-<key>/`` holds one run: ``plan.json`` (what it is),
-``config.yaml`` (its resolved configuration), ``run.log``, ``saved/`` (what every run writes) and,
-when it is finished, ``result.json``. A run is a process of its own: its peak memory and threads
-are its own, and a crash is its own too. Runs go one after another, because two multi-threaded
-trainings on one machine slow each other down far more than twofold.
+``<root>/<Dataset>/<Model>/<seed>-<key>/`` holds one run: ``plan.json`` (its identity),
+``config.yaml`` (its resolved configuration), ``run.log``, ``saved/`` (the files of every run) and,
+once it is finished, ``result.json``. A run is a separate process, so that its peak memory, its
+threads and a crash are its own. Runs go one after another: two multi-threaded trainings on one
+machine slow each other down far more than twofold.
 """
 
 from __future__ import annotations
@@ -31,16 +31,20 @@ from recbole_bbqrec.experiment.store.splits import planned_split_hash
 from recbole_bbqrec.run_files.names import CONFIG, FAILURE, LOG, PLAN, RESULT
 from recbole_bbqrec.run_files.per_user import PerUser
 
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 10.0  # for a worker to end by itself before it is killed
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run that is wanted.
+    """A run to make.
 
-    ``overrides`` win over ``config_files``; ``test`` False leaves the test split alone, for
-    hyper-parameter search. ``seed`` None is the configuration's own. ``label`` tells runs of one
-    model apart for a reader; it has no part in the key.
+    Attributes:
+        model, dataset: their names.
+        overrides: options that win over ``config_files``.
+        config_files: YAML files of options.
+        seed: None for the configuration's own.
+        test: False leaves the test split alone, for hyper-parameter search.
+        label: distinguishes runs of one model in messages; not part of the key.
     """
 
     model: str
@@ -54,7 +58,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Planned:
-    """A run whose configuration is resolved and whose place in the store is known."""
+    """A run with its resolved configuration and its directory in the store."""
 
     run: Run
     config: BBQRecConfig
@@ -68,7 +72,7 @@ class Planned:
         return f"{self.run.model} {self.run.dataset}{label} seed {self.config['seed']}"
 
     def plan(self) -> dict[str, Any]:
-        """What ``plan.json`` holds."""
+        """Return the content of ``plan.json``."""
         return {
             "model": self.run.model,
             "dataset": self.run.dataset,
@@ -85,9 +89,9 @@ class Outcome:
 
     Attributes:
         planned: the run.
-        directory: where it lies (with ``any_version``, perhaps another version's directory).
-        result: the content of ``result.json``, or None where the run failed.
-        error: one line that says why it failed, or None.
+        directory: its directory; with ``any_version`` perhaps that of another version.
+        result: the content of ``result.json``, or None if the run failed.
+        error: the reason of the failure in one line, or None.
     """
 
     planned: Planned
@@ -121,12 +125,12 @@ class Outcome:
 
     @property
     def metrics(self) -> dict[str, float] | None:
-        """The test metrics, or None where the run failed."""
+        """The test metrics, or None if the run failed."""
         return None if self.result is None else self.result["test_result"]
 
     @property
     def users(self) -> PerUser | None:
-        """The test metrics of every user, or None where the run has none of them."""
+        """The test metrics of every user, or None if the run has none."""
         return self.per_user if "per_user" in (self.result or {}).get("files", {}) else None
 
     @property
@@ -134,7 +138,7 @@ class Outcome:
         return self.directory / LOG
 
     def file(self, name: str) -> Path:
-        """A file of the run by its name in ``result["files"]``, such as ``semantic_ids``.
+        """Return a file of the run by its name in ``result["files"]``, such as ``semantic_ids``.
 
         Raises:
             UserError: the run has no such file, or it has been removed.
@@ -150,7 +154,7 @@ class Outcome:
 
     @cached_property
     def per_user(self) -> PerUser:
-        """The test metrics of every user; UserError where the run has none."""
+        """The test metrics of every user; raises a UserError if the run has none."""
         return PerUser.load(self.file("per_user"))
 
 
@@ -159,9 +163,9 @@ class RunStore:
 
     Args:
         root: the store's directory; made when the first run starts.
-        any_version: accept a run of the same configuration and data made by another version of
+        any_version: also accept a run of the same configuration and data by another version of
             the code.
-        say: takes one line of progress at a time.
+        echo: called with each line of progress.
     """
 
     def __init__(
@@ -169,31 +173,30 @@ class RunStore:
         root: str | Path = "runs",
         *,
         any_version: bool = False,
-        say: Callable[[str], None] = print,
+        echo: Callable[[str], None] = print,
     ) -> None:
         self.root = Path(root).absolute()
         self.any_version = any_version
-        self.say = say
+        self.echo = echo
 
     def plan(self, run: Run) -> Planned:
-        """Resolve a run and find its place.
+        """Resolve a run's configuration and its directory.
 
         Raises:
-            UserError: the model, data set, an option or a file is not as it must be, or a file
-                of features is missing.
+            UserError: the model, the data set, an option or a file is missing or invalid.
         """
         config = self._config(run)
         split = planned_split_hash(config, self.root / ".splits")
         check_features(config)
         key = run_key(config, split, test=run.test)
-        place = self.root / run.dataset / run.model / f"{config['seed']}-{key.key}"
-        return Planned(run, config, split, key, place)
+        directory = self.root / run.dataset / run.model / f"{config['seed']}-{key.key}"
+        return Planned(run, config, split, key, directory)
 
     def find(self, run: Run | Planned) -> Outcome | None:
-        """The finished run, or None.
+        """Return the finished run, or None.
 
         Raises:
-            UserError: see :meth:`plan`; or the stored result is damaged.
+            UserError: as :meth:`plan`, or the stored result is damaged.
         """
         planned = self.plan(run) if isinstance(run, Run) else run
         for directory in [planned.directory, *self._other_versions(planned)]:
@@ -204,28 +207,28 @@ class RunStore:
     def ensure(
         self, runs: Sequence[Run | Planned], progress: Progress | None = None
     ) -> list[Outcome]:
-        """The outcome of every run, in order; what is missing is run now.
+        """Make the missing runs and return the outcome of every run, in order.
 
-        All are planned first, so that an impossible one is refused before the first starts. A
-        failed run is an outcome; the next call tries it again. ``progress`` is for a caller whose
-        runs come in several calls.
+        All are planned first, so that an invalid one is refused before the first starts. A failed
+        run is an outcome, and the next call tries it again. ``progress`` is for runs that come in
+        several calls.
 
         Raises:
-            UserError: see :meth:`plan`.
-            KeyboardInterrupt: interrupted; the same call later goes on where this one stopped.
+            UserError: as :meth:`plan`.
+            KeyboardInterrupt: interrupted; the same call continues where this one stopped.
         """
         planned = [self.plan(run) if isinstance(run, Run) else run for run in runs]
         outcomes: dict[Path, Outcome] = {}
         missing: dict[Path, Planned] = {}
         for run in planned:
-            found = self.find(run)
-            if found is None:
+            outcome = self.find(run)
+            if outcome is None:
                 missing[run.directory] = run
             else:
-                outcomes[run.directory] = found
-        progress = progress or Progress(self.say, total=len(missing))
-        for outcome in outcomes.values():
-            progress.know(outcome.run.model, outcome.run.dataset, outcome.result)
+                outcomes[run.directory] = outcome
+        progress = progress or Progress(self.echo, total=len(missing))
+        for known in outcomes.values():
+            progress.add_known(known.model, known.dataset, known.result)
         while missing:
             run = missing.pop(next(iter(missing)))
             outcomes[run.directory] = self._execute(run, progress, list(missing.values()))
@@ -240,10 +243,10 @@ class RunStore:
         config = BBQRecConfig(run.model, run.dataset, run.config_files, overrides)
         if config["resume"] is not None:
             raise UserError(
-                "Option `resume` has no use here: an interrupted run in the store goes on by "
-                "itself. Remove it."
+                "Option `resume` is not for runs of the store: an interrupted one continues by "
+                "itself. Remove the option."
             )
-        # The run works in its own directory: what it reads is named from the root.
+        # The run works in its own directory, so the files it reads need absolute paths.
         for key in ("data_path", *INPUT_FILES):
             if config.resolved.get(key) is not None:
                 config.resolved[key] = os.path.abspath(config.resolved[key])
@@ -252,14 +255,14 @@ class RunStore:
     def _other_versions(self, planned: Planned) -> list[Path]:
         if not self.any_version:
             return []
-        found = []
+        same = []
         for path in planned.directory.parent.glob(f"{planned.config['seed']}-*/{PLAN}"):
             if RunKey(**_read_json(path)["key"]).same_but_code(planned.key):
-                found.append(path)
-        newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+                same.append(path)
+        newest = sorted(same, key=lambda path: path.stat().st_mtime, reverse=True)
         return [path.parent for path in newest]
 
-    def _execute(self, planned: Planned, progress: Progress, left: list[Planned]) -> Outcome:
+    def _execute(self, planned: Planned, progress: Progress, pending: list[Planned]) -> Outcome:
         directory = planned.directory
         directory.mkdir(parents=True, exist_ok=True)
         write_text(directory / PLAN, json.dumps(planned.plan(), indent=2) + "\n")
@@ -272,18 +275,18 @@ class RunStore:
         error = None if result is not None else _error(directory, code)
         progress.finish(
             planned.run.model, planned.run.dataset, seconds, error,
-            left=[(p.run.model, p.run.dataset) for p in left],
+            pending=[(p.run.model, p.run.dataset) for p in pending],
         )  # fmt: skip
         return Outcome(planned, directory, result, error)
 
     def _run_process(self, directory: Path) -> int:
-        """The exit code of the worker. An interruption ends the worker first."""
+        """Run the worker and return its exit code. If interrupted, end the worker first."""
         with open(directory / LOG, "ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "recbole_bbqrec.experiment.store.worker", str(directory)],
                 cwd=directory,
                 env=_environment(),
-                stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
+                stdin=subprocess.PIPE,  # the worker ends when this is closed
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -301,15 +304,15 @@ class RunStore:
 
 
 def with_seeds(run: Run, seeds: Sequence[int]) -> list[Run]:
-    """The same run with each of ``seeds``."""
+    """Return the same run with each of ``seeds``."""
     return [replace(run, seed=seed) for seed in seeds]
 
 
 def _environment() -> dict[str, str]:
-    """The environment in which a process finds this very package from any directory."""
+    """Return an environment in which a process imports this package from any directory."""
     root = Path(__file__).resolve().parents[3]
     if root == Path(sysconfig.get_paths()["purelib"]).resolve():
-        return dict(os.environ)  # installed: found anyway
+        return dict(os.environ)  # installed, so importable anyway
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
@@ -317,9 +320,9 @@ def _environment() -> dict[str, str]:
 def _error(directory: Path, code: int) -> str:
     path = directory / FAILURE
     if path.is_file():
-        return " ".join(path.read_text(encoding="utf-8").split())  # one line
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return f"The process {how}."
+        return " ".join(path.read_text(encoding="utf-8").split())  # in one line
+    end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"The process {end}."
 
 
 def _read_json(path: Path) -> dict[str, Any]:

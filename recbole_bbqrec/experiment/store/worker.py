@@ -1,9 +1,9 @@
-"""One run of the store in a process of its own.
+"""One run of the store, in its own process.
 
-``python -m recbole_bbqrec.experiment.store.worker DIR`` is started
-by :class:`recbole_bbqrec.experiment.store.store.RunStore`, in the run's directory. The run
-continues where an earlier, killed process left it. ``result.json`` is written last: where it
-exists, the run is finished.
+:class:`recbole_bbqrec.experiment.store.store.RunStore` starts
+``python -m recbole_bbqrec.experiment.store.worker DIR`` in the run's directory. The run continues
+where an earlier, killed process left it. ``result.json`` is written last: if it exists, the run is
+finished.
 """
 
 from __future__ import annotations
@@ -36,53 +36,52 @@ FAILED, INTERRUPTED = 1, 130
 
 
 def work(directory: Path) -> None:
-    """Run what ``plan.json`` and ``config.yaml`` in ``directory`` say; leave ``result.json``.
+    """Make the run of ``plan.json`` and ``config.yaml`` in ``directory``; write ``result.json``.
 
     Raises:
-        UserError: the run is another process's, or ends in a user error.
+        UserError: another process is working on the run, or the run raised it.
     """
     try:
-        held = FileLock(str(directory / LOCK)).acquire(timeout=0)
+        lock = FileLock(str(directory / LOCK)).acquire(timeout=0)
     except Timeout:
         raise UserError(
-            f"Another process is working on the run in {directory}. Wait for it, or end it."
+            f"Another process is working on the run in {directory}. Wait for it or end it."
         ) from None
-    with held:
+    with lock:
         if (directory / RESULT).is_file():
             return  # finished by another process while this one started
         plan = json.loads((directory / PLAN).read_text(encoding="utf-8"))
         result = _finished(directory) or _run(directory, plan)
         if result["split_hash"] != plan["split_hash"]:
             raise UserError(
-                f"The run in {directory} trained on the split {result['split_hash']}; the data had "
-                f"the split {plan['split_hash']} when it was planned. Start the command again."
+                f"The run in {directory} trained on the split {result['split_hash']}, but the "
+                f"data had the split {plan['split_hash']} when it was planned. Start the command "
+                "again."
             )
         with atomic_path(directory / RESULT) as temporary:
             temporary.write_text(json.dumps({**result, "run": plan}, indent=2) + "\n", "utf-8")
         for files in RunFiles.all_in(directory / SAVED):
-            files.resume.unlink(
-                missing_ok=True
-            )  # as large as the model, twice over, and of no more use
+            files.resume.unlink(missing_ok=True)  # twice the size of the model, not needed any more
         (directory / FAILURE).unlink(missing_ok=True)
 
 
 def _run(directory: Path, plan: dict[str, Any]) -> dict[str, Any]:
-    # As a file, not as overrides: a planned configuration is taken whatever it holds.
+    # A file, not overrides: options that the model does not read are refused as overrides.
     file = directory / CONFIG
     options = read_yaml(file)
-    here = {"checkpoint_dir": SAVED, "resume": "auto", "show_progress": False}
-    result = run(options["model"], options["dataset"], [file], here, test=plan["test"])
+    overrides = {"checkpoint_dir": SAVED, "resume": "auto", "show_progress": False}
+    result = run(options["model"], options["dataset"], [file], overrides, test=plan["test"])
     return _relative(directory, result)
 
 
 def _relative(directory: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """The result with its files relative to ``directory``, so that the store can be moved."""
+    """Make the result's files relative to ``directory``, so that the store can be moved."""
     files = {k: os.path.relpath(p, directory) for k, p in result["files"].items() if k != "resume"}
     return {**result, "files": files}
 
 
 def _finished(directory: Path) -> dict[str, Any] | None:
-    """The result of a process that was killed between its last two writes."""
+    """Return the result of a process that was killed between its last two writes, if any."""
     for files in RunFiles.all_in(directory / SAVED):
         if files.result.is_file():
             result = json.loads(files.result.read_text(encoding="utf-8"))
@@ -91,14 +90,14 @@ def _finished(directory: Path) -> dict[str, Any] | None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, however that ended.
+    """End this process when its parent is gone.
 
     The parent holds the other end of standard input and writes nothing to it. All files are
-    written atomically, so that ending at any moment is safe.
+    written atomically, so ending at any moment is safe.
     """
 
     def wait() -> None:
-        # Not through sys.stdin: a thread inside its buffer makes Python abort when it shuts down.
+        # Not sys.stdin: a thread that reads its buffer makes Python abort at shutdown.
         while os.read(0, 1):
             pass
         os._exit(INTERRUPTED)

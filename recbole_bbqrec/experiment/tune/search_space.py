@@ -1,4 +1,4 @@
-"""The parameter files of RecBole's HyperTuning, read as data.
+"""Parameter files of RecBole's HyperTuning, read as data.
 
 One parameter a line, ``name type values``, as RecBole writes them::
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import ast
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,17 @@ from recbole_bbqrec.config.values import parse_value
 from recbole_bbqrec.errors import UserError
 
 CHOICE, UNIFORM, QUNIFORM, LOGUNIFORM = "choice", "uniform", "quniform", "loguniform"
-_NUMBERS = {UNIFORM: "low,high", QUNIFORM: "low,high,step", LOGUNIFORM: "low,high (exponents of e)"}
+_BOUNDS = {UNIFORM: "low,high", QUNIFORM: "low,high,step", LOGUNIFORM: "low,high (exponents of e)"}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One option and where its values are looked for.
+    """An option and the values to search.
 
     Attributes:
         name: the option.
         kind: ``choice``, ``uniform``, ``quniform`` or ``loguniform``.
-        values: of a choice the values, else low, high and, for ``quniform``, the step; the bounds
+        values: the values of a choice, else low, high and, for ``quniform``, the step; the bounds
             of ``loguniform`` are natural logarithms.
     """
 
@@ -43,34 +43,59 @@ class Parameter:
     kind: str
     values: tuple[Any, ...]
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.kind} {list(self.values)}"
+
     @property
     def grid(self) -> list[Any] | None:
-        """All values, or None where there are infinitely many."""
+        """All values, or None if there are infinitely many."""
         if self.kind == CHOICE:
             return list(self.values)
         if self.kind == QUNIFORM:
-            low, high, step = self.values
-            return [self.value(n * step) for n in range(round(low / step), round(high / step) + 1)]
+            low, high = self._multiples
+            return [self.value(n) for n in range(low, high + 1)]
         return None
 
     @property
     def extremes(self) -> list[Any]:
-        """Values whose validity stands for that of all: a choice's, or the two bounds."""
-        if self.kind == LOGUNIFORM:
-            return [math.exp(bound) for bound in self.values]
-        return self.grid or list(self.values)
+        """Values to check in place of all: every value of a grid, or the two bounds."""
+        return self.grid or [self.value(bound) for bound in self.values]
+
+    @property
+    def _multiples(self) -> tuple[int, int]:
+        """The first and last multiple of the step of ``quniform``."""
+        low, high, step = self.values
+        return round(low / step), round(high / step)
+
+    def distribution(self) -> Any:
+        """Return optuna's distribution of what :meth:`value` takes.
+
+        Raises:
+            ImportError: optuna is not installed.
+        """
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        if self.kind == CHOICE:
+            return CategoricalDistribution(range(len(self.values)))
+        if self.kind == QUNIFORM:
+            return IntDistribution(*self._multiples)
+        return FloatDistribution(*self.values)
 
     def value(self, drawn: Any) -> Any:
-        """The option's value for a drawn number (of a choice: the index).
+        """Return the option's value for a drawn number.
 
-        Real numbers keep six digits, so that they are the same number when written down;
-        multiples of a whole step are integers.
+        The number is the index of a choice, the multiple of the step of ``quniform``, the exponent
+        of ``loguniform`` and the value of ``uniform``. Real numbers are rounded to six digits, so
+        that they are read back as the same number; multiples of a whole step are integers.
         """
         if self.kind == CHOICE:
-            return self.values[int(drawn)]
-        if self.kind == QUNIFORM and all(float(v).is_integer() for v in self.values):
-            return round(drawn)
-        return float(f"{drawn:.6g}")
+            return self.values[drawn]
+        if self.kind == QUNIFORM:
+            step = self.values[2]
+            if all(float(v).is_integer() for v in self.values):
+                return drawn * int(step)
+            drawn = drawn * step
+        return float(f"{math.exp(drawn) if self.kind == LOGUNIFORM else drawn:.6g}")
 
 
 def read_space(path: str | Path) -> list[Parameter]:
@@ -96,7 +121,7 @@ def read_space(path: str | Path) -> list[Parameter]:
             )
         name, kind, values = words
         if name in space:
-            raise UserError(f"{where}: `{name}` is given twice; leave one out.")
+            raise UserError(f"{where}: `{name}` is given twice; remove one of the lines.")
         space[name] = Parameter(name, kind, _values(kind, values, where))
     if not space:
         raise UserError(f"The parameter file {path} names no parameter; nothing to search.")
@@ -105,65 +130,46 @@ def read_space(path: str | Path) -> list[Parameter]:
 
 def _values(kind: str, text: str, where: str) -> tuple[Any, ...]:
     if kind == CHOICE:
-        found = parse_value(text)
-        if not isinstance(found, (list, tuple)) or not found:
+        values = parse_value(text)
+        if not isinstance(values, (list, tuple)) or not values:
             raise UserError(f"{where}: `{text}`; expected a list of values such as [0.1,0.2].")
-        # RecBole writes a list as a text ('[64,32]'), because it evaluates each value once more.
-        return tuple(parse_value(v) if isinstance(v, str) else v for v in found)
-    if kind not in _NUMBERS:
-        raise UserError(f"{where}: type `{kind}`; expected one of {CHOICE}, {', '.join(_NUMBERS)}.")
+        # RecBole writes a list as text ('[64,32]'), because it evaluates each value once more.
+        return tuple(parse_value(v) if isinstance(v, str) else v for v in values)
+    if kind not in _BOUNDS:
+        raise UserError(f"{where}: type `{kind}`; expected one of {CHOICE}, {', '.join(_BOUNDS)}.")
+    expected = _BOUNDS[kind]
     try:
-        numbers = tuple(_number(word) for word in text.replace(",", " ").split())
-    except ValueError:
+        numbers = tuple(_number(word, kind) for word in text.replace(",", " ").split())
+    except (ValueError, OverflowError):
         numbers = ()
-    wanted = _NUMBERS[kind]
-    if len(numbers) != wanted.count(",") + 1 or not all(map(math.isfinite, numbers)):
-        raise UserError(f"{where}: `{text}`; expected {wanted}.")
+    if len(numbers) != expected.count(",") + 1:
+        raise UserError(f"{where}: `{text}`; expected {expected}.")
     if numbers[0] >= numbers[1] or (kind == QUNIFORM and numbers[2] <= 0):
         raise UserError(f"{where}: `{text}`; expected low < high and a step above 0.")
     return numbers
 
 
-def _number(word: str) -> int | float:
+def _number(word: str, kind: str) -> int | float:
     value = ast.literal_eval(word.lstrip("+"))
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(word)
+    if kind == LOGUNIFORM:
+        math.exp(value)  # OverflowError above 709
     return value
 
 
 def grid(space: Sequence[Parameter]) -> list[dict[str, Any]]:
-    """Every combination, the last parameter changing fastest.
+    """Return every combination; the last parameter changes fastest.
 
     Raises:
         UserError: a parameter has infinitely many values.
     """
-    grids = []
     for parameter in space:
         if parameter.grid is None:
             raise UserError(
-                f"Parameter `{parameter.name}` is {parameter.kind}, which has no end of values; "
-                "use --algo random or bayes, or give it as a choice."
+                f"Parameter `{parameter.name}` is {parameter.kind}, which has infinitely many "
+                "values; use --algo random or bayes, or give it as a choice."
             )
-        grids.append(parameter.grid)
-    return [dict(zip([p.name for p in space], values)) for values in itertools.product(*grids)]
-
-
-def hyperopt_space(space: Sequence[Parameter]) -> dict[str, Any]:
-    """The space for hyperopt; a choice is drawn as an index, so that its values stay what they are.
-
-    Raises:
-        ImportError: hyperopt is not installed.
-    """
-    from hyperopt import hp
-
-    def node(parameter: Parameter) -> Any:
-        if parameter.kind == CHOICE:
-            return hp.choice(parameter.name, list(range(len(parameter.values))))
-        return getattr(hp, parameter.kind)(parameter.name, *map(float, parameter.values))
-
-    return {parameter.name: node(parameter) for parameter in space}
-
-
-def drawn_values(space: Sequence[Parameter], drawn: Mapping[str, Any]) -> dict[str, Any]:
-    """Option values for what hyperopt drew from :func:`hyperopt_space`."""
-    return {parameter.name: parameter.value(drawn[parameter.name]) for parameter in space}
+    names = [parameter.name for parameter in space]
+    combinations = itertools.product(*(parameter.grid or () for parameter in space))
+    return [dict(zip(names, values)) for values in combinations]

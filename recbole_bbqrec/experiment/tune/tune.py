@@ -1,17 +1,15 @@
-"""Search for a model's options by its validation metric; the test split is never looked at.
+"""Search for a model's options by its validation metric, without looking at the test split.
 
-Every trial is a run of the store. All three searches propose the same trials for the same seed
-and results, so that a search given again finds its finished trials there and goes on.
+Every trial is a run of the store. All three algorithms propose the same trials for the same seed
+and results, so an interrupted search finds its finished trials in the store and continues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
-
-import numpy as np
 
 from recbole_bbqrec.config.config import BBQRecConfig, check_options_read
 from recbole_bbqrec.config.options import (
@@ -23,23 +21,18 @@ from recbole_bbqrec.config.options import (
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.progress import Progress
 from recbole_bbqrec.experiment.store.store import Outcome, Run, RunStore
-from recbole_bbqrec.experiment.tune.search_space import (
-    Parameter,
-    drawn_values,
-    grid,
-    hyperopt_space,
-)
+from recbole_bbqrec.experiment.tune.search_space import Parameter, grid
 from recbole_bbqrec.model.registry import is_ours, spec
 
 EXHAUSTIVE, RANDOM, BAYES = "exhaustive", "random", "bayes"
 
-#: Options that change what is measured: scores across their values are no comparison.
+#: Options that change what is measured, so that scores cannot be compared across their values.
 _PROTOCOL = {
     "model", "dataset", "data_path", "seed", "eval_args", "metrics", "topk", "valid_metric",
     "mask_history", "user_inter_num_interval", "item_inter_num_interval", "load_col",
 }  # fmt: skip
 
-#: Options that a search on fixed semantic IDs can change: those that phase one does not read.
+#: Options that phase one does not read: only these can be searched on fixed semantic IDs.
 PHASE_TWO = {
     "epochs", "train_batch_size", "learning_rate", "weight_decay", "learner", "eval_step",
     "stopping_step", "hidden_size", "n_heads", "encoder_layers", "decoder_layers", "inner_size",
@@ -56,9 +49,9 @@ class Trial:
     """One point of the search.
 
     Attributes:
-        number: from 1 in the order of the search.
+        number: from 1, in the order of the search.
         values: the options tried.
-        outcome: its run, or None where the options were refused together.
+        outcome: its run, or None if the options were refused.
         error: why there is no score, or None.
     """
 
@@ -69,24 +62,24 @@ class Trial:
 
     @property
     def score(self) -> float | None:
-        """The best validation score of the run; see ``valid_metric``."""
+        """The best validation score of the run (option ``valid_metric``), or None."""
         if self.outcome is None or self.outcome.result is None:
             return None
         score = self.outcome.result["best_valid_score"]
-        return None if score is None else float(score)  # None: a run that does not validate
+        return None if score is None else float(score)  # None: the run does not validate
 
 
 class Search:
-    """Tries options of one model on one data set.
+    """A search of one model's options on one data set.
 
     Args:
-        store: where the trials' runs are kept.
+        store: keeps the runs of the trials.
         base: the run whose options are searched.
         space: the parameters and their values.
-        on_trial: called with all trials so far after each.
+        on_trial: called after each trial with all trials so far.
 
     Raises:
-        UserError: a parameter is unknown, not to be searched, or has a value out of range.
+        UserError: a parameter is unknown, cannot be searched, or has a value out of range.
     """
 
     def __init__(
@@ -110,17 +103,19 @@ class Search:
 
         Args:
             algorithm: ``exhaustive`` (every combination in order), ``random``, or ``bayes``
-                (hyperopt's tree of Parzen estimators).
-            trials: how many; None is all of them for ``exhaustive`` and 20 otherwise.
+                (optuna's tree-structured Parzen estimator).
+            trials: their number; None is all of them for ``exhaustive`` and 20 otherwise.
 
         Raises:
-            UserError: hyperopt is missing, or the space is endless for ``exhaustive``.
+            UserError: optuna is missing, or the space is infinite for ``exhaustive``.
         """
         if algorithm == EXHAUSTIVE:
             points = grid(self.space)[:trials]
-            self._try_all(points)
+            progress = Progress(self.store.echo, len(points))
+            for values in points:
+                self._try(values, progress)
         else:
-            self._hyperopt(algorithm, trials or 20)
+            self._sample(algorithm, trials or 20)
         return self.trials
 
     @property
@@ -130,49 +125,38 @@ class Search:
         sign = 1 if self.bigger_is_better else -1
         return max(scored, key=lambda trial: sign * (trial.score or 0.0), default=None)
 
-    def _try_all(self, points: Iterable[dict[str, Any]]) -> None:
-        points = list(points)
-        progress = Progress(self.store.say, len(points))
-        for values in points:
-            self._try(values, progress)
-
-    def _hyperopt(self, algorithm: str, trials: int) -> None:
+    def _sample(self, algorithm: str, trials: int) -> None:
+        """Ask optuna for each trial and tell it the score; its study lives in memory only."""
         try:
-            import hyperopt
+            import optuna
         except ImportError as error:
             raise UserError(
-                f"Option `--algo` is {algorithm}, which needs hyperopt; install it (pip install "
-                f"hyperopt), or use --algo {EXHAUSTIVE}."
+                f"Option `--algo` is {algorithm}, which needs optuna; install it (pip install "
+                f"'recbole_bbqrec[tune]') or use --algo {EXHAUSTIVE}."
             ) from error
-        progress = Progress(self.store.say, trials)
-
-        def objective(drawn: dict[str, Any]) -> dict[str, Any]:
-            trial = self._try(drawn_values(self.space, drawn), progress)
-            if trial.score is None:
-                return {"status": hyperopt.STATUS_FAIL}
-            loss = -trial.score if self.bigger_is_better else trial.score
-            return {"status": hyperopt.STATUS_OK, "loss": loss}
-
-        suggest = {RANDOM: hyperopt.rand.suggest, BAYES: hyperopt.tpe.suggest}[algorithm]
-        hyperopt.fmin(
-            objective,
-            hyperopt_space(self.space),
-            algo=suggest,
-            max_evals=trials,
-            rstate=np.random.default_rng(self.seed),
-            show_progressbar=False,
-            verbose=False,
-            return_argmin=False,
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        samplers = {RANDOM: optuna.samplers.RandomSampler, BAYES: optuna.samplers.TPESampler}
+        study = optuna.create_study(
+            sampler=samplers[algorithm](seed=self.seed),
+            direction="maximize" if self.bigger_is_better else "minimize",
         )
+        distributions = {parameter.name: parameter.distribution() for parameter in self.space}
+        progress = Progress(self.store.echo, trials)
+        for _ in range(trials):
+            asked = study.ask(distributions)
+            values = {p.name: p.value(asked.params[p.name]) for p in self.space}
+            score = self._try(values, progress).score
+            failed = optuna.trial.TrialState.FAIL if score is None else None
+            study.tell(asked, score, state=failed)
 
     def _try(self, values: dict[str, Any], progress: Progress) -> Trial:
         number = len(self.trials) + 1
-        self.store.say(f"trial {number}: {listed(values)}")
+        self.store.echo(f"trial {number}: {listed(values)}")
         run = replace(self.base, overrides={**self.base.overrides, **values})
         outcome, error = None, None
         try:
             planned = self.store.plan(run)
-        except UserError as refused:  # values that are right alone and wrong together
+        except UserError as refused:  # valid one by one, but not together
             error = str(refused)
             progress.skip()
         else:
@@ -185,7 +169,7 @@ class Search:
         best = self.best
         score = f"{self.metric} {trial.score:.6f}" if trial.score is not None else f"none: {error}"
         so_far = f", best so far {best.score:.6f} (trial {best.number})" if best else ""
-        self.store.say(f"  validation {score}{so_far}")
+        self.store.echo(f"  validation {score}{so_far}")
         self.on_trial(self.trials)
         return trial
 
@@ -193,23 +177,23 @@ class Search:
 def fixed_tokenizer(store: RunStore, base: Run) -> Path:
     """Train phase one of ``base`` once and return its semantic IDs, for ``tokenizer_path``.
 
-    A run of the store with one epoch of phase two; it is found again by later searches.
+    It is a run of the store with one epoch of phase two, which later searches find there.
 
     Raises:
-        UserError: the model has no phase one, a tokenizer is given already, or the run failed.
+        UserError: the model has no phase one, a tokenizer is already given, or the run failed.
     """
     if not spec(base.model).two_phase:
         raise UserError(
-            f"Option `--fixed-tokenizer`: {base.model} has no phase one; leave the option out."
+            f"Option `--fixed-tokenizer`: {base.model} has no phase one; remove the option."
         )
     run = replace(base, overrides={**base.overrides, "epochs": 1}, test=False)
     planned = store.plan(run)
     if planned.config["tokenizer_path"] is not None:
         raise UserError(
-            "Option `--fixed-tokenizer`: `tokenizer_path` names semantic IDs already; leave one "
-            "of the two out."
+            "Option `--fixed-tokenizer`: `tokenizer_path` already names semantic IDs; remove "
+            "one of the two."
         )
-    store.say("phase one, once for all trials:")
+    store.echo("phase one, once for all trials:")
     (outcome,) = store.ensure([planned])
     if not outcome.finished:
         raise UserError(f"Phase one failed: {outcome.error} See {outcome.log}.")
@@ -217,12 +201,12 @@ def fixed_tokenizer(store: RunStore, base: Run) -> Path:
 
 
 def listed(values: dict[str, Any]) -> str:
-    """Options as one line of text."""
+    """Write options as one line of text."""
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _check(base: Run, config: BBQRecConfig, space: Sequence[Parameter]) -> None:
-    """Every parameter by itself; whether values go together only the trial can tell."""
+    """Check every parameter by itself; only a trial shows if values go together."""
     fixed = config["tokenizer_path"] is not None
     options = {**RUN_OPTIONS, **RECBOLE_OPTIONS, **(MODEL_OPTIONS if is_ours(base.model) else {})}
     for parameter in space:
@@ -236,7 +220,7 @@ def _check(base: Run, config: BBQRecConfig, space: Sequence[Parameter]) -> None:
             check_options_read(base.model, base.dataset, {name: value})
         if fixed and name not in PHASE_TWO:
             raise UserError(
-                f"Parameter `{name}` has a part in phase one, whose semantic IDs are fixed here; "
+                f"Parameter `{name}` is read by phase one, whose semantic IDs are fixed here; "
                 "remove it, or search without a fixed tokenizer."
             )
         for value in parameter.extremes:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from recbole_bbqrec.experiment.comparison.paired import Comparison, Verdict, summarise
-from recbole_bbqrec.experiment.comparison.report import DECIMALS, LEVEL, metric_name, p_text
+from recbole_bbqrec.experiment.comparison.report import (
+    DECIMALS,
+    LEVEL,
+    metric_name,
+    p_text,
+    test_note,
+)
 from recbole_bbqrec.experiment.comparison.tables import Entry, Row, Table, marks
 from recbole_bbqrec.experiment.reproduce import paper
 from recbole_bbqrec.experiment.reproduce.results import beside
@@ -62,10 +68,7 @@ class MetricTable(Study):
         footer = _footer(self.name, dataset, comparison) if comparison is not None else []
         said = beside.notes(results, self.name, dataset)
         if comparison is not None and comparison.verdicts:
-            said.append(
-                "Tests: two-sided, over the test users, each user's value averaged over the seeds; "
-                f"* better with p < {LEVEL} by the t-test, not corrected for several tests."
-            )
+            said.append(test_note("the test users"))
         header = ["model", *map(metric_name, paper.METRICS)]
         return Table(f"{self.title}: {dataset}", header, rows, footer, said)
 

@@ -1,7 +1,7 @@
-"""Ranking metrics of each user, computed from the rank of the one held-out item.
+"""Metrics of each user, from the rank of the one item held out.
 
-With a single relevant item RecBole's definitions reduce to functions of its rank r: a hit where
-r <= k; NDCG 1 / log2(r + 1); MRR and MAP 1 / r; precision 1 / k.
+With a single relevant item RecBole's definitions are functions of its rank r: a hit if r <= k;
+NDCG 1 / log2(r + 1); MRR and MAP 1 / r; precision 1 / k.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Callable
 import numpy as np
 from torch import Tensor
 
-PerUser = dict[str, np.ndarray]  # metric such as "recall@10" -> float64 [n]
+UserValues = dict[str, np.ndarray]  # metric such as "recall@10" -> float64 [n]
 
 _OF_RANK: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "recall": lambda ranks, k: np.ones_like(ranks),
@@ -26,7 +26,7 @@ _OF_RANK: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 
 
 def ranks(items: Tensor, targets: Tensor) -> np.ndarray:
-    """Place of each target in its list, from 1; 0 where it is not there.
+    """Return the place of each target in its list, from 1; 0 if it is not listed.
 
     ``items`` int64 [n, K], ``targets`` int64 [n] -> int64 [n].
     """
@@ -34,17 +34,16 @@ def ranks(items: Tensor, targets: Tensor) -> np.ndarray:
 
 
 def first_match(match: Tensor) -> np.ndarray:
-    """Place, from 1, of the first True of each row of ``match`` bool [n, K]; 0 where none is."""
-    found, place = match.any(1), match.int().argmax(1) + 1
-    return (place * found).numpy()
+    """Return the place, from 1, of each row's first True, or 0: bool [n, K] -> int64 [n]."""
+    return ((match.int().argmax(1) + 1) * match.any(1)).numpy()
 
 
-def per_user(rank: np.ndarray, names: Iterable[str], topk: Iterable[int]) -> PerUser:
-    """Each metric at each cut-off of every user, in RecBole's order: rank int64 [n].
+def user_values(rank: np.ndarray, names: Iterable[str], topk: Iterable[int]) -> UserValues:
+    """Return each metric at each cut-off for every user, in RecBole's order: rank int64 [n].
 
     Metrics that do not follow from the rank of one item are left out.
     """
-    values: PerUser = {}
+    values: UserValues = {}
     cut_offs = list(topk)
     for name in (name.lower() for name in names):
         if name not in _OF_RANK:
@@ -57,16 +56,16 @@ def per_user(rank: np.ndarray, names: Iterable[str], topk: Iterable[int]) -> Per
     return values
 
 
-def means(values: PerUser) -> dict[str, float]:
-    """Mean of each metric over the users."""
+def means(values: UserValues) -> dict[str, float]:
+    """Return the mean of each metric over the users."""
     return {name: float(value.mean()) for name, value in values.items()}
 
 
 def summary(values: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
-    """Means of some users, bool [n], with the half-width of their 95 % interval.
+    """Return means over the users ``rows``, bool [n], and half-widths of their 95 % intervals.
 
-    The interval is the normal one. There is none where all users have the same value, all misses
-    for example: it would have no width, which says nothing of the next users.
+    The interval is the normal one. It is omitted if all users have the same value, such as all
+    misses: its width would be 0, which says nothing about other users.
     """
     count = int(rows.sum())
     chosen = {name: value[rows] for name, value in values.items()} if count else {}

@@ -1,0 +1,33 @@
+"""Readable titles of items, from ``<Dataset>.titles.tsv``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recbole_bbqrec.errors import UserError
+
+
+def read_titles(path: Path) -> dict[str, str]:
+    """Return raw item token -> title; empty if there is no such file.
+
+    Raises:
+        UserError: not UTF-8, or a line is not a token, a tab and a title.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}); make the data set again.") from error
+    titles = {}
+    for number, line in enumerate(lines[1:], start=2):  # after the header
+        if not line.strip():
+            continue
+        token, tab, title = line.rstrip("\r").partition("\t")
+        if not tab or not token:
+            raise UserError(
+                f"{path}, line {number} is {line[:60]!r}; expected an item token, a tab and a "
+                "title. Correct the line, or remove the file: titles are optional."
+            )
+        titles[token] = title.strip()
+    return titles
