@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+ID_SIGNAL = "id"  # name of the learned ID signal; no modality may have it
+
 
 class RunConfig(Protocol):
     """Options of a run by name: RecBole's ``Config``, or a dictionary in a test."""

@@ -127,7 +127,9 @@ class QuantizingNetwork(nn.Module):
     def item_vectors(self) -> Tensor:
         """v of all items, float32 [n_items, V]; row 0 is zero. No gradient, no dropout."""
         with self._evaluating():
-            parts = [self._quantized(z).quantized for z in self._all_z().split(QUANTIZE_ITEMS)]
+            parts = [
+                self._quantized(z).quantized for z in torch.split(self._all_z(), QUANTIZE_ITEMS)
+            ]
         return with_pad_row(torch.cat(parts).flatten(1).float())
 
     def tokenize(self) -> Tokenization:
@@ -147,7 +149,7 @@ class QuantizingNetwork(nn.Module):
         """z [n_items - 1, M, D] of every item but [PAD], in blocks, without dropout."""
         with self._evaluating():
             items = torch.arange(1, self.n_items, device=self.quantizing.device)
-            return torch.cat([self.represent(block) for block in items.split(ENCODE_ITEMS)])
+            return torch.cat([self.represent(block) for block in torch.split(items, ENCODE_ITEMS)])
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from recbole_bbqrec.nn.kmeans import kmeans
+from recbole_bbqrec.tokenizer.quantizer import nearest_codes
 
 _BLOCK_CELLS = 1 << 24  # distances held at once when codes are assigned
 
@@ -110,14 +111,8 @@ def _slices(rotated: Tensor, codebooks: Tensor) -> Tensor:
 
 def _assign(slices: Tensor, codebooks: Tensor) -> Tensor:
     """Nearest code by squared L2: slices [M, n, s], codebooks [M, K, s] -> int64 [n, M]."""
-    lengths = codebooks.pow(2).sum(-1).unsqueeze(1)  # [M, 1, K]
     rows = max(1, _BLOCK_CELLS // (codebooks.shape[0] * codebooks.shape[1]))
-    blocks = []
-    for block in slices.split(rows, dim=1):
-        # |x|^2 is the same for every code of a row.
-        distances = torch.baddbmm(lengths, block, codebooks.transpose(1, 2), alpha=-2)
-        blocks.append(distances.argmin(-1).T)  # [M, rows, K] -> [rows, M]
-    return torch.cat(blocks)
+    return nearest_codes(slices, codebooks, rows).T
 
 
 def _look_up(codebooks: Tensor, codes: Tensor) -> Tensor:

@@ -24,18 +24,32 @@ class Quantization(NamedTuple):
     last_residual: Tensor  # [B, M, D] what enters the last level, no gradient
 
 
-def nearest_codes(points: Tensor, codebook: Tensor) -> Tensor:
+def nearest_codes(points: Tensor, codebook: Tensor, block: int = SEARCH_ROWS) -> Tensor:
     """Index of the nearest code by squared L2; ties go to the lowest index.
 
     points [S, R, D], codebook [S, N, D] -> int64 [S, R]. ||p||^2 is the same for every code and
-    is left out of the comparison; rows go through in blocks, so memory is bounded.
+    is left out of the comparison; ``block`` rows are compared at a time, which bounds memory.
     """
     norms = codebook.pow(2).sum(-1).unsqueeze(1)  # [S, 1, N]
     blocks = [
         torch.baddbmm(norms, rows, codebook.transpose(1, 2), alpha=-2).argmin(-1)  # [S, r]
-        for rows in points.split(SEARCH_ROWS, dim=1)
+        for rows in torch.split(points, block, dim=1)
     ]
     return torch.cat(blocks, dim=1)
+
+
+def perplexity(counts: Tensor) -> Tensor:
+    """exp(entropy) of the codes counted: [..., N] -> [...], 0 where nothing was counted.
+
+    Integer counts give float32, float64 counts float64.
+
+    >>> perplexity(torch.tensor([[3, 3, 3], [0, 5, 0], [0, 0, 0]]))
+    tensor([3., 1., 0.])
+    """
+    total = counts.sum(-1, keepdim=True)
+    share = counts / total.clamp(min=1)
+    entropy = -torch.xlogy(share, share).sum(-1)
+    return torch.where(total.squeeze(-1) > 0, entropy.exp(), torch.zeros_like(entropy))
 
 
 class ResidualQuantizer(nn.Module):
@@ -196,9 +210,7 @@ class ResidualQuantizer(nn.Module):
 
     def perplexity(self) -> Tensor:
         """Float32 [L, M]: exp(entropy) of the codes used; N when all are used alike, 0 if none."""
-        share = self.usage / self.usage.sum(-1, keepdim=True).clamp(min=1)  # [L, M, N]
-        entropy = -torch.xlogy(share, share).sum(-1)  # [L, M]
-        return torch.where(self.usage.sum(-1) > 0, entropy.exp(), torch.zeros_like(entropy))
+        return perplexity(self.usage)
 
 
 def _row_mean(errors: Tensor, weights: Tensor | None) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_bbqrec.protocols import ID_SIGNAL
 from recbole_bbqrec.tokenizer.bbq.encoders import ModalityTower
-from recbole_bbqrec.tokenizer.bbq.settings import ID_SIGNAL, BBQSettings
+from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
 
 # The paper's initial scale of embeddings. LayerNorm removes the scale of z_ID, so this sets how
 # fast its direction can turn in training: the smaller, the sooner behaviour replaces chance.

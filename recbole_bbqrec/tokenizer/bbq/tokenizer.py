@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from recbole_bbqrec.tokenizer.base import Pair, Pairs
-from recbole_bbqrec.tokenizer.bbq.sequence_encoders import build_sequence_encoder
 from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
 from recbole_bbqrec.tokenizer.bbq.signals import Features, SignalEncoder
-from recbole_bbqrec.tokenizer.club import ClubEstimator
-from recbole_bbqrec.tokenizer.contrastive import info_nce
+from recbole_bbqrec.tokenizer.losses import ClubEstimator, info_nce
 from recbole_bbqrec.tokenizer.network import QuantizingNetwork
 from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
+from recbole_bbqrec.tokenizer.sequence_encoders import SelfAttentionEncoder, SessionGraphEncoder
 
 
 class BBQTokenizer(QuantizingNetwork):
@@ -58,7 +57,7 @@ class BBQTokenizer(QuantizingNetwork):
         )  # fmt: skip
         self.sequence_encoder: nn.Module | None = None
         if config.use_contrastive:
-            self.sequence_encoder = build_sequence_encoder(config, n_signals * dim)
+            self.sequence_encoder = _sequence_encoder(config, n_signals * dim)
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -199,6 +198,17 @@ class BBQTokenizer(QuantizingNetwork):
         if self.sequence_encoder is None:
             raise ValueError("this variant has no sequence encoder (use_contrastive is false)")
         return self.sequence_encoder(all_vectors[sequences], sequences)
+
+
+def _sequence_encoder(config: BBQSettings, vector_dim: int) -> nn.Module:
+    """Build f of Eq. 10, as ``config.sequence_encoder`` names it, for vectors [.., vector_dim]."""
+    hidden, layers = config.sequence_hidden_size, config.sequence_layers
+    if config.sequence_encoder == "srgnn":
+        return SessionGraphEncoder(vector_dim, hidden, layers, config.max_history)
+    return SelfAttentionEncoder(
+        vector_dim, hidden, layers, config.sequence_heads, config.max_history,
+        config.sequence_dropout,
+    )  # fmt: skip
 
 
 class _Rows:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_bbqrec.tokenizer.bbq.sequence_encoders import SelfAttentionEncoder
+from recbole_bbqrec.tokenizer.sequence_encoders import SelfAttentionEncoder
 
 _LOG_EVERY = 10  # epochs
 

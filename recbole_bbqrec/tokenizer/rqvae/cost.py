@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.tokenizer.contrastive import info_nce
+from recbole_bbqrec.tokenizer.losses import info_nce
 from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAESettings, RQVAETokenizer
 
 

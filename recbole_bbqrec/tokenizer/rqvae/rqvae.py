@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.tokenizer.bbq.encoders import SCALINGS, ModalityDecoder, Standardizer, mlp
-from recbole_bbqrec.tokenizer.club import REDUCTIONS
+from recbole_bbqrec.nn.standardizer import SCALINGS, Standardizer, mlp
+from recbole_bbqrec.tokenizer.losses import REDUCTIONS
 from recbole_bbqrec.tokenizer.network import QuantizingNetwork
 from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
 
@@ -93,7 +93,7 @@ class RQVAETokenizer(QuantizingNetwork):
         self.standardizer = Standardizer(matrix, present.bool(), config.feature_scaling)
         dim, hidden = matrix.shape[1], config.encoder_hidden
         self.encoder = mlp([dim, *hidden, config.codebook_dim], config.dropout)
-        self.decoder = ModalityDecoder(config.codebook_dim, hidden, dim, config.dropout)
+        self.decoder = mlp([config.codebook_dim, *reversed(hidden), dim], config.dropout)
         self.set_quantizer(
             ResidualQuantizer(config.levels, config.codebook_size, config.codebook_dim)
         )

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:  # config.py takes SEQUENCE_ENCODERS from here
-    from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
-
 SEQUENCE_ENCODERS = ("sasrec", "srgnn")
-
-
-def build_sequence_encoder(config: BBQSettings, vector_dim: int) -> nn.Module:
-    """f over item vectors of width ``vector_dim``, as ``config.sequence_encoder`` names it."""
-    hidden, layers = config.sequence_hidden_size, config.sequence_layers
-    if config.sequence_encoder == "srgnn":
-        return SessionGraphEncoder(vector_dim, hidden, layers, config.max_history)
-    return SelfAttentionEncoder(
-        vector_dim, hidden, layers, config.sequence_heads, config.max_history,
-        config.sequence_dropout,
-    )  # fmt: skip
 
 
 class SelfAttentionEncoder(nn.Module):
