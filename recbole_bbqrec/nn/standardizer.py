@@ -9,22 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SCALINGS = ("zscore", "l2", "none")
-FIT_ROWS = 4096  # rows per block when statistics are taken
-MAX_ZSCORE = 10.0  # a rare binary feature would otherwise reach 100 and rule the squared error
+FIT_ROWS = 4096  # rows converted to float64 at a time
+MAX_ZSCORE = 10.0  # deviations; a rare binary feature could reach 100 and dominate the error
 
 
 class Standardizer(nn.Module):
-    """Brings feature vectors to unit mean square per dimension; statistics are buffers.
+    """Scale feature vectors to unit mean square per dimension; statistics are buffers.
 
-    "zscore": (x - mean) / deviation over the present items, clipped to +-10; a dimension that is
-    constant becomes zero. "l2": the row at length sqrt(dim). "none": unchanged.
+    "zscore": (x - mean) / deviation over the present items, clipped to +-10; a constant dimension
+    becomes zero. "l2": each row gets length sqrt(dim). "none": unchanged.
     """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(self, matrix: Tensor, present: Tensor, scaling: str = "zscore") -> None:
-        """matrix [n_items, dim] float16 or float32; present bool [n_items]."""
+        """Take statistics of matrix float16/float32 [n_items, dim] where present bool [n_items]."""
         super().__init__()
         if scaling not in SCALINGS:
             raise ValueError(f"feature_scaling must be one of {SCALINGS}, got {scaling!r}")
@@ -37,7 +37,7 @@ class Standardizer(nn.Module):
         self.register_buffer("scale", scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, dim] of any float dtype -> [B, dim] in the statistics' dtype (float32)."""
+        """Scale x [B, dim] of any float dtype; the result is float32, as the statistics are."""
         x = x.to(self.mean.dtype)
         if self.scaling == "zscore":
             return ((x - self.mean) * self.scale).clamp_(-MAX_ZSCORE, MAX_ZSCORE)
@@ -47,7 +47,7 @@ class Standardizer(nn.Module):
 
 
 def _moments(matrix: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and reciprocal deviation per dimension over present rows, float32 [dim] each."""
+    """Mean and reciprocal deviation over present rows, float32 [dim] each; 0 if constant."""
     rows = present.nonzero().squeeze(-1).split(FIT_ROWS)
     count = sum(len(block) for block in rows)
     mean = torch.stack([matrix[block].double().sum(0) for block in rows]).sum(0) / count
@@ -59,12 +59,12 @@ def _moments(matrix: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mlp(sizes: Sequence[int], dropout: float) -> nn.Sequential:
-    """Linear layers of the given widths with ReLU (and dropout, if any) between them."""
+    """Build linear layers of the given widths with ReLU and dropout between them."""
     layers: list[nn.Module] = []
     for width_in, width_out in zip(sizes[:-1], sizes[1:]):
         if layers:
             layers.append(nn.ReLU())
-            # A placeholder keeps the parameters' names the same with and without dropout.
+            # The placeholder keeps the names of parameters the same without dropout.
             layers.append(nn.Dropout(dropout) if dropout > 0 else nn.Identity())
         layers.append(nn.Linear(width_in, width_out))
     return nn.Sequential(*layers)

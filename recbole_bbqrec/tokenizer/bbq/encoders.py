@@ -11,10 +11,10 @@ from recbole_bbqrec.nn.standardizer import Standardizer, mlp
 
 
 class ModalityEncoder(nn.Module):
-    """Feature vector [B, dim] -> representation [B, D] of zero mean and unit variance per row.
+    """Encode feature vectors [B, dim] as [B, D], each row of zero mean and unit variance.
 
-    The closing LayerNorm has no learnable scale: every signal then has the same length, and the
-    mutual-information bound cannot be driven down by growing zbar.
+    The last LayerNorm has no learned scale, so that all signals have the same length and the
+    mutual-information bound cannot be lowered by a longer zbar.
     """
 
     def __init__(self, dim: int, hidden: Sequence[int], out_dim: int, dropout: float = 0.0) -> None:
@@ -27,7 +27,7 @@ class ModalityEncoder(nn.Module):
 
 
 class ModalityDecoder(nn.Module):
-    """Mirror of :class:`ModalityEncoder`: [B, in_dim] -> reconstruction [B, dim] (Eq. 8)."""
+    """Mirror of :class:`ModalityEncoder`: reconstruct [B, dim] from [B, in_dim] (Eq. 8)."""
 
     def __init__(self, in_dim: int, hidden: Sequence[int], dim: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -38,11 +38,11 @@ class ModalityDecoder(nn.Module):
 
 
 class ModalityTower(nn.Module):
-    """Everything that belongs to one modality: features, scaling, encoders and decoder.
+    """Features, scaling, encoders and decoder of one modality.
 
-    ``behaviour`` is the paper's TB / IB, ``specific`` its TS / IS (None without disentangling:
-    the decoder then sees the quantized vector alone). The feature matrix keeps its stored dtype,
-    is converted batch by batch and is not part of the state dict.
+    ``behaviour`` is the paper's TB / IB and ``specific`` its TS / IS. Without disentangling
+    ``specific`` is None and the decoder reads the quantized vector alone. The feature matrix
+    keeps its stored dtype, is converted batch by batch, and stays out of the state dict.
     """
 
     matrix: Tensor
@@ -62,9 +62,9 @@ class ModalityTower(nn.Module):
         self.decoder = ModalityDecoder(out_dim * (2 if with_specific else 1), hidden, dim, dropout)
 
     def inputs(self, items: Tensor) -> Tensor:
-        """Items int64 [U] -> scaled features float32 [U, dim]."""
+        """Scaled features float32 [U, dim] of items int64 [U]."""
         return self.standardizer(self.matrix[items])
 
     def reconstruct(self, quantized: Tensor, zbar: Tensor | None) -> Tensor:
-        """Eq. 8: q [U, D] and zbar [U, D] (None without disentangling) -> xhat [U, dim]."""
+        """Decode q [U, D] and zbar [U, D] (None without disentangling) to xhat [U, dim] (Eq. 8)."""
         return self.decoder(quantized if zbar is None else torch.cat([quantized, zbar], dim=-1))
