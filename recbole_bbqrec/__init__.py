@@ -1,8 +1,27 @@
-"""BBQRec, a two-phase generative multi-modal sequential recommender, as a RecBole plugin."""
+"""BBQRec, a two-phase generative multi-modal sequential recommender, as a RecBole plugin.
+
+``run`` trains and tests a model, ``load_run`` loads a finished run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from recbole_bbqrec import compat
 from recbole_bbqrec.version import __version__
 
+if TYPE_CHECKING:
+    from recbole_bbqrec.quick_start import load_run, run
+
 compat.require_recbole()
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "load_run", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``run`` and ``load_run`` on first use: torch and RecBole take seconds to load."""
+    if name in ("load_run", "run"):
+        from recbole_bbqrec import quick_start
+
+        return getattr(quick_start, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
-"""What the package reads of a configuration and of a data set, whichever class provides it.
+"""Protocols of a configuration and of a data set: the attributes that the package relies on.
 
-RecBole is untyped: these protocols list which of its attributes are relied on.
+RecBole is untyped, so its own classes cannot say this.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+ID_SIGNAL = "id"  # name of the learned ID signal; no modality may have it
+
 
 class RunConfig(Protocol):
     """Options of a run by name: RecBole's ``Config``, or a dictionary in a test."""
 
     def __getitem__(self, key: str, /) -> Any:
-        """Return the value of an option; RecBole gives None for one that nobody set."""
+        """Return the value of an option; RecBole returns None for an unknown one."""
 
 
 class ItemDataset(Protocol):
-    """RecBole's ``SequentialDataset``, with the items' features where a model reads them.
+    """RecBole's ``SequentialDataset``, and the items' features if a model reads them.
 
     Only :class:`~recbole_bbqrec.data.dataset.MultiModalDataset` has ``modalities``,
     ``item_tokens`` and ``item_features``.

@@ -1,7 +1,7 @@
-"""One call for a whole run: configuration, data, training, test, result.
+"""Whole runs from one call, and finished runs loaded again.
 
-The order of steps and of seeding is that of RecBole's own ``run_recbole`` (whose module is not
-imported: it alone needs ray), so that RecBole's models give RecBole's numbers.
+Steps and seeds follow the order of RecBole's ``run_recbole``, so that RecBole's models give
+RecBole's numbers. Its module is not imported, because it needs ray.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from recbole.utils import init_seed, set_color
 from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.resume import find_resumable, run_to_continue
+from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.identity import check_same_data, data_identity
 from recbole_bbqrec.data.loaders import create_dataset, data_loaders
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.loaded_run import LoadedRun
 from recbole_bbqrec.model.registry import get_dataset_class, get_model
 from recbole_bbqrec.prepare.on_demand import check_files, prepare_missing
 from recbole_bbqrec.protocols import ItemDataset
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint, load_weights
 from recbole_bbqrec.run_files.final_block import final_block
+from recbole_bbqrec.run_files.finished_run import FinishedRun
 from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.run_files.output_folder import check_output_folder
 from recbole_bbqrec.run_files.per_user import recorded
@@ -42,7 +46,7 @@ logger = logging.getLogger()
 
 @dataclass(frozen=True)
 class Prepared:
-    """What exists before training starts."""
+    """Configuration and data of a run before training starts."""
 
     config: BBQRecConfig
     dataset: ItemDataset
@@ -53,7 +57,7 @@ class Prepared:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the data are told from others by."""
+        """Fingerprint of the data: hash of the split, and one of each modality."""
         return data_identity(self.dataset, self.split_hash)
 
 
@@ -68,24 +72,40 @@ def run(
 ) -> dict[str, Any]:
     """Train and test one model on one data set.
 
-    Args:
-        model: registered model name; may be left out when ``resume`` names a run.
-        dataset: data set name; likewise.
-        config_files: YAML files, later ones win.
-        overrides: option values that win over the files.
-        saved: write checkpoints; False tests the best weights from memory (RecBole's own models:
-            the last weights, as RecBole does).
-        test: False leaves the test split alone (hyper-parameter search): no ``test_result``;
-            with ``tokenize_only`` there is none either.
+    Parameters
+    ----------
+    model, dataset
+        Names of a registered model and of a data set; not needed when ``resume`` names a run.
+    config_files
+        YAML files; later ones win.
+    overrides
+        Values of options, which win over the files.
+    saved
+        Write checkpoints. False tests the best weights from memory, or for RecBole's models the
+        last weights, as RecBole does.
+    test
+        False skips the test split, for a search of options; so does ``tokenize_only``.
+        ``test_result`` is then empty.
 
-    Returns:
-        ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result`` as
-        RecBole's ``run_recbole`` (the score is None without validation), and ``split_hash``,
-        ``seconds``, ``peak_memory_mib``, ``files`` and more; everything is plain and
-        JSON-serialisable.
+    Returns
+    -------
+    dict
+        ``best_valid_score`` (None without validation), ``valid_score_bigger``,
+        ``best_valid_result`` and ``test_result`` as in RecBole's ``run_recbole``, and
+        ``split_hash``, ``seconds``, ``peak_memory_mib``, ``files`` and more. Every value can be
+        written as JSON.
 
-    Raises:
-        UserError: an option, file or checkpoint is not as it must be.
+    Raises
+    ------
+    UserError
+        An option, a file or a checkpoint is invalid.
+
+    Examples
+    --------
+    >>> from recbole_bbqrec import run
+    >>> result = run("ItemNeighbours", "Mini")
+    >>> result["users"]
+    {'all': 617, 'tested': 617}
     """
     config, files = _configure(model, dataset, config_files, dict(overrides or {}))
     with contextlib.ExitStack() as claims:
@@ -102,7 +122,7 @@ def _run(
     saved: bool,
     test: bool,
 ) -> dict[str, Any]:
-    """:func:`run` once it is known which run, ``files`` being those of one to continue."""
+    """Train and test; ``files`` are given when a run is resumed."""
     start = time.perf_counter()
     prepare_process(
         allocator=config["tune_allocator"],
@@ -113,7 +133,7 @@ def _run(
     if config["prepare"]:
         prepare_missing(config["dataset"], Path(config["data_path"]), config["modalities"] or ())
     check_files(config)
-    if files is None and saved:  # the default, too, which the configuration leaves to its user
+    if files is None and saved:  # the configuration does not check the default folder
         check_output_folder("checkpoint_dir", config["checkpoint_dir"])
     start_logging(config)
     logger.info(config)
@@ -133,7 +153,7 @@ def _run(
         elif not files.config.is_file():
             write_text(files.config, config.to_text())
     ready = time.perf_counter()
-    peaks = {"prepare": peak_memory_mib(config["device"])}  # so far, at the end of each stage
+    peaks = {"prepare": peak_memory_mib(config["device"])}  # peak up to the end of each stage
 
     score, valid_result = trainer.fit(
         prepared.train_data,
@@ -143,7 +163,7 @@ def _run(
     )
     trained = time.perf_counter()
     peaks["train"] = peak_memory_mib(config["device"])
-    test = test and not config["tokenize_only"]  # without a generator there is nothing to test
+    test = test and not config["tokenize_only"]  # phase one alone has no ranking to test
     test_result = _test(trainer, prepared, files) if test else {}
     tested = time.perf_counter()
     peaks["test"] = peak_memory_mib(config["device"])
@@ -192,16 +212,48 @@ def prepare(config: BBQRecConfig) -> Prepared:
 
 
 def build_model(config: BBQRecConfig, train_data: Any) -> Any:
-    """Seed and construct the model, as RecBole does before training."""
+    """Seed, then construct the model on the run's device, as RecBole does before training."""
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset)
     return model.to(config["device"])
 
 
+def load_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> LoadedRun:
+    """Load a finished run: its model, configuration and data.
+
+    Parameters
+    ----------
+    path
+        Directory ``saved/<Model>-<time>`` of a run, the ``.pth`` file beside it, or the place of
+        a run in the store of ``compare``, ``tune`` and ``reproduce``.
+    overrides
+        Options that differ now, such as ``data_path``.
+
+    Returns
+    -------
+    LoadedRun
+        ``recommend`` and ``semantic_ids`` give tables of raw tokens.
+
+    Raises
+    ------
+    UserError
+        There is no finished run at ``path``, or the data is not the data of the run.
+
+    Examples
+    --------
+    >>> from recbole_bbqrec import load_run
+    >>> load_run("saved/my-run")
+    <LoadedRun: BBQRec on Mini, 617 users, 405 items>
+    """
+    path = Path(path)
+    is_file = path.suffix == ".pth" and path.is_file()
+    return load_data_and_model(path if is_file else FinishedRun.at(path).files.model, overrides)
+
+
 def load_data_and_model(
     model_file: str | Path, overrides: Mapping[str, Any] | None = None
-) -> tuple[BBQRecConfig, Any, Any, Any, Any, Any]:
-    """Rebuild what a saved model file was trained on, with the model's weights loaded.
+) -> LoadedRun:
+    """Load a saved model file and the data that it was trained on.
 
     Counterpart of RecBole's function, for its models and ours; nothing is unpickled.
 
@@ -213,7 +265,7 @@ def load_data_and_model(
         config, model, dataset, train_data, valid_data, test_data.
 
     Raises:
-        UserError: the file is no checkpoint of ours, or the data are not those of the run.
+        UserError: the file is no checkpoint of ours, or the data is not the data of the run.
     """
     state = load_checkpoint(model_file)
     config = BBQRecConfig.from_text(state["config"], overrides)
@@ -223,25 +275,8 @@ def load_data_and_model(
     model = build_model(config, prepared.train_data)
     load_weights(model, state["state_dict"], model_file)
     model.load_other_parameter(state.get("other_parameter"))
-    return (
-        config,
-        model,
-        prepared.dataset,
-        prepared.train_data,
-        prepared.valid_data,
-        prepared.test_data,
-    )
-
-
-def objective_function(
-    config_dict: Mapping[str, Any] | None = None,
-    config_file_list: Sequence[str] = (),
-    saved: bool = True,
-) -> dict[str, Any]:
-    """What RecBole's ``HyperTuning`` calls: one run with the trial's values."""
-    values = dict(config_dict or {})
-    model, dataset = values.pop("model", None), values.pop("dataset", None)
-    return run(model, dataset, config_file_list or (), values, saved=saved)
+    loaders = prepared.train_data, prepared.valid_data, prepared.test_data
+    return LoadedRun(config, model.eval(), prepared.dataset, *loaders)
 
 
 # helpers --------------------------------------------------------------------------------------
@@ -253,10 +288,10 @@ def _configure(
     config_files: Sequence[str | Path],
     overrides: dict[str, Any],
 ) -> tuple[BBQRecConfig, RunFiles | None]:
-    """The configuration, and the files of the run that it continues, if any."""
-    wanted = overrides.get("resume")
-    if wanted is not None and wanted != "auto":
-        return run_to_continue(Path(wanted), model, dataset, config_files, overrides)
+    """Return the configuration, and the files of the run to resume, if any."""
+    resume = overrides.get("resume")
+    if resume is not None and resume != "auto":
+        return run_to_continue(Path(resume), model, dataset, config_files, overrides)
     config = BBQRecConfig(*_names(model, dataset, config_files), config_files, overrides)
     if config["resume"] == "auto":
         return config, find_resumable(config)
@@ -269,9 +304,6 @@ def _configure(
 def _names(
     model: str | None, dataset: str | None, config_files: Sequence[str | Path]
 ) -> tuple[str, str]:
-    from recbole_bbqrec.config.values import read_yaml
-    from recbole_bbqrec.errors import UserError
-
     values: dict[str, Any] = {}
     for path in config_files:
         values.update(read_yaml(path))
@@ -283,14 +315,14 @@ def _names(
 
 
 def _users(prepared: Prepared) -> dict[str, int]:
-    """How many users the data set has, and how many of them are tested."""
+    """Count the users of the data set, and those that are tested."""
     dataset = prepared.dataset
     tested = prepared.test_data._dataset.inter_feat[dataset.uid_field]
     return {"all": dataset.user_num - 1, "tested": len(tested.unique())}
 
 
 def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> Any:
-    """Test metrics of the best weights; every user's are written beside the run's other files."""
+    """Return the test metrics of the best weights, and write each user's to the run's files."""
     with recorded(trainer) as recorder:
         result = trainer.evaluate(prepared.test_data, load_best_model=files is not None)
     per_user = recorder.per_user(prepared.test_data._dataset, prepared.split_hash)
@@ -300,16 +332,14 @@ def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> Any:
 
 
 def _feature_sources(dataset: ItemDataset) -> dict[str, Any]:
-    names = getattr(dataset, "modalities", ())
-    features = {name: dataset.item_features(name) for name in names}
-    return {
-        name: {"fingerprint": f.fingerprint, "dim": f.matrix.shape[1], **_plain(f.metadata)}
-        for name, f in features.items()
-    }
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if isinstance(value, (str, int, float))}
+    sources = {}
+    for name in getattr(dataset, "modalities", ()):
+        features = dataset.item_features(name)
+        plain = {k: v for k, v in features.metadata.items() if isinstance(v, (str, int, float))}
+        sources[name] = {
+            "fingerprint": features.fingerprint, "dim": features.matrix.shape[1], **plain,
+        }  # fmt: skip
+    return sources
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

@@ -12,9 +12,7 @@ from recbole.utils.enum_type import FeatureType
 
 from recbole_bbqrec.data.features import ModalityFeatures, load_modality
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.protocols import RunConfig
-
-_RESERVED = "id"  # the learnable ID signal, which has no file
+from recbole_bbqrec.protocols import ID_SIGNAL, RunConfig
 
 
 class MultiModalDataset(SequentialDataset):
@@ -130,9 +128,9 @@ def check_modalities(value: object) -> list[str]:
     for name in value:
         if not isinstance(name, str) or not name:
             raise UserError(f"modalities holds {name!r}; {expected}.")
-    if _RESERVED in value:
+    if ID_SIGNAL in value:
         raise UserError(
-            f"modalities holds {_RESERVED!r}, the name of the learnable ID signal, which has no "
+            f"modalities holds {ID_SIGNAL!r}, the name of the learnable ID signal, which has no "
             f"feature file; {expected}."
         )
     if len(set(value)) != len(value):

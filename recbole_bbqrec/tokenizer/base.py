@@ -1,4 +1,4 @@
-"""What a phase-one network offers to the trainer, and what it hands over when it is done."""
+"""Interface of a phase-one network to the trainer, and the tokenization that it returns."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Tokenization:
     """Semantic IDs of the whole vocabulary, before collisions are resolved.
 
     codes int64 [n_items, L, M] and vectors float32 [n_items, V], row 0 ([PAD]) zero; codebooks
-    float32 [S, L, N, D], S = 1 when shared; last_residuals float32 [n_items, M, D], what was left
-    to quantize at the last level.
+    float32 [S, L, N, D], S = 1 when shared; last_residuals float32 [n_items, M, D], the input of
+    the last level.
     """
 
     codes: Tensor
@@ -28,7 +28,7 @@ class Tokenization:
     last_residuals: Tensor
 
     def last_level_distances(self, items: Tensor) -> Tensor:
-        """Squared L2 of each item's last residual to each last-level code: [n, M, N]."""
+        """Squared L2 from items' last residuals to the last level's codes: [n] -> [n, M, N]."""
         residual = self.last_residuals[items]  # [n, M, D]
         n_signals = residual.shape[1]
         last = self.codebooks[:, -1].expand(n_signals, -1, -1)  # [M, N, D]
@@ -39,12 +39,12 @@ class Tokenization:
 
 
 class PhaseOneNetwork(Protocol):
-    """The methods the trainer calls; a network that implements them is an ``nn.Module``.
+    """Methods that the trainer calls; a network that has them is an ``nn.Module``.
 
-    :meth:`prepare` comes first. In an epoch: for each batch, fit the estimators on
-    :meth:`mim_pairs` (skipped when :meth:`estimator_parameters` is empty), then one step on
-    ``losses(...)["total"]`` over :meth:`main_parameters`; then :meth:`end_of_epoch`. Quantization
-    starts when :meth:`initialise_codebooks` is called.
+    :meth:`prepare` is called first. Each batch of an epoch fits the estimators on
+    :meth:`mim_pairs` (unless :meth:`estimator_parameters` is empty), then takes one step on
+    ``losses(...)["total"]`` over :meth:`main_parameters`. :meth:`end_of_epoch` follows the
+    batches. Quantization starts with :meth:`initialise_codebooks`.
     """
 
     @property
@@ -53,41 +53,41 @@ class PhaseOneNetwork(Protocol):
 
     @property
     def uses_sequences(self) -> bool:
-        """Whether the losses need histories; if not, batches are slices of the catalogue."""
+        """True if the losses need histories; otherwise batches are slices of the catalogue."""
 
     @property
     def has_sequence_encoder(self) -> bool:
-        """Whether :meth:`sequence_states` may be called."""
+        """True if :meth:`sequence_states` may be called."""
 
     def prepare(self, seed: int) -> None:
-        """Called once, before the first epoch (not again when a run is resumed)."""
+        """Prepare once, before the first epoch; not again when a run is resumed."""
 
     def main_parameters(self) -> Iterator[nn.Parameter]:
-        """What the main optimizer trains."""
+        """Parameters of the main optimizer."""
 
     def estimator_parameters(self) -> Iterator[nn.Parameter]:
-        """What the estimators' own optimizer trains; may be empty."""
+        """Parameters of the estimators' own optimizer; may be empty."""
 
     def mim_pairs(self, items: Tensor) -> Pairs:
-        """Detached inputs of the estimators for items int64 [U]; may be empty."""
+        """Return detached inputs of the estimators for items int64 [U]; may be empty."""
 
     def estimator_loss(self, pairs: Pairs) -> Tensor:
-        """Scalar the estimators minimise."""
+        """Return the scalar that the estimators minimise."""
 
     def losses(self, items: Tensor, sequences: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Scalars for items [U], sequences [B, T], targets [B, T]; "total" is to be minimised."""
+        """Return scalars for items [U], sequences [B, T], targets [B, T]; minimise "total"."""
 
     def initialise_codebooks(self, seed: int) -> None:
-        """Fit the codebooks to all items and quantize from now on."""
+        """Fit the codebooks to all items, and quantize from now on."""
 
     def end_of_epoch(self, generator: torch.Generator, last: bool) -> dict[str, float]:
-        """Upkeep of the codebooks, less after the ``last`` epoch; returns statistics to log."""
+        """Maintain the codebooks, less so after the ``last`` epoch; return statistics to log."""
 
     def sequence_states(self, sequences: Tensor, all_vectors: Tensor) -> Tensor:
-        """Sequences [B, T] and item vectors [n_items, V] -> states h [B, T, V]."""
+        """Encode sequences [B, T] over item vectors [n_items, V] into states h [B, T, V]."""
 
     def item_vectors(self) -> Tensor:
-        """Item vectors v float32 [n_items, V], row 0 zero, no gradient."""
+        """Return item vectors v float32 [n_items, V], row 0 zero, without gradient."""
 
     def tokenize(self) -> Tokenization:
-        """Semantic IDs of all items."""
+        """Return the semantic IDs of all items."""

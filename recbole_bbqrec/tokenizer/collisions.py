@@ -1,4 +1,4 @@
-"""Items that share their whole semantic ID: counting them and telling them apart."""
+"""Count the items that share a whole semantic ID, and make semantic IDs unique."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 
 Distances = Callable[[Tensor], Tensor]  # items int64 [n] -> squared distances [n, M, N]
 Combination = tuple[int, ...]  # the M codes of one level
-BLOCK = 2048  # items whose distances are held at once
-MAX_PROBES = 2000  # tries by distance before any free combination is taken
+BLOCK = 2048  # items; bounds the distances held at a time
+MAX_PROBES = 2000  # combinations tried by distance; then any free one is taken
 
 
 class Collisions(NamedTuple):
-    """``items`` share their whole tuple with another item; they form ``groups`` groups."""
+    """Number of items that share their whole tuple with another, and of their groups."""
 
     items: int
     groups: int
 
 
 def count_collisions(codes: Tensor) -> Collisions:
-    """codes int64 [n_items, L, M]; row 0 ([PAD]) does not count. Table 5 reports ``items``."""
+    """Count in codes int64 [n_items, L, M], without row 0 ([PAD]); Table 5 reports ``items``."""
     if len(codes) <= 1:
         return Collisions(0, 0)
     counts = torch.unique(codes[1:].flatten(1), dim=0, return_counts=True)[1]
@@ -33,15 +33,18 @@ def count_collisions(codes: Tensor) -> Collisions:
 
 
 def resolve_collisions(codes: Tensor, distances: Distances) -> Tensor:
-    """Make codes int64 [n_items, L, M] (row 0 = [PAD], left alone) one-to-one; returns a copy.
+    """Return a copy of codes int64 [n_items, L, M] in which no two items share a tuple.
 
-    Only the last level changes. In each group of items with one tuple, the item closest to its
-    last-level codes keeps it (ties: the lowest item id). Each of the others, again closest
-    first, changes the one signal whose distance to its last-level residual grows least among
-    the changes that lead to a free tuple; where every such tuple is taken, several signals. Items
-    are left shared only where all N^M combinations under their prefix are taken. ``distances``
-    gives the squared distances of items' last-level residuals to all last-level codes.
-    Deterministic: depends on the arguments alone.
+    Only the last level changes, and row 0 ([PAD]) stays. ``distances`` gives squared distances
+    from items' last-level residuals to all last-level codes. In each group of items with one tuple:
+
+    1. The item closest to its last-level codes keeps them (ties: the lowest item id).
+    2. The others follow, closest first. Each changes one signal: of the changes to a free tuple,
+       the one whose distance grows least.
+    3. If all those tuples are taken, several signals change.
+    4. An item stays shared only if all N^M combinations under its prefix are taken.
+
+    The result depends on the arguments alone.
     """
     resolved = codes.clone()
     movers = _movers(codes, distances)
@@ -61,21 +64,23 @@ def resolve_collisions(codes: Tensor, distances: Distances) -> Tensor:
             used = taken[prefixes[item]]
             if len(used) >= values.shape[2] ** values.shape[1]:
                 continue
-            found = _change_one(singles[row].tolist(), current[row].tolist(), values.shape[2], used)
-            if found is None:
-                found = _change_any(values[row], order[row], used)
-            if found is None:
+            chosen = _change_one(
+                singles[row].tolist(), current[row].tolist(), values.shape[2], used
+            )
+            if chosen is None:
+                chosen = _change_any(values[row], order[row], used)
+            if chosen is None:
                 everything = cursors.setdefault(
                     prefixes[item], _all_combinations(values.shape[1], values.shape[2])
                 )
-                found = next(combination for combination in everything if combination not in used)
-            used.add(found)
-            resolved[item, -1] = torch.tensor(found, device=codes.device)
+                chosen = next(combination for combination in everything if combination not in used)
+            used.add(chosen)
+            resolved[item, -1] = torch.tensor(chosen, device=codes.device)
     return resolved
 
 
 def _movers(codes: Tensor, distances: Distances) -> list[int]:
-    """Items that have to change, group by group, closest to their own codes first."""
+    """List the items that must change, group by group, closest to their own codes first."""
     _, group, counts = torch.unique(
         codes[1:].flatten(1), dim=0, return_inverse=True, return_counts=True
     )
@@ -91,7 +96,7 @@ def _movers(codes: Tensor, distances: Distances) -> list[int]:
 
 
 def _prefix_numbers(codes: Tensor) -> list[int]:
-    """A number per item for the codes of all levels but the last; -1 for [PAD]."""
+    """Number each item's codes of all levels but the last; -1 for [PAD]."""
     n_items, levels = codes.shape[:2]
     if levels == 1:
         return [-1] + [0] * (n_items - 1)
@@ -99,9 +104,9 @@ def _prefix_numbers(codes: Tensor) -> list[int]:
     return [-1, *numbers.tolist()]
 
 
-def _taken(codes: Tensor, prefixes: Sequence[int], wanted: set[int]) -> dict[int, set[Combination]]:
-    """Last-level combinations in use under each wanted prefix."""
-    taken: dict[int, set[Combination]] = {prefix: set() for prefix in wanted}
+def _taken(codes: Tensor, prefixes: Sequence[int], chosen: set[int]) -> dict[int, set[Combination]]:
+    """Last-level combinations in use under each of the ``chosen`` prefixes."""
+    taken: dict[int, set[Combination]] = {prefix: set() for prefix in chosen}
     for prefix, combination in zip(prefixes, codes[:, -1].tolist()):
         if prefix in taken:
             taken[prefix].add(tuple(combination))
@@ -111,7 +116,7 @@ def _taken(codes: Tensor, prefixes: Sequence[int], wanted: set[int]) -> dict[int
 def _change_one(
     singles: Sequence[int], current: Sequence[int], n_codes: int, used: set[Combination]
 ) -> Combination | None:
-    """The first free combination among changes signal * N + code, in the order given."""
+    """Return the first free combination among the changes signal * N + code, or None."""
     for change in singles:
         signal, code = divmod(change, n_codes)
         combination = (*current[:signal], code, *current[signal + 1 :])
@@ -121,10 +126,10 @@ def _change_one(
 
 
 def _change_any(values: Tensor, order: Tensor, used: set[Combination]) -> Combination | None:
-    """The free combination with the smallest total distance, or None after MAX_PROBES tries.
+    """Return the free combination of least total distance, or None after MAX_PROBES tries.
 
-    values, order [M, N]. Best-first: combinations of ranks leave the heap by ascending sum;
-    raising one rank at a time, from the last raised signal on, reaches each exactly once.
+    values, order [M, N]. Best-first search: combinations of ranks leave the heap by ascending sum.
+    Raising one rank at a time, from the last raised signal on, reaches each exactly once.
     """
     ranked = values.gather(1, order).tolist()  # [M][N] ascending distances
     codes = order.tolist()
@@ -147,5 +152,5 @@ def _change_any(values: Tensor, order: Tensor, used: set[Combination]) -> Combin
 
 
 def _all_combinations(n_signals: int, n_codes: int) -> Iterator[Combination]:
-    """Every combination of M codes, the last signal running fastest."""
+    """Iterate over all combinations of M codes; the last signal changes fastest."""
     return itertools.product(range(n_codes), repeat=n_signals)

@@ -1,4 +1,4 @@
-"""TIGER's last token: a code that only separates items sharing all the others."""
+"""TIGER's last token: a code that only separates items that share all other codes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from recbole_bbqrec.tokenizer.base import Tokenization
 
 
 def disambiguation_codes(codes: Tensor) -> Tensor:
-    """Rank of each item among those with its tuple, by item id: codes [n_items, L, M] -> [n_items].
+    """Rank each item by id among those with its tuple: codes [n_items, L, M] -> [n_items].
 
-    0 for an item whose tuple is unique, and for row 0 ([PAD]), which does not count.
+    The rank is 0 for an item with a unique tuple and for row 0 ([PAD]), which does not count.
     """
     ranks = codes.new_zeros(len(codes))
     if len(codes) <= 1:
@@ -22,7 +22,7 @@ def disambiguation_codes(codes: Tensor) -> Tensor:
     _, group, counts = torch.unique(
         codes[1:].flatten(1), dim=0, return_inverse=True, return_counts=True
     )
-    order = torch.argsort(group, stable=True)  # items of a group together, ids ascending
+    order = torch.argsort(group, stable=True)  # by group, then by ascending id
     first = counts.cumsum(0) - counts  # [groups] where each group starts
     place = torch.arange(len(order), device=codes.device)
     ranks[order + 1] = place - first[group[order]]
@@ -30,10 +30,10 @@ def disambiguation_codes(codes: Tensor) -> Tensor:
 
 
 def append_disambiguation(result: Tokenization) -> Tokenization:
-    """The same tokenization with one more level, :func:`disambiguation_codes`, for one signal.
+    """Add a level of :func:`disambiguation_codes` to the tokenization of one signal.
 
-    The new level's codebook is zero: it tells items apart and adds nothing to their vectors.
-    Raises UserError when more items share a tuple than a codebook has codes.
+    The new level's codebook is zero, so the vectors stay the same. Raises UserError when more
+    items share a tuple than a codebook has codes.
     """
     if result.codes.shape[2] != 1:
         raise ValueError(f"expected codes of one signal, got {result.codes.shape[2]}")

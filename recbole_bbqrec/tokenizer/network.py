@@ -1,8 +1,7 @@
-"""What every phase-one network of ours does with its quantizer, whatever its encoders and losses.
+"""Base of phase-one networks: the quantizer, its upkeep, and the tokenization of all items.
 
-A network that inherits from :class:`QuantizingNetwork` fulfils
-:class:`~recbole_bbqrec.tokenizer.base.PhaseOneNetwork` once it has ``signals``,
-``represent``, ``signals_present`` and ``losses``.
+A subclass of :class:`QuantizingNetwork` needs ``signals``, ``represent``, ``signals_present`` and
+``losses`` to be a :class:`~recbole_bbqrec.tokenizer.base.PhaseOneNetwork`.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ QUANTIZE_ITEMS = 8192  # items per block when all items are quantized
 class QuantizingNetwork(nn.Module):
     """Encoders into z [U, M, D] followed by a residual quantizer.
 
-    Until :meth:`initialise_codebooks` sets ``quantizing`` (a buffer, so a reload does not run it
-    again), z passes through unquantized. A subclass calls :meth:`set_quantizer` when it is built.
+    z passes through unquantized until :meth:`initialise_codebooks` sets ``quantizing``, a buffer,
+    so that a reloaded network goes on quantizing. A subclass calls :meth:`set_quantizer` when it
+    is built.
     """
 
     quantizing: Tensor
@@ -35,11 +35,11 @@ class QuantizingNetwork(nn.Module):
         self.n_items = n_items
 
     def set_quantizer(self, quantizer: ResidualQuantizer) -> None:
-        """Take over the codebooks, not yet in use."""
+        """Add the quantizer, not yet in use."""
         self.quantizer = quantizer
         self.register_buffer("quantizing", torch.tensor(False))
 
-    # ---- what a subclass decides -------------------------------------------------------
+    # ---- for subclasses ----------------------------------------------------------------
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -47,41 +47,41 @@ class QuantizingNetwork(nn.Module):
         raise NotImplementedError
 
     def represent(self, items: Tensor) -> Tensor:
-        """Items int64 [U] -> z [U, M, D], what is quantized."""
+        """Encode items int64 [U] as z [U, M, D], the input of the quantizer."""
         raise NotImplementedError
 
     def signals_present(self) -> Tensor:
-        """Bool [n_items, M]: which signals an item really has."""
+        """Mask bool [n_items, M] of the signals that items have."""
         raise NotImplementedError
 
     @property
     def has_sequence_encoder(self) -> bool:
-        """Whether :meth:`sequence_states` may be called."""
+        """True if :meth:`sequence_states` may be called."""
         return False
 
     def prepare(self, seed: int) -> None:
-        """Called once, before the first epoch: nothing to do unless a subclass says otherwise."""
+        """Prepare once, before the first epoch; nothing to do here."""
 
     def estimator_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters with an optimizer of their own: none unless a subclass says otherwise."""
+        """Parameters with an optimizer of their own; none here."""
         return iter(())
 
     def mim_pairs(self, items: Tensor) -> Pairs:
-        """Inputs of the estimators; empty without them."""
+        """Inputs of the estimators; none here."""
         return {}
 
     def estimator_loss(self, pairs: Pairs) -> Tensor:
-        """Raises ValueError: there are no estimators."""
+        """Raise ValueError: there are no estimators."""
         raise ValueError("this network has no estimators")
 
     def sequence_states(self, sequences: Tensor, all_vectors: Tensor) -> Tensor:
-        """Raises ValueError: there is no sequence encoder."""
+        """Raise ValueError: there is no sequence encoder."""
         raise ValueError("this network has no sequence encoder")
 
-    # ---- what they share ---------------------------------------------------------------
+    # ---- shared ------------------------------------------------------------------------
 
     def main_parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters but the estimators'."""
+        """Parameters other than the estimators'."""
         estimators = {id(parameter) for parameter in self.estimator_parameters()}
         return (p for p in self.parameters() if id(p) not in estimators)
 
@@ -95,17 +95,16 @@ class QuantizingNetwork(nn.Module):
 
     @torch.no_grad()
     def initialise_codebooks(self, seed: int) -> None:
-        """k-means on the representations of all items, level by level, and quantize from now on."""
+        """Fit the codebooks by k-means to all items, level by level, and quantize from now on."""
         self.quantizer.initialise(self._all_z(), seed)
         self.quantizing.fill_(True)
 
     @torch.no_grad()
     def end_of_epoch(self, generator: torch.Generator, last: bool) -> dict[str, float]:
-        """Log and reset the codes' usage, restart dead codes; empty during warm-up.
+        """Return and reset the codes' usage, and restart dead codes; empty during warm-up.
 
-        After the ``last`` epoch dead codes stay dead: no step would train the new ones.
-
-        Keys: utilisation/level<l>/<signal>, perplexity/level<l>/<signal>, restarted/level<l>.
+        Dead codes stay dead after the ``last`` epoch, because no step would train new ones. Keys:
+        utilisation/level<l>/<signal>, perplexity/level<l>/<signal>, restarted/level<l>.
         """
         quantizer = self.quantizer
         if not self.quantizing or not quantizer.usage.any():
@@ -125,13 +124,15 @@ class QuantizingNetwork(nn.Module):
         return stats
 
     def item_vectors(self) -> Tensor:
-        """v of all items, float32 [n_items, V]; row 0 is zero. No gradient, no dropout."""
+        """Return v of all items, float32 [n_items, V], row 0 zero, without gradient or dropout."""
         with self._evaluating():
-            parts = [self._quantized(z).quantized for z in self._all_z().split(QUANTIZE_ITEMS)]
+            parts = [
+                self._quantized(z).quantized for z in torch.split(self._all_z(), QUANTIZE_ITEMS)
+            ]
         return with_pad_row(torch.cat(parts).flatten(1).float())
 
     def tokenize(self) -> Tokenization:
-        """Semantic IDs of all items; ValueError before the codebooks are initialised."""
+        """Return the semantic IDs of all items; ValueError before the codebooks are initialised."""
         if not self.quantizing:
             raise ValueError("tokenize() needs codebooks: call initialise_codebooks() first")
         with self._evaluating():
@@ -144,14 +145,14 @@ class QuantizingNetwork(nn.Module):
         )
 
     def _all_z(self) -> Tensor:
-        """z [n_items - 1, M, D] of every item but [PAD], in blocks, without dropout."""
+        """Encode all items but [PAD] as z [n_items - 1, M, D], in blocks, without dropout."""
         with self._evaluating():
             items = torch.arange(1, self.n_items, device=self.quantizing.device)
-            return torch.cat([self.represent(block) for block in items.split(ENCODE_ITEMS)])
+            return torch.cat([self.represent(block) for block in torch.split(items, ENCODE_ITEMS)])
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """No gradient, no dropout, no usage counts; the mode is put back afterwards."""
+        """Turn gradient, dropout and usage counts off for a while."""
         was_training = self.training
         self.eval()
         try:
@@ -162,5 +163,5 @@ class QuantizingNetwork(nn.Module):
 
 
 def with_pad_row(values: Tensor) -> Tensor:
-    """[n, ...] -> [n + 1, ...] with a zero row in front."""
+    """Put a zero row before values [n, ...]: [n + 1, ...]."""
     return torch.cat([values.new_zeros(1, *values.shape[1:]), values])

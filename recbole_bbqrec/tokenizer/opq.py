@@ -1,7 +1,7 @@
 """Optimized product quantization: a rotation and one codebook per slice of the rotated vector.
 
-Ge et al., "Optimized Product Quantization", TPAMI 2014, the non-parametric form: the rotation
-and the codebooks are improved in turn, and neither step can raise the reconstruction error.
+Ge et al., "Optimized Product Quantization", TPAMI 2014, in the non-parametric form: rotation and
+codebooks are improved in turn, and neither step can raise the reconstruction error.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from recbole_bbqrec.nn.kmeans import kmeans
+from recbole_bbqrec.tokenizer.quantizer import nearest_codes
 
-_BLOCK_CELLS = 1 << 24  # distances held at once when codes are assigned
+_BLOCK_CELLS = 1 << 24  # distances held at a time, 64 MiB of float32
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,26 @@ class ProductQuantizer:
     errors: tuple[float, ...]
 
     def encode(self, vectors: Tensor) -> Tensor:
-        """Vectors float [n, dim] -> codes int64 [n, M]: the nearest code of each rotated slice."""
+        """Encode vectors float [n, dim] as the nearest codes int64 [n, M] of rotated slices."""
         rotated = _pad(vectors, self.rotation) @ self.rotation  # [n, W]
         return _assign(_slices(rotated, self.codebooks), self.codebooks)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes int64 [n, M] -> reconstructed vectors float32 [n, dim]."""
+        """Reconstruct vectors float32 [n, dim] from codes int64 [n, M]."""
         return (_look_up(self.codebooks, codes) @ self.rotation.T)[:, : self.dim]
 
 
 def whiten(vectors: Tensor, present: Tensor, components: int) -> Tensor:
-    """The first principal components, each scaled to variance one over the rows of ``present``.
+    """Project on the first principal components, each of variance one over the present rows.
 
-    vectors float [n, dim], present bool [n] -> float32 [n, C]; C is ``components``, or as many as
-    there are rows present or dimensions. Quantization then spends as much on a direction in which
-    the texts hardly differ as on the widest one.
+    vectors float [n, dim], present bool [n] -> float32 [n, C]; C is ``components``, or fewer if
+    there are fewer present rows or dimensions. Quantization then spends as much on a direction in
+    which the texts hardly differ as on the widest one.
     """
     data = vectors.detach().to("cpu", torch.float64).numpy()
     known = data[present.cpu().numpy()]
     model = PCA(min(components, *known.shape), whiten=True, svd_solver="full")
-    with threadpool_limits(limits=1):  # more threads add up in another order
+    with threadpool_limits(limits=1):  # the order of a sum depends on the threads
         model.fit(known)
         return torch.from_numpy(model.transform(data)).float()
 
@@ -98,38 +99,32 @@ def fit_opq(
 
 
 def _pad(vectors: Tensor, rotation: Tensor) -> Tensor:
-    """Zeros behind the last dimension, [n, dim] -> float32 [n, W]."""
+    """Append zero dimensions: [n, dim] -> float32 [n, W]."""
     missing = rotation.shape[0] - vectors.shape[1]
     return torch.nn.functional.pad(vectors.to(rotation), (0, missing))
 
 
 def _slices(rotated: Tensor, codebooks: Tensor) -> Tensor:
-    """[n, W] -> [M, n, W / M]."""
+    """Cut rotated vectors [n, W] into slices [M, n, W / M]."""
     return rotated.view(len(rotated), codebooks.shape[0], -1).transpose(0, 1)
 
 
 def _assign(slices: Tensor, codebooks: Tensor) -> Tensor:
-    """Nearest code by squared L2: slices [M, n, s], codebooks [M, K, s] -> int64 [n, M]."""
-    lengths = codebooks.pow(2).sum(-1).unsqueeze(1)  # [M, 1, K]
+    """Find the nearest codes int64 [n, M] of slices [M, n, s] in codebooks [M, K, s]."""
     rows = max(1, _BLOCK_CELLS // (codebooks.shape[0] * codebooks.shape[1]))
-    blocks = []
-    for block in slices.split(rows, dim=1):
-        # |x|^2 is the same for every code of a row.
-        distances = torch.baddbmm(lengths, block, codebooks.transpose(1, 2), alpha=-2)
-        blocks.append(distances.argmin(-1).T)  # [M, rows, K] -> [rows, M]
-    return torch.cat(blocks)
+    return nearest_codes(slices, codebooks, rows).T
 
 
 def _look_up(codebooks: Tensor, codes: Tensor) -> Tensor:
-    """Codes int64 [n, M] -> rotated reconstruction [n, W]."""
+    """Reconstruct rotated vectors [n, W] from codes int64 [n, M]."""
     digit = torch.arange(codebooks.shape[0], device=codes.device)
     return codebooks[digit, codes].flatten(1)
 
 
 def _lloyd(slices: Tensor, codebooks: Tensor, codes: Tensor) -> Tensor:
-    """Every code moves to the mean of its points; one without points stays where it is."""
+    """Move each code to the mean of its points; a code without points stays."""
     digits, size, width = codebooks.shape
-    place = codes.T + size * torch.arange(digits).unsqueeze(1)  # [M, n], row of a flat table
+    place = codes.T + size * torch.arange(digits).unsqueeze(1)  # [M, n] rows of a flat table
     sums = torch.zeros(digits * size, width, dtype=torch.float64)
     sums.index_add_(0, place.reshape(-1), slices.reshape(-1, width).double())
     counts = torch.bincount(place.reshape(-1), minlength=digits * size).unsqueeze(1)  # [M * K, 1]
@@ -138,11 +133,11 @@ def _lloyd(slices: Tensor, codebooks: Tensor, codes: Tensor) -> Tensor:
 
 
 def _procrustes(data: Tensor, target: Tensor) -> Tensor:
-    """The orthogonal R that minimises |data @ R - target|: data, target [n, W] -> [W, W]."""
+    """Find the orthogonal R [W, W] of least |data @ R - target|; data, target [n, W]."""
     left, _, right = torch.linalg.svd(data.double().T @ target.double())
     return (left @ right).float()
 
 
 def _error(rotated: Tensor, codebooks: Tensor, codes: Tensor) -> float:
-    """Mean over vectors of the squared distance to the reconstruction."""
+    """Mean squared distance of the vectors to their reconstructions."""
     return float((rotated - _look_up(codebooks, codes)).double().pow(2).sum(1).mean())

@@ -10,32 +10,47 @@ from torch import Tensor, nn
 
 from recbole_bbqrec.nn.kmeans import kmeans
 
-SEARCH_ROWS = 8192  # rows per distance block: 8192 x 256 codes x 4 bytes = 8 MiB
+SEARCH_ROWS = 8192  # rows compared at a time: 8192 x 256 codes x 4 bytes = 8 MiB
 
 
 class Quantization(NamedTuple):
-    """What :class:`ResidualQuantizer` returns; B rows, M signals, L levels, D dimensions."""
+    """Output of :class:`ResidualQuantizer`; B rows, M signals, L levels, D dimensions."""
 
     quantized_ste: Tensor  # [B, M, D] value of ``quantized``, gradient of the input
     quantized: Tensor  # [B, M, D] sum of the chosen codes, no gradient
     codes: Tensor  # int64 [B, L, M]
     codebook_loss: Tensor  # [M] sum over levels of ||sg[r] - c||^2, mean over rows
     commitment_loss: Tensor  # [M] sum over levels of ||r - sg[c]||^2, mean over rows
-    last_residual: Tensor  # [B, M, D] what enters the last level, no gradient
+    last_residual: Tensor  # [B, M, D] input of the last level, no gradient
 
 
-def nearest_codes(points: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the nearest code by squared L2; ties go to the lowest index.
+def nearest_codes(points: Tensor, codebook: Tensor, block: int = SEARCH_ROWS) -> Tensor:
+    """Find the nearest code by squared L2: points [S, R, D], codebook [S, N, D] -> int64 [S, R].
 
-    points [S, R, D], codebook [S, N, D] -> int64 [S, R]. ||p||^2 is the same for every code and
-    is left out of the comparison; rows go through in blocks, so memory is bounded.
+    Ties go to the lowest index. ||p||^2 is the same for every code and is not computed. Comparing
+    ``block`` rows at a time bounds memory.
     """
     norms = codebook.pow(2).sum(-1).unsqueeze(1)  # [S, 1, N]
     blocks = [
         torch.baddbmm(norms, rows, codebook.transpose(1, 2), alpha=-2).argmin(-1)  # [S, r]
-        for rows in points.split(SEARCH_ROWS, dim=1)
+        for rows in torch.split(points, block, dim=1)
     ]
     return torch.cat(blocks, dim=1)
+
+
+def perplexity(counts: Tensor) -> Tensor:
+    """Return exp(entropy) of counts [..., N] of codes: [...].
+
+    N when all codes are used alike, 1 when one is used, 0 when none is. Integer counts give
+    float32, float64 counts float64.
+
+    >>> perplexity(torch.tensor([[2, 2, 2, 2], [0, 5, 0, 0], [0, 0, 0, 0]])).tolist()
+    [4.0, 1.0, 0.0]
+    """
+    total = counts.sum(-1, keepdim=True)
+    share = counts / total.clamp(min=1)
+    entropy = -torch.xlogy(share, share).sum(-1)
+    return torch.where(total.squeeze(-1) > 0, entropy.exp(), torch.zeros_like(entropy))
 
 
 class ResidualQuantizer(nn.Module):
@@ -43,12 +58,12 @@ class ResidualQuantizer(nn.Module):
 
     ``n_codebook_sets`` is 1 (one set shared by all signals, the paper's form) or ``n_signals``
     (one set each). The residual r_{l+1} = r_l - sg[c_l] carries the input's gradient through all
-    levels, so that the commitment loss of every level reaches the encoder; a straight-through
+    levels, so that the commitment loss of every level reaches the encoder. A straight-through
     estimator inside the residual would cancel it from the second level on.
 
-    Buffers: ``initialised`` (k-means has run; saved, so a reload does not run it again) and
-    ``usage`` int64 [L, M, N], the rows that chose each code in training since the last
-    :meth:`reset_usage`.
+    Buffers: ``initialised`` is true once k-means has run; it is saved, so that a reload does not
+    run it again. ``usage`` int64 [L, M, N] counts the rows that chose each code in training since
+    the last :meth:`reset_usage`.
     """
 
     initialised: Tensor
@@ -79,8 +94,8 @@ class ResidualQuantizer(nn.Module):
     def forward(self, z: Tensor, weights: Tensor | None = None) -> Quantization:
         """Quantize z [B, M, D]; ``weights`` [B, M] (bool or float) weigh the rows in the losses.
 
-        A signal whose weights are all zero has loss zero. Computed in the codebooks' own
-        precision whatever autocast says: bfloat16 distances choose wrong codes.
+        A signal whose weights are all zero has loss zero. Autocast is off here, because bfloat16
+        distances choose wrong codes.
         """
         with torch.autocast(device_type=z.device.type, enabled=False):
             return self._quantize(z.to(self.codebooks.dtype), weights)
@@ -113,7 +128,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def _search(self, residual: Tensor, level: int) -> Tensor:
-        """[B, M, D] -> int64 [B, M]: nearest codes of one level."""
+        """Find the nearest codes int64 [B, M] of one level for residuals [B, M, D]."""
         n_rows = residual.shape[0]
         codebook = self.codebooks[:, level]  # [S, N, D]
         if self.n_sets == 1:
@@ -122,7 +137,7 @@ class ResidualQuantizer(nn.Module):
         return nearest_codes(residual.transpose(0, 1), codebook).T  # [M, B] -> [B, M]
 
     def _look_up(self, chosen: Tensor, level: int) -> Tensor:
-        """Codes [B, M] of one level -> their vectors [B, M, D], differentiable."""
+        """Return the vectors [B, M, D] of codes [B, M] of one level, differentiable."""
         sets = torch.arange(chosen.shape[1], device=chosen.device) % self.n_sets  # [M]
         rows = (sets * self.levels + level) * self.codebook_size + chosen  # [B, M]
         return F.embedding(rows, self.codebooks.view(-1, self.dim))
@@ -137,9 +152,9 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def initialise(self, z: Tensor, seed: int) -> None:
-        """Level-by-level k-means on the residuals of z [n, M, D], then set ``initialised``.
+        """Fit the codebooks level by level by k-means on the residuals of z [n, M, D].
 
-        A shared set is fitted to the union of all signals, a separate set to its own signal.
+        A shared set is fitted to all signals together, a separate set to its own signal.
         """
         residual = z.detach().to(self.codebooks)  # [n, M, D]
         for level in range(self.levels):
@@ -153,7 +168,7 @@ class ResidualQuantizer(nn.Module):
         self.initialised.fill_(True)
 
     def dead_codes(self) -> Tensor:
-        """Bool [S, L, N]: codes that no signal of their set chose since the last reset."""
+        """Mask bool [S, L, N] of codes that no signal of their set chose since the last reset."""
         if self.n_sets == 1:
             return self.usage.sum(1).unsqueeze(0) == 0
         return self.usage.transpose(0, 1) == 0
@@ -162,13 +177,13 @@ class ResidualQuantizer(nn.Module):
     def restart_dead_codes(
         self, z: Tensor, present: Tensor, generator: torch.Generator
     ) -> list[int]:
-        """Re-seed dead codes from random residuals of z [n, M, D]; return how many, per level.
+        """Restart dead codes at random residuals of z [n, M, D]; return their number per level.
 
-        A shared code takes a residual of the signal with the largest quantization error at that
-        level, a separate one a residual of its own signal, of the rows that have it by
-        ``present`` bool [n, M]: the others are all alike, and so would be their codes. Levels are
-        treated in order, since new codes above change the residuals below. ``generator`` must live
-        on the CPU.
+        A shared code gets a residual of the signal with the largest quantization error at that
+        level, a separate one a residual of its own signal. Only rows that have the signal by
+        ``present`` bool [n, M] are drawn: the others are all alike, and so would be their codes.
+        Levels go in order, because new codes change the residuals below. ``generator`` must be on
+        the CPU.
         """
         dead = self.dead_codes()
         residual = z.detach().to(self.codebooks)  # [n, M, D]
@@ -187,22 +202,20 @@ class ResidualQuantizer(nn.Module):
         return [int(n) for n in dead.sum(dim=(0, 2))]
 
     def reset_usage(self) -> None:
-        """Start counting anew."""
+        """Set the usage counts to zero."""
         self.usage.zero_()
 
     def utilisation(self) -> Tensor:
-        """Float32 [L, M]: share of the N codes used by each signal since the last reset."""
+        """Return the share of the N codes that each signal used since the last reset: [L, M]."""
         return (self.usage > 0).float().mean(-1)
 
     def perplexity(self) -> Tensor:
-        """Float32 [L, M]: exp(entropy) of the codes used; N when all are used alike, 0 if none."""
-        share = self.usage / self.usage.sum(-1, keepdim=True).clamp(min=1)  # [L, M, N]
-        entropy = -torch.xlogy(share, share).sum(-1)  # [L, M]
-        return torch.where(self.usage.sum(-1) > 0, entropy.exp(), torch.zeros_like(entropy))
+        """Return :func:`perplexity` of each signal's codes since the last reset: float32 [L, M]."""
+        return perplexity(self.usage)
 
 
 def _row_mean(errors: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean over rows of errors [B, M] weighted by weights [B, M] -> [M]."""
+    """Mean of errors [B, M] over the rows, weighted by weights [B, M]: [M]."""
     if weights is None:
         return errors.mean(0)
     weights = weights.to(errors.dtype)
@@ -210,7 +223,7 @@ def _row_mean(errors: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def _sample_rows(n_rows: int, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` row numbers, without repetition where there are enough rows."""
+    """Draw ``count`` row numbers, without repetition if there are enough rows."""
     if count <= n_rows:
         return torch.randperm(n_rows, generator=generator)[:count]
     return torch.randint(n_rows, (count,), generator=generator)

@@ -29,11 +29,10 @@ class SemanticIds:
 
     codes int64 [n, L, M]; vectors float32 [n, V]; codebooks float32 [S, L, N, D] (S = 1 when
     shared by the signals) or None; signals: names of the M signals. codes_before int64
-    [n, L', M], L' <= L, are the quantizer's codes before items that shared a semantic ID were
-    told apart; None in files of versions that did not keep them. ``metadata`` holds whatever
-    describes the run; the keys "dataset" and "split_hash" are compared by :meth:`align`, and
-    "codebook_size" is needed where there are no codebooks. Raises ValueError on parts that do
-    not fit together.
+    [n, L', M], L' <= L, are the quantizer's codes before items with one semantic ID were
+    separated; None in files of older versions. ``metadata`` describes the run: :meth:`align`
+    compares "dataset" and "split_hash", and "codebook_size" is needed without codebooks. Raises
+    ValueError on parts that do not fit together.
     """
 
     item_tokens: tuple[str, ...]
@@ -51,12 +50,12 @@ class SemanticIds:
 
     @property
     def levels(self) -> int:
-        """L."""
+        """Number of levels L."""
         return self.codes.shape[1]
 
     @property
     def codebook_size(self) -> int:
-        """N."""
+        """Number of codes N of a codebook."""
         if self.codebooks is not None:
             return self.codebooks.shape[2]
         return int(self.metadata["codebook_size"])
@@ -79,7 +78,7 @@ class SemanticIds:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SemanticIds:
-        """Read what :meth:`save` wrote; UserError naming the file when it is not such a file."""
+        """Read a file of :meth:`save`; raise UserError naming the file if it is another."""
         if not Path(path).is_file():
             raise UserError(f"semantic IDs: there is no file {path}; run phase one first.")
         try:
@@ -109,19 +108,19 @@ class SemanticIds:
         width: int | None = None,
         signals: Sequence[str] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Codes int64 [n_items, L, M] and vectors float32 [n_items, V] in a data set's order.
+        """Return codes int64 [n_items, L, M] and vectors float32 [n_items, V] of a data set.
 
         ``item_tokens`` is the data set's vocabulary with "[PAD]" at 0, whose rows are zero. Items
-        of the file that the data set lacks are ignored. ``fingerprints`` are those of the features
-        by modality, ``width`` is V. Raises UserError when items of the data set are missing here,
-        or when one of the expected values given differs.
+        that only the file has are ignored. The other arguments are expected values:
+        ``fingerprints`` of the features by modality, ``width`` V, and so on; None is not checked.
+        Raises UserError when an item of the data set is missing here, or a value differs.
         """
         if not item_tokens or item_tokens[0] != _PAD:
             raise ValueError(f"item_tokens[0] must be {_PAD!r}")
         self._expect(dataset_name, "codebook_levels", self.levels, levels)
         self._expect(dataset_name, "codebook_size", self.codebook_size, codebook_size)
-        wanted = None if signals is None else list(signals)
-        self._expect(dataset_name, "modalities", list(self.signals), wanted)
+        expected = None if signals is None else list(signals)
+        self._expect(dataset_name, "modalities", list(self.signals), expected)
         self._expect(dataset_name, "codebook_dim", self.vectors.shape[1], width)
         self._expect_split(dataset_name, split_hash)
         self._expect_features(dataset_name, fingerprints or {})
@@ -138,44 +137,44 @@ class SemanticIds:
         vectors = torch.cat([self.vectors.new_zeros(1, self.vectors.shape[1]), self.vectors[rows]])
         return codes, vectors
 
-    def _expect(self, dataset_name: str, key: str, found: Any, expected: Any) -> None:
-        if expected is None or found == expected:
+    def _expect(self, dataset_name: str, key: str, value: Any, expected: Any) -> None:
+        if expected is None or value == expected:
             return
         what = {"modalities": "signals", "codebook_dim": "vectors of width"}.get(key, key)
         raise UserError(
             f"semantic IDs for data set {dataset_name!r}: the file{self._origin()} has {what} "
-            f"{found}, the configuration asks for {expected}. Change `{key}` to match, or run "
+            f"{value}, the configuration asks for {expected}. Change `{key}` to match, or run "
             "phase one again."
         )
 
     def _expect_split(self, dataset_name: str, split_hash: str | None) -> None:
-        found = self.metadata.get("split_hash")
-        if split_hash is None or found == split_hash:
+        stored = self.metadata.get("split_hash")
+        if split_hash is None or stored == split_hash:
             return
         raise UserError(
             f"semantic IDs for data set {dataset_name!r}: the file{self._origin()} was made from "
-            f"another split (split_hash {found}, now {split_hash}): its training items may be "
+            f"another split (split_hash {stored}, now {split_hash}): its training items may be "
             "today's test items. Use the same interactions and filters, or run phase one again."
         )
 
     def _expect_features(self, dataset_name: str, fingerprints: Mapping[str, str]) -> None:
         for name, now in fingerprints.items():
-            found = self.metadata.get(f"fingerprint_{name}", now)
-            if found != now:
+            stored = self.metadata.get(f"fingerprint_{name}", now)
+            if stored != now:
                 raise UserError(
                     f"semantic IDs for data set {dataset_name!r}: the file{self._origin()} was "
-                    f"made from {name} features {found}; those at hand are {now}. Restore the "
+                    f"made from {name} features {stored}; those at hand are {now}. Restore the "
                     "features, or run phase one again."
                 )
 
     def _origin(self) -> str:
-        """' (made from data set ...)' where the metadata says so."""
+        """Return " (made from data set ...)" if the metadata names it."""
         name = self.metadata.get("dataset")
         return "" if name is None else f" (made from data set {name!r})"
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors and the parsed header of a safetensors file."""
+    """Return all tensors and the parsed header of a safetensors file."""
     with safe_open(str(path), framework="pt") as file:
         header = json.loads((file.metadata() or {})[_HEADER])
         if header["format"] != FORMAT:
@@ -184,7 +183,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def _problem(ids: SemanticIds) -> str | None:
-    """What does not fit, or None."""
+    """Describe the first part that does not fit, or return None."""
     tokens, codes, vectors, books = ids.item_tokens, ids.codes, ids.vectors, ids.codebooks
     before = ids.codes_before
     if codes.dim() != 3 or codes.dtype != torch.int64 or codes.shape[2] != len(ids.signals):

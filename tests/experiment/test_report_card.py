@@ -16,7 +16,7 @@ from recbole_bbqrec.data.titles import read_titles
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.report_card import breakdowns
 from recbole_bbqrec.experiment.report_card.beam import overlap
-from recbole_bbqrec.experiment.report_card.codes import Codes, code_use, collisions, perplexity
+from recbole_bbqrec.experiment.report_card.codes import Codes, code_use, collisions
 from recbole_bbqrec.experiment.report_card.collect import collect
 from recbole_bbqrec.experiment.report_card.curves import learning_curves
 from recbole_bbqrec.experiment.report_card.examples import example_users
@@ -169,13 +169,6 @@ def test_cold_items():
 
 
 # codes ----------------------------------------------------------------------------------------
-
-
-def test_perplexity():
-    assert perplexity(torch.full((8,), 3)) == pytest.approx(8)
-    assert perplexity(torch.tensor([0, 5, 0])) == pytest.approx(1)
-    assert perplexity(torch.tensor([1, 3])) == pytest.approx(4 / 3**0.75)
-    assert perplexity(torch.zeros(4, dtype=torch.int64)) == 0
 
 
 def test_code_use_and_collisions_against_the_file(card, crowded):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_bbqrec.nn.standardizer import Standardizer
 from recbole_bbqrec.tokenizer.base import PhaseOneNetwork
-from recbole_bbqrec.tokenizer.bbq.encoders import Standardizer
 from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
 from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQTokenizer
 from recbole_bbqrec.tokenizer.collisions import count_collisions, resolve_collisions

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recbole_bbqrec.nn.kmeans import kmeans
-from recbole_bbqrec.tokenizer.quantizer import ResidualQuantizer, nearest_codes
+from recbole_bbqrec.tokenizer.quantizer import ResidualQuantizer, nearest_codes, perplexity
 
 LEVELS, CODES, DIM, SIGNALS = 3, 8, 5, 2
 
@@ -61,11 +61,11 @@ def test_equals_brute_force(shared: bool) -> None:
     torch.testing.assert_close(output.last_residual, last.detach())
 
 
-def test_search_in_blocks_equals_search_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_in_blocks_equals_search_at_once() -> None:
     points, codebook = torch.randn(2, 50, 4), torch.randn(2, 9, 4)
     expected = torch.cdist(points, codebook).argmin(-1)
-    monkeypatch.setattr("recbole_bbqrec.tokenizer.quantizer.SEARCH_ROWS", 7)
-    assert torch.equal(nearest_codes(points, codebook), expected)
+    for block in (7, 50, 1000):
+        assert torch.equal(nearest_codes(points, codebook, block), expected)
 
 
 def test_straight_through_value_and_gradient() -> None:
@@ -201,6 +201,12 @@ def test_usage_is_counted_in_training_only() -> None:
     assert float(quantizer.utilisation()[1, 0]) == float((share > 0).sum()) / CODES
     quantizer.reset_usage()
     assert float(quantizer.perplexity().sum()) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float64])
+def test_perplexity(dtype: torch.dtype) -> None:
+    counts = torch.tensor([[3, 3, 3, 3], [0, 5, 0, 0], [1, 3, 0, 0], [0, 0, 0, 0]], dtype=dtype)
+    assert perplexity(counts).tolist() == pytest.approx([4, 1, 4 / 3**0.75, 0])
 
 
 @pytest.mark.parametrize("shared", [True, False])

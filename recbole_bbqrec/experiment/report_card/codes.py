@@ -14,6 +14,7 @@ from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.run_files.finished_run import FinishedRun
 from recbole_bbqrec.tokenizer.collisions import count_collisions
+from recbole_bbqrec.tokenizer.quantizer import perplexity
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 
 
@@ -90,7 +91,7 @@ def code_use(codes: Codes) -> dict[str, Any]:
                     "signal": signal,
                     "used": int((counts > 0).sum()),
                     "utilisation": float((counts > 0).double().mean()),
-                    "perplexity": perplexity(counts),
+                    "perplexity": float(perplexity(counts.double())),
                 }
             )
     return {
@@ -100,15 +101,6 @@ def code_use(codes: Codes) -> dict[str, Any]:
         "before_reassignment": codes.before is not None,
         "use": entries,
     }
-
-
-def perplexity(counts: Tensor) -> float:
-    """exp of the entropy of counts int64 [N]; 0 where there are none."""
-    total = int(counts.sum())
-    if total == 0:
-        return 0.0
-    share = counts.double() / total
-    return float(torch.exp(-torch.xlogy(share, share).sum()))
 
 
 def collisions(codes: Codes) -> dict[str, Any]:

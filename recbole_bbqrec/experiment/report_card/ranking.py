@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.loaded_run import all_scores
 from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.protocols import RunConfig
-
-_PREDICT_ROWS = 1 << 16  # (user, item) pairs scored at once by models that score pairs only
 
 
 class Ranking(NamedTuple):
@@ -71,26 +69,7 @@ def rank_test_users(config: RunConfig, model: Any, test_data: Any) -> Ranking:
 
 def _scores(config: RunConfig, model: Any, interaction: Any) -> Tensor:
     """Scores [B, n_items] of a model that scores, -inf for [PAD], as RecBole's trainer has them."""
-    n_items = model.n_items
-    try:
-        scores = model.full_sort_predict(interaction)
-    except NotImplementedError:
-        scores = _by_pairs(model, interaction, n_items)
-    scores = scores.view(-1, n_items)
-    scores[:, 0] = -torch.inf
+    scores = all_scores(model, interaction)
     if config["mask_history"]:
         scores.scatter_(1, interaction[model.ITEM_SEQ], -torch.inf)
     return scores
-
-
-def _by_pairs(model: Any, interaction: Any, n_items: int) -> Tensor:
-    """Scores [B, n_items] of a model that only scores (user, item) pairs."""
-    items = torch.arange(n_items, device=interaction[model.ITEM_ID].device)
-    scores = []
-    step = max(1, _PREDICT_ROWS // n_items)
-    for first in range(0, len(interaction), step):
-        rows = interaction[first : first + step]
-        pairs = rows.repeat_interleave(n_items)
-        pairs.update(Interaction({model.ITEM_ID: items.repeat(len(rows))}))
-        scores.append(model.predict(pairs))
-    return torch.cat(scores)

@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from recbole_bbqrec.nn.standardizer import Standardizer
 from recbole_bbqrec.protocols import ItemDataset
-from recbole_bbqrec.tokenizer.bbq.encoders import Standardizer
 
 
 class ProjectedFeatures(nn.Module):

@@ -10,8 +10,8 @@ from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from recbole_bbqrec.nn.standardizer import Standardizer
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
-from recbole_bbqrec.tokenizer.bbq.encoders import Standardizer
 
 _RIDGE = 0.01  # of the mean variance; narrower directions are noise and stay narrower
 

@@ -13,10 +13,9 @@ from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
 from recbole_bbqrec.model.parts.item_features import configured_features
 from recbole_bbqrec.model.parts.neighbour_graph import configured_neighbours
-from recbole_bbqrec.protocols import ItemDataset, RunConfig
-from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQSettings, BBQTokenizer
-
-ID_SIGNAL = "id"
+from recbole_bbqrec.protocols import ID_SIGNAL, ItemDataset, RunConfig
+from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
+from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQTokenizer
 
 
 class BBQRec(GenerativeRecommender):

@@ -1,80 +1,20 @@
-"""Scaling, encoding and decoding of one modality's feature vectors (Eqs. 2 and 8)."""
+"""Encoding and decoding of one modality's feature vectors (Eqs. 2 and 8)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-SCALINGS = ("zscore", "l2", "none")
-FIT_ROWS = 4096  # rows per block when statistics are taken
-MAX_ZSCORE = 10.0  # a rare binary feature would otherwise reach 100 and rule the squared error
-
-
-class Standardizer(nn.Module):
-    """Brings feature vectors to unit mean square per dimension; statistics are buffers.
-
-    "zscore": (x - mean) / deviation over the present items, clipped to +-10; a dimension that is
-    constant becomes zero. "l2": the row at length sqrt(dim). "none": unchanged.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, matrix: Tensor, present: Tensor, scaling: str = "zscore") -> None:
-        """matrix [n_items, dim] float16 or float32; present bool [n_items]."""
-        super().__init__()
-        if scaling not in SCALINGS:
-            raise ValueError(f"feature_scaling must be one of {SCALINGS}, got {scaling!r}")
-        self.scaling = scaling
-        dim = matrix.shape[1]
-        mean, scale = torch.zeros(dim), torch.ones(dim)
-        if scaling == "zscore" and bool(present.any()):
-            mean, scale = _moments(matrix, present)
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, dim] of any float dtype -> [B, dim] in the statistics' dtype (float32)."""
-        x = x.to(self.mean.dtype)
-        if self.scaling == "zscore":
-            return ((x - self.mean) * self.scale).clamp_(-MAX_ZSCORE, MAX_ZSCORE)
-        if self.scaling == "l2":
-            return F.normalize(x, dim=-1) * x.shape[-1] ** 0.5
-        return x
-
-
-def _moments(matrix: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and reciprocal deviation per dimension over present rows, float32 [dim] each."""
-    rows = present.nonzero().squeeze(-1).split(FIT_ROWS)
-    count = sum(len(block) for block in rows)
-    mean = torch.stack([matrix[block].double().sum(0) for block in rows]).sum(0) / count
-    squares = torch.stack([(matrix[block].double() - mean).pow(2).sum(0) for block in rows]).sum(0)
-    deviation = (squares / count).sqrt()  # [dim]
-    constant = deviation <= 1e-6 * mean.abs() + 1e-12
-    scale = torch.where(constant, torch.zeros_like(deviation), 1 / deviation.clamp(min=1e-12))
-    return mean.float(), scale.float()
-
-
-def mlp(sizes: Sequence[int], dropout: float) -> nn.Sequential:
-    """Linear layers of the given widths with ReLU (and dropout, if any) between them."""
-    layers: list[nn.Module] = []
-    for width_in, width_out in zip(sizes[:-1], sizes[1:]):
-        if layers:
-            layers.append(nn.ReLU())
-            # A placeholder keeps the parameters' names the same with and without dropout.
-            layers.append(nn.Dropout(dropout) if dropout > 0 else nn.Identity())
-        layers.append(nn.Linear(width_in, width_out))
-    return nn.Sequential(*layers)
+from recbole_bbqrec.nn.standardizer import Standardizer, mlp
 
 
 class ModalityEncoder(nn.Module):
-    """Feature vector [B, dim] -> representation [B, D] of zero mean and unit variance per row.
+    """Encode feature vectors [B, dim] as [B, D], each row of zero mean and unit variance.
 
-    The closing LayerNorm has no learnable scale: every signal then has the same length, and the
-    mutual-information bound cannot be driven down by growing zbar.
+    The last LayerNorm has no learned scale, so that all signals have the same length and the
+    mutual-information bound cannot be lowered by a longer zbar.
     """
 
     def __init__(self, dim: int, hidden: Sequence[int], out_dim: int, dropout: float = 0.0) -> None:
@@ -87,7 +27,7 @@ class ModalityEncoder(nn.Module):
 
 
 class ModalityDecoder(nn.Module):
-    """Mirror of :class:`ModalityEncoder`: [B, in_dim] -> reconstruction [B, dim] (Eq. 8)."""
+    """Mirror of :class:`ModalityEncoder`: reconstruct [B, dim] from [B, in_dim] (Eq. 8)."""
 
     def __init__(self, in_dim: int, hidden: Sequence[int], dim: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -98,11 +38,11 @@ class ModalityDecoder(nn.Module):
 
 
 class ModalityTower(nn.Module):
-    """Everything that belongs to one modality: features, scaling, encoders and decoder.
+    """Features, scaling, encoders and decoder of one modality.
 
-    ``behaviour`` is the paper's TB / IB, ``specific`` its TS / IS (None without disentangling:
-    the decoder then sees the quantized vector alone). The feature matrix keeps its stored dtype,
-    is converted batch by batch and is not part of the state dict.
+    ``behaviour`` is the paper's TB / IB and ``specific`` its TS / IS. Without disentangling
+    ``specific`` is None and the decoder reads the quantized vector alone. The feature matrix
+    keeps its stored dtype, is converted batch by batch, and stays out of the state dict.
     """
 
     matrix: Tensor
@@ -122,9 +62,9 @@ class ModalityTower(nn.Module):
         self.decoder = ModalityDecoder(out_dim * (2 if with_specific else 1), hidden, dim, dropout)
 
     def inputs(self, items: Tensor) -> Tensor:
-        """Items int64 [U] -> scaled features float32 [U, dim]."""
+        """Scaled features float32 [U, dim] of items int64 [U]."""
         return self.standardizer(self.matrix[items])
 
     def reconstruct(self, quantized: Tensor, zbar: Tensor | None) -> Tensor:
-        """Eq. 8: q [U, D] and zbar [U, D] (None without disentangling) -> xhat [U, dim]."""
+        """Decode q [U, D] and zbar [U, D] (None without disentangling) to xhat [U, dim] (Eq. 8)."""
         return self.decoder(quantized if zbar is None else torch.cat([quantized, zbar], dim=-1))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recbole_bbqrec.tokenizer.bbq.encoders import SCALINGS
-from recbole_bbqrec.tokenizer.bbq.sequence_encoders import SEQUENCE_ENCODERS
-from recbole_bbqrec.tokenizer.club import REDUCTIONS
+from recbole_bbqrec.nn.standardizer import SCALINGS
+from recbole_bbqrec.tokenizer.losses import REDUCTIONS
+from recbole_bbqrec.tokenizer.sequence_encoders import SEQUENCE_ENCODERS
 
-ID_SIGNAL = "id"
 _AT_LEAST_ONE = (
     "levels", "codebook_size", "codebook_dim", "mim_hidden", "sequence_layers", "sequence_heads",
     "sequence_hidden_size", "max_history",

@@ -1,4 +1,4 @@
-"""The signals of an item: ID representation and one tower per modality (Eqs. 2 and 4)."""
+"""Signals of an item: the ID representation and one tower for each modality (Eqs. 2, 4)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_bbqrec.protocols import ID_SIGNAL
 from recbole_bbqrec.tokenizer.bbq.encoders import ModalityTower
-from recbole_bbqrec.tokenizer.bbq.settings import ID_SIGNAL, BBQSettings
+from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
 
-# The paper's initial scale of embeddings. LayerNorm removes the scale of z_ID, so this sets how
-# fast its direction can turn in training: the smaller, the sooner behaviour replaces chance.
+# Initial deviation of embeddings, the paper's. LayerNorm removes the scale of z_ID, so this sets
+# how fast its direction turns: the smaller, the sooner training replaces the random start.
 ID_STD = 0.01
-_EPS = 1e-12  # below the variance of a fresh ID embedding, unlike torch's default
+_EPS = 1e-12  # of LayerNorm; torch's default exceeds the variance of a new ID embedding
 Features = Mapping[str, tuple[Tensor, Tensor]]  # name -> matrix [n_items, dim], present [n_items]
 Inputs = dict[str, Tensor]  # name -> scaled features [U, dim]
 
 
 class SignalEncoder(nn.Module):
-    """Items -> behaviour-aligned z [U, M, D] and modality-specific zbar [U, D] per modality.
+    """Encode items as behaviour-aligned z [U, M, D] and, per modality, specific zbar [U, D].
 
-    ``present`` bool [n_items, M] says which signals an item really has; where it is false (a
-    missing modality, the ID of an item that does not occur in training) z is a learned vector.
+    ``present`` bool [n_items, M] marks the signals that an item has. Where it is false (a missing
+    modality, the ID of an item without training events) z is a learned vector.
     """
 
     present: Tensor
@@ -60,18 +61,18 @@ class SignalEncoder(nn.Module):
         )  # fmt: skip
 
     def tower(self, name: str) -> ModalityTower:
-        """The tower of one modality."""
+        """Return the tower of one modality."""
         return cast(ModalityTower, self.towers[name])
 
     def inputs(self, items: Tensor) -> Inputs:
-        """Items int64 [U] -> scaled features of every modality."""
+        """Scaled features of items int64 [U] by modality."""
         return {name: self.tower(name).inputs(items) for name in self.modalities}
 
     def behaviour(self, items: Tensor, inputs: Inputs) -> Tensor:
-        """z [U, M, D]: every signal at zero mean and unit variance per row."""
+        """Return z [U, M, D]; each signal has zero mean and unit variance per row."""
         signals = []
         if self.id_embedding is not None:
-            # The encoders end in a LayerNorm; the same one brings the embedding to their scale.
+            # The encoders end in a LayerNorm: this one gives the embedding the same scale.
             signals.append(F.layer_norm(self.id_embedding(items), (self.dim,), eps=_EPS))
         signals += [self.tower(name).behaviour(inputs[name]) for name in self.modalities]
         missing = F.layer_norm(self.missing, (self.dim,))  # [M, D]
@@ -79,17 +80,17 @@ class SignalEncoder(nn.Module):
         return torch.where(self.present[items].unsqueeze(-1), z, missing)
 
     def specific(self, inputs: Inputs) -> dict[str, Tensor]:
-        """zbar [U, D] per modality; empty without disentangling."""
+        """Return zbar [U, D] by modality; empty without disentangling."""
         towers = {name: self.tower(name).specific for name in inputs}
         return {name: tower(inputs[name]) for name, tower in towers.items() if tower is not None}
 
 
 def _check(features: Features, n_items: int, trained_items: Tensor) -> None:
-    """Raise ValueError unless names, shapes and dtypes are those the network expects."""
+    """Raise ValueError for names, shapes or dtypes that the network cannot use."""
     if tuple(trained_items.shape) != (n_items,):
         raise ValueError(f"trained_items must be [{n_items}], got {tuple(trained_items.shape)}")
     for name, (matrix, present) in features.items():
-        # Names become module names and parts of the loss keys.
+        # Names become module names and keys of losses.
         if name == ID_SIGNAL or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
             raise ValueError(f"a modality cannot be called {name!r}")
         if matrix.dim() != 2 or len(matrix) != n_items or tuple(present.shape) != (n_items,):

@@ -10,25 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from recbole_bbqrec.tokenizer.base import Pair, Pairs
-from recbole_bbqrec.tokenizer.bbq.sequence_encoders import build_sequence_encoder
 from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
 from recbole_bbqrec.tokenizer.bbq.signals import Features, SignalEncoder
-from recbole_bbqrec.tokenizer.club import ClubEstimator
-from recbole_bbqrec.tokenizer.contrastive import info_nce
+from recbole_bbqrec.tokenizer.losses import ClubEstimator, info_nce
 from recbole_bbqrec.tokenizer.network import QuantizingNetwork
 from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
+from recbole_bbqrec.tokenizer.sequence_encoders import SelfAttentionEncoder, SessionGraphEncoder
 
 
 class BBQTokenizer(QuantizingNetwork):
-    """Encoders, shared residual quantizer, decoders and sequence task of BBQRec.
+    """Encoders, residual quantizer, decoders and sequence task of BBQRec.
 
     ``features`` maps a modality to (matrix float16/float32 [n_items, dim], present bool
-    [n_items]); the signals are "id" (if ``config.use_id``) and then the modalities in their
-    order. ``trained_items`` bool [n_items] marks the items that occur in training. An item
-    without a modality, or an untrained item's ID, has a learned vector in place of z; it is
-    quantized like any other but left out of every loss except the contrastive one (and hence stays
-    as it was drawn in the variant without that task). Once
-    ``quantizing`` (a buffer) is set, item vectors are made of codes; before, of z itself.
+    [n_items]). The signals are "id" (if ``config.use_id``) and the modalities in their order.
+    ``trained_items`` bool [n_items] marks the items that occur in training. A missing modality,
+    or the ID of an untrained item, has a learned vector in place of z. That vector is quantized
+    like any other, but counts in the contrastive loss only; without that task it keeps its random
+    start. Item vectors are z until ``quantizing`` (a buffer) is set, and sums of codes after.
 
     Variants: NoMIM ``use_mim=False``; NoRec ``use_contrastive=False, use_id=False``; NoU
     ``share_codebook=False``; NoID ``use_id=False``; NoText and NoImage leave the modality out of
@@ -58,7 +56,7 @@ class BBQTokenizer(QuantizingNetwork):
         )  # fmt: skip
         self.sequence_encoder: nn.Module | None = None
         if config.use_contrastive:
-            self.sequence_encoder = build_sequence_encoder(config, n_signals * dim)
+            self.sequence_encoder = _sequence_encoder(config, n_signals * dim)
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -67,7 +65,7 @@ class BBQTokenizer(QuantizingNetwork):
 
     @property
     def has_sequence_encoder(self) -> bool:
-        """Whether the contrastive task, and with it :meth:`sequence_states`, exists."""
+        """True with the contrastive task, whose states :meth:`sequence_states` returns."""
         return self.sequence_encoder is not None
 
     def estimator_parameters(self) -> Iterator[nn.Parameter]:
@@ -77,23 +75,23 @@ class BBQTokenizer(QuantizingNetwork):
     # ---- representations ---------------------------------------------------------------
 
     def encode(self, items: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Items int64 [U] -> z [U, M, D] and, per modality, zbar [U, D] (empty without MIM)."""
+        """Encode items int64 [U] as z [U, M, D] and zbar [U, D] by modality (none without MIM)."""
         inputs = self.encoder.inputs(items)
         return self.encoder.behaviour(items, inputs), self.encoder.specific(inputs)
 
     def represent(self, items: Tensor) -> Tensor:
-        """z [U, M, D] of items int64 [U]."""
+        """Encode items int64 [U] as z [U, M, D]."""
         return self.encode(items)[0]
 
     def signals_present(self) -> Tensor:
-        """Bool [n_items, M]: which signals an item really has; the ID once it is trained."""
+        """Mask bool [n_items, M] of the signals that items have; an ID counts if it is trained."""
         return self.encoder.present
 
     # ---- losses ------------------------------------------------------------------------
 
     @torch.no_grad()
     def mim_pairs(self, items: Tensor) -> Pairs:
-        """Detached (z, zbar, mask) per modality for items int64 [U]; empty without MIM."""
+        """Return detached (z, zbar, mask) by modality for items int64 [U]; empty without MIM."""
         if not self.config.use_mim:
             return {}
         z, zbar = self.encode(items)
@@ -107,19 +105,19 @@ class BBQTokenizer(QuantizingNetwork):
         return cast(ClubEstimator, self.estimators[name])
 
     def estimator_loss(self, pairs: Pairs) -> Tensor:
-        """Negative log-likelihood of the estimators, summed over modalities."""
+        """Sum the estimators' negative log-likelihoods over the modalities."""
         terms = [
             self._estimator(name).negative_log_likelihood(*pair) for name, pair in pairs.items()
         ]
         return torch.stack(terms).sum()
 
     def losses(self, items: Tensor, sequences: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Every term of Eq. 13, unweighted, and "total", their weighted sum (what to minimise).
+        """Return every term of Eq. 13, unweighted, and "total", their weighted sum to minimise.
 
-        items int64 [U] are the items to reconstruct; sequences and targets int64 [B, T] as in a
-        history batch, items of training only. Each item that occurs anywhere is encoded once.
-        Keys: total, contrastive, reconstruction/<modality>, mim/<modality>, codebook/<signal>,
-        commitment/<signal>. Terms that the variant lacks are absent.
+        items int64 [U] are reconstructed; sequences and targets int64 [B, T] are those of a
+        history batch and hold training items only. Each item is encoded once. Keys: total,
+        contrastive, reconstruction/<modality>, mim/<modality>, codebook/<signal>,
+        commitment/<signal>; a variant has the keys of its terms only.
         """
         own = torch.unique(items[items > 0])  # [U']
         used = own
@@ -152,7 +150,7 @@ class BBQTokenizer(QuantizingNetwork):
     def _modality_terms(
         self, items: Tensor, inputs: dict[str, Tensor], z: Tensor, quantized: Tensor
     ) -> dict[str, Tensor]:
-        """Reconstruction (Eqs. 8, 9) and mutual information (Eq. 3) over items [U]."""
+        """Reconstruction (Eqs. 8, 9) and mutual-information terms (Eq. 3) of items [U]."""
         zbar = self.encoder.specific(inputs)
         terms = {}
         for name in self.modalities:
@@ -170,20 +168,20 @@ class BBQTokenizer(QuantizingNetwork):
     def _contrastive(
         self, used: Tensor, vectors: Tensor, sequences: Tensor, targets: Tensor
     ) -> Tensor:
-        """Eqs. 10-12 over all positions that have a target; vectors [W, V] of items used [W]."""
+        """Eqs. 10-12, mean over positions with a target; vectors [W, V] of the items used [W]."""
         table = torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])  # [1 + W, V]
-        known = torch.cat([used.new_zeros(1), used])  # sorted: row of an item = its rank
+        known = torch.cat([used.new_zeros(1), used])  # sorted: an item's rank is its row
         rows = torch.searchsorted(known, sequences.contiguous())  # [B, T]
         states = self.sequence_states(rows, table)  # [B, T, V]
         valid = targets > 0  # [B, T]
-        wanted = targets[valid]  # [P]
-        if len(wanted) == 0:
+        items = targets[valid]  # [P]
+        if len(items) == 0:
             return states.sum() * 0
-        target_vectors = table[torch.searchsorted(known, wanted)]  # [P, V]
-        return info_nce(states[valid], target_vectors, wanted, self.config.temperature).mean()
+        target_vectors = table[torch.searchsorted(known, items)]  # [P, V]
+        return info_nce(states[valid], target_vectors, items, self.config.temperature).mean()
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
-        """Eq. 13."""
+        """Weighted sum of the terms (Eq. 13)."""
         weights = {
             "mim": self.config.mim_weight, "contrastive": self.config.contrastive_weight,
         }  # fmt: skip
@@ -195,14 +193,25 @@ class BBQTokenizer(QuantizingNetwork):
         return reduce(torch.add, parts)
 
     def sequence_states(self, sequences: Tensor, all_vectors: Tensor) -> Tensor:
-        """h_t of Eq. 10: sequences [B, T] and vectors [n_items, V] -> [B, T, V]."""
+        """States h_t [B, T, V] of Eq. 10 for sequences [B, T] over vectors [n_items, V]."""
         if self.sequence_encoder is None:
             raise ValueError("this variant has no sequence encoder (use_contrastive is false)")
         return self.sequence_encoder(all_vectors[sequences], sequences)
 
 
+def _sequence_encoder(config: BBQSettings, vector_dim: int) -> nn.Module:
+    """Build f of Eq. 10 for item vectors of width ``vector_dim``."""
+    hidden, layers = config.sequence_hidden_size, config.sequence_layers
+    if config.sequence_encoder == "srgnn":
+        return SessionGraphEncoder(vector_dim, hidden, layers, config.max_history)
+    return SelfAttentionEncoder(
+        vector_dim, hidden, layers, config.sequence_heads, config.max_history,
+        config.sequence_dropout,
+    )  # fmt: skip
+
+
 class _Rows:
-    """Where the sorted items ``own`` [U] lie among the sorted items ``used`` [W] (a superset)."""
+    """Rows of the sorted items ``own`` [U] in the sorted superset ``used`` [W]."""
 
     def __init__(self, used: Tensor, own: Tensor) -> None:
         self.everything = len(own) == len(used)
@@ -211,5 +220,5 @@ class _Rows:
         self.mask[self.index] = True
 
     def select(self, values: Tensor) -> Tensor:
-        """Rows of values [W, ...] that belong to ``own``: [U, ...], no copy when that is all."""
+        """Select the rows of values [W, ...] that belong to ``own``; no copy if all do."""
         return values if self.everything else values[self.index]

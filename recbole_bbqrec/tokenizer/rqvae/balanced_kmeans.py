@@ -1,4 +1,4 @@
-"""k-means with a least and a greatest cluster size (Bradley et al., 2000), assigned exactly."""
+"""k-means with bounds on cluster sizes (Bradley et al., 2000) and exact assignments."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-MAX_ITERATIONS = 10  # as LETTER's code
+MAX_ITERATIONS = 10  # as in LETTER's code
 
 
 def constrained_assignment(costs: np.ndarray, smallest: int, largest: int) -> np.ndarray:
     """Assign n points to K clusters of ``smallest`` to ``largest`` points at the least total cost.
 
-    costs float [n, K], finite -> int64 [n]. Each cluster offers ``smallest`` slots that must be
-    filled and others that may be; the assignment of points to slots is solved exactly. Raises
-    ValueError where no assignment has such sizes.
+    costs float [n, K], finite -> int64 [n]. Each cluster has ``smallest`` slots that must be
+    filled and others that may be. The assignment of points to slots is solved exactly. Raises
+    ValueError if no assignment has such sizes.
     """
     n_points, n_clusters = costs.shape
     if not n_clusters * smallest <= n_points <= n_clusters * largest:
@@ -26,9 +26,9 @@ def constrained_assignment(costs: np.ndarray, smallest: int, largest: int) -> np
     sizes = np.bincount(nearest, minlength=n_clusters)
     if smallest <= sizes.min() and sizes.max() <= largest:
         return nearest
-    # What a required slot is worth: more than any exchange of slots can cost.
-    worth = 1.0 + (costs.max() - costs.min()) * (n_points + 1)
-    required = np.repeat(costs - worth, smallest, axis=1)  # [n, K * smallest]
+    # Bonus of a required slot: more than any exchange of slots can cost.
+    bonus = 1.0 + (costs.max() - costs.min()) * (n_points + 1)
+    required = np.repeat(costs - bonus, smallest, axis=1)  # [n, K * smallest]
     optional = np.repeat(costs, largest - smallest, axis=1)  # [n, K * (largest - smallest)]
     slots = linear_sum_assignment(np.concatenate([required, optional], axis=1))[1]  # [n]
     cluster = np.repeat(np.arange(n_clusters), smallest)
@@ -41,9 +41,9 @@ def constrained_kmeans(
 ) -> Tensor:
     """Cluster ``points`` [n, D] into clusters of ``smallest`` (>= 1) to ``largest``: int64 [n].
 
-    At most MAX_ITERATIONS Lloyd iterations with :func:`constrained_assignment`, from random
-    points as centres; the same points and seed give the same clusters. The cost of one iteration
-    is cubic in n at worst: meant for codebooks, not for catalogues.
+    At most MAX_ITERATIONS Lloyd iterations with :func:`constrained_assignment`, starting from
+    random points. The same points and seed give the same clusters. An iteration costs up to n^3:
+    enough for codebooks, too much for catalogues.
     """
     data = points.detach().to("cpu", torch.float64).numpy()  # [n, D]
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Item embeddings that know behaviour only: a small SASRec trained on the training histories.
+"""Item embeddings learned from behaviour alone, by a small SASRec on the training histories.
 
 Reference: Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, with
 cross-entropy over all items.
@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.nn import optim
-from recbole_bbqrec.tokenizer.bbq.sequence_encoders import SelfAttentionEncoder
+from recbole_bbqrec.tokenizer.sequence_encoders import SelfAttentionEncoder
 
 _LOG_EVERY = 10  # epochs
 
 
 class HistoryBatchLike(Protocol):
-    """Right-padded histories and, at each position, the item that follows (0 for none)."""
+    """Right-padded histories, and at each position the next item (0 for none)."""
 
     @property
     def items(self) -> Tensor:
@@ -33,7 +33,7 @@ class HistoryBatchLike(Protocol):
 
 
 class HistorySource(Protocol):
-    """Batches by epoch."""
+    """Batches of an epoch, by its index."""
 
     def __len__(self) -> int: ...
 
@@ -41,7 +41,7 @@ class HistorySource(Protocol):
 
 
 class NextItemModel(nn.Module):
-    """Causal self-attention over item embeddings; scores by dot product with the same table."""
+    """Causal self-attention over item embeddings, scored by dot product with the same table."""
 
     def __init__(
         self, n_items: int, dim: int, *, hidden: int, layers: int, heads: int, max_history: int,
@@ -65,7 +65,7 @@ def fit_item_embeddings(
 ) -> Tensor:
     """Train ``model`` and return its item embeddings float32 [n_items, D], row 0 zero.
 
-    Adam with cosine decay to zero. Items that no history holds keep their random vector.
+    Adam with cosine decay to zero. Items in no history keep their random vector.
     """
     device = model.items.weight.device
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)

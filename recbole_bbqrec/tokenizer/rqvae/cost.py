@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.tokenizer.contrastive import info_nce
+from recbole_bbqrec.tokenizer.losses import info_nce
 from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAESettings, RQVAETokenizer
 
 
@@ -29,9 +29,9 @@ class CoSTSettings(RQVAESettings):
 
 
 class CoSTTokenizer(RQVAETokenizer):
-    """RQ-VAE whose decoded vector must be closer to its own item's features than to the others'.
+    """RQ-VAE whose decoded vector must be closest to its own item's features.
 
-    Items with the very same features are one candidate, not each other's negatives.
+    Items with identical features are one candidate, so they are not each other's negatives.
     """
 
     content: Tensor
@@ -43,12 +43,12 @@ class CoSTTokenizer(RQVAETokenizer):
         self.temperature = config.temperature
         self.weights["contrastive"] = config.contrastive_weight
         self.weights["reconstruction"] = config.reconstruction_weight
-        # A number per distinct feature vector, int64 [n_items].
+        # Number of each item's feature vector, int64 [n_items]; identical vectors share it.
         content = torch.unique(matrix.float(), dim=0, return_inverse=True)[1]
         self.register_buffer("content", content, persistent=False)
 
     def item_terms(self, batch: ItemPass) -> dict[str, Tensor]:
-        """The RQ-VAE's terms and "contrastive", InfoNCE of cos(xhat, x) over the batch's items."""
+        """Add "contrastive", InfoNCE of cos(xhat, x) over the batch's items, to RQ-VAE's terms."""
         terms = super().item_terms(batch)
         own = batch.present
         if not bool(own.any()):

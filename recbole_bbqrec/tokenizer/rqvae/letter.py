@@ -1,17 +1,17 @@
 """LETTER's tokenizer: RQ-VAE with collaborative alignment and diversity of code assignment.
 
 Reference: Wang et al., "Learnable Item Tokenization for Generative Recommendation", CIKM 2024.
-The three terms follow its code: alignment and diversity are in-batch softmaxes of plain dot
-products without temperature; the diversity term is the mean over levels and items. Different
-on purpose from its code:
+The three terms follow its code: alignment and diversity are in-batch softmaxes of dot products
+without temperature, and the diversity term is the mean over levels and items. Differences from
+its code, on purpose:
 
-* quantization terms are summed over levels, as in the papers (there: averaged, a quarter of it);
-* the residual carries no straight-through gradient from level to level, which there cancels the
-  encoder's commitment from the second level on;
-* the last level assigns the nearest code in training too (there: Sinkhorn within the batch);
-* codebooks start from k-means (there: constrained k-means over all items), and codes that no
-  item uses are restarted;
-* clusters of codes are the best of one start (there: of ten), found anew every epoch as there.
+* Quantization terms are summed over levels, as in the papers; there they are averaged, a quarter.
+* The residual has no straight-through gradient from level to level. There it has, which cancels
+  the encoder's commitment from the second level on.
+* The last level assigns the nearest code in training too; there it uses Sinkhorn in the batch.
+* Codebooks start from k-means, there from constrained k-means over all items. Codes that no item
+  uses are restarted.
+* Codes are clustered from one start; there from the best of ten. Both cluster in every epoch.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from torch import Tensor
 from recbole_bbqrec.tokenizer.rqvae.balanced_kmeans import constrained_kmeans
 from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAESettings, RQVAETokenizer
 
-_SMALLEST_CLUSTER = 10  # codes; half of an even share where that is less
-_LARGEST_CLUSTER = 6  # times the number of clusters
+_SMALLEST_CLUSTER = 10  # codes, or half of an even share if that is less
+_LARGEST_CLUSTER = 6  # codes, in multiples of the number of clusters
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class LETTERSettings(RQVAESettings):
 
     @property
     def cluster_sizes(self) -> tuple[int, int]:
-        """The least and greatest number of codes in a cluster, by the rule of LETTER's code.
+        """Least and greatest number of codes in a cluster, by the rule of LETTER's code.
 
-        10 to 60 for 10 clusters of 256 codes. Never below 2 (a code needs a partner), nor out
-        of reach.
+        10 to 60 for 10 clusters of 256 codes. At least 2, since a code needs a partner, and
+        always possible.
         """
         clusters, codes = self.diversity_clusters, self.codebook_size
         smallest = max(2, min(codes // (2 * clusters), _SMALLEST_CLUSTER))
@@ -60,11 +60,11 @@ class LETTERSettings(RQVAESettings):
 
 
 class LETTERTokenizer(RQVAETokenizer):
-    """RQ-VAE whose quantized vectors also tell apart items by behaviour.
+    """RQ-VAE whose quantized vectors are aligned with behaviour.
 
-    ``collaborate``, called once by :meth:`prepare`, gives behaviour embeddings float32
-    [n_items, D]; ``known`` bool [n_items] says whose are meaningful (the items of the training
-    histories). Both embeddings and clusters are buffers, so an interrupted run goes on with them.
+    :meth:`prepare` calls ``collaborate`` once for behaviour embeddings float32 [n_items, D];
+    ``known`` bool [n_items] marks the items of the training histories, whose embeddings are
+    meaningful. Embeddings and clusters are buffers, so that a resumed run has them.
     """
 
     collaborative: Tensor
@@ -88,16 +88,16 @@ class LETTERTokenizer(RQVAETokenizer):
         self.register_buffer("clusters", clusters)
 
     def prepare(self, seed: int) -> None:
-        """Make the behaviour embeddings."""
+        """Train the behaviour embeddings."""
         self.collaborative.copy_(self._collaborate(self.collaborative.device))
 
     def initialise_codebooks(self, seed: int) -> None:
-        """Fit the codebooks, and cluster their codes."""
+        """Fit the codebooks and cluster their codes."""
         super().initialise_codebooks(seed)
         self._cluster(seed)
 
     def end_of_epoch(self, generator: torch.Generator, last: bool) -> dict[str, float]:
-        """Upkeep of the codebooks, whose codes are then clustered anew."""
+        """Maintain the codebooks, then cluster their codes again."""
         stats = super().end_of_epoch(generator, last)
         if self.quantizing:
             self._cluster(int(torch.randint(2**31, (), generator=generator)))
@@ -111,7 +111,7 @@ class LETTERTokenizer(RQVAETokenizer):
             )
 
     def item_terms(self, batch: ItemPass) -> dict[str, Tensor]:
-        """The RQ-VAE's terms, "alignment", and "diversity" once there are codebooks."""
+        """Add "alignment", and "diversity" once there are codebooks, to RQ-VAE's terms."""
         terms = super().item_terms(batch)
         known = self.known[batch.items]  # [U]
         quantized = batch.quantization.quantized_ste.squeeze(1)  # [U, D]
@@ -133,8 +133,8 @@ class LETTERTokenizer(RQVAETokenizer):
 def alignment_loss(quantized: Tensor, collaborative: Tensor, items: Tensor) -> Tensor:
     """InfoNCE of the dot products of quantized [U, D] and behaviour vectors [U, D] in the batch.
 
-    ``items`` int64 [U]: a repetition of a row's own item is masked with minus infinity, so that
-    no item is its own negative. Zero without rows.
+    ``items`` int64 [U]: other rows of a row's own item are masked with minus infinity, so that no
+    item is its own negative. Zero without rows.
     """
     if len(items) == 0:
         return quantized.sum() * 0
@@ -147,7 +147,7 @@ def alignment_loss(quantized: Tensor, collaborative: Tensor, items: Tensor) -> T
 
 
 def draw_partners(clusters: Tensor) -> Tensor:
-    """For each code a random other code of its cluster: clusters int64 [N] -> int64 [N].
+    """Draw for each code another code of its cluster: clusters int64 [N] -> int64 [N].
 
     Every cluster has at least two codes.
     """
@@ -160,9 +160,9 @@ def diversity_loss(codebook: Tensor, partners: Tensor, used: Tensor) -> Tensor:
     """Mean over ``used`` codes of - log( exp<e, e+> / sum over other codes e' of exp<e, e'> ).
 
     codebook [N, D]; e+ = codebook[partners], partners int64 [N]; used int64 [B]: the code of each
-    item. Drawing a code towards its cluster and away from the rest spreads the codes over
-    clusters, whose sizes are bounded. Log(N - 1) where all codes are alike; its expectation is
-    never below log(s - 1), s the size of the cluster.
+    item. Pulling a code towards its cluster and away from the rest spreads the codes over
+    clusters of bounded size. The loss is log(N - 1) if all codes are alike; its expectation is
+    never below log(s - 1), s being the size of the cluster.
     """
     with torch.autocast(device_type=codebook.device.type, enabled=False):
         scores = codebook @ codebook.T  # [N, N]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.tokenizer.bbq.encoders import SCALINGS, ModalityDecoder, Standardizer, mlp
-from recbole_bbqrec.tokenizer.club import REDUCTIONS
+from recbole_bbqrec.nn.standardizer import SCALINGS, Standardizer, mlp
+from recbole_bbqrec.tokenizer.losses import REDUCTIONS
 from recbole_bbqrec.tokenizer.network import QuantizingNetwork
 from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
 
@@ -58,10 +58,10 @@ class RQVAESettings:
 
 
 class ItemPass(NamedTuple):
-    """One pass over U distinct items."""
+    """Tensors of one pass over U distinct items."""
 
     items: Tensor  # int64 [U]
-    present: Tensor  # bool [U] whether the item has the modality
+    present: Tensor  # bool [U], true if the item has the modality
     inputs: Tensor  # [U, dim] scaled features, zero where absent
     quantization: Quantization  # of z [U, 1, D]
     decoded: Tensor  # [U, dim]
@@ -71,10 +71,10 @@ class RQVAETokenizer(QuantizingNetwork):
     """Encoder, residual quantizer and decoder of one modality; no user sequences.
 
     ``matrix`` float16/float32 [n_items, dim] and ``present`` bool [n_items] are the features of
-    ``modality``. An item without them is encoded as the average item and left out of the losses.
-    Unlike BBQRec's encoders this one ends in a plain linear layer, as TIGER's does.
+    ``modality``. An item without them is encoded as the average item and does not count in the
+    losses. The encoder ends in a linear layer, as TIGER's does, without BBQRec's LayerNorm.
 
-    A subclass adds terms (:meth:`item_terms`) and their weights (``weights``, 1 where missing).
+    A subclass adds terms (:meth:`item_terms`) and their ``weights``, by default 1.
     """
 
     uses_sequences = False
@@ -93,7 +93,7 @@ class RQVAETokenizer(QuantizingNetwork):
         self.standardizer = Standardizer(matrix, present.bool(), config.feature_scaling)
         dim, hidden = matrix.shape[1], config.encoder_hidden
         self.encoder = mlp([dim, *hidden, config.codebook_dim], config.dropout)
-        self.decoder = ModalityDecoder(config.codebook_dim, hidden, dim, config.dropout)
+        self.decoder = mlp([config.codebook_dim, *reversed(hidden), dim], config.dropout)
         self.set_quantizer(
             ResidualQuantizer(config.levels, config.codebook_size, config.codebook_dim)
         )
@@ -101,29 +101,29 @@ class RQVAETokenizer(QuantizingNetwork):
 
     @property
     def signals(self) -> tuple[str, ...]:
-        """The one modality."""
+        """Name of the one modality."""
         return (self.modality,)
 
     def inputs(self, items: Tensor) -> Tensor:
-        """Items int64 [U] -> scaled features float32 [U, dim]; zero (the mean) where absent."""
+        """Scaled features float32 [U, dim] of items int64 [U]; zero (the mean) where absent."""
         return self.standardizer(self.matrix[items]) * self.present[items].unsqueeze(-1)
 
     def represent(self, items: Tensor) -> Tensor:
-        """Items int64 [U] -> z [U, 1, D]."""
+        """Encode items int64 [U] as z [U, 1, D]."""
         return self._encode(self.inputs(items))
 
     def signals_present(self) -> Tensor:
-        """Bool [n_items, 1]: which items have the modality."""
+        """Mask bool [n_items, 1] of the items that have the modality."""
         return self.present.unsqueeze(1)
 
     def _encode(self, inputs: Tensor) -> Tensor:
         return self.encoder(inputs).to(inputs.dtype).unsqueeze(1)  # float32 under autocast too
 
     def losses(self, items: Tensor, sequences: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Every term, unweighted, and "total", their weighted sum.
+        """Return every term, unweighted, and "total", their weighted sum.
 
-        items int64 [U], repetitions and 0 allowed; sequences and targets are not looked at. Keys:
-        total, reconstruction, codebook, commitment, and those that a subclass adds.
+        items int64 [U] may repeat and hold 0; sequences and targets are not read. Keys: total,
+        reconstruction, codebook, commitment, and those of the subclass.
         """
         items = torch.unique(items[items > 0])
         inputs, present = self.inputs(items), self.present[items]
@@ -135,7 +135,7 @@ class RQVAETokenizer(QuantizingNetwork):
         return terms
 
     def item_terms(self, batch: ItemPass) -> dict[str, Tensor]:
-        """Reconstruction over the items that have the modality, and the quantizer's terms."""
+        """Return the reconstruction over items with the modality, and the quantizer's terms."""
         mean = self.config.recon_reduction == "mean"
         error = (batch.decoded - batch.inputs).pow(2)  # [U, dim]
         error = error.mean(-1) if mean else error.sum(-1)

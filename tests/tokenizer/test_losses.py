@@ -1,11 +1,11 @@
-"""CLUB: closed form against the pairwise definition, value on known data, gradients."""
+"""The CLUB bound and InfoNCE, against loops over pairs."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from recbole_bbqrec.tokenizer.club import ClubEstimator
+from recbole_bbqrec.tokenizer.losses import ClubEstimator, info_nce
 
 
 def pairwise(estimator: ClubEstimator, z: torch.Tensor, zbar: torch.Tensor) -> torch.Tensor:
@@ -109,3 +109,60 @@ def test_fitting_q_does_not_touch_the_encoders() -> None:
 def test_unknown_reduction_is_refused() -> None:
     with pytest.raises(ValueError, match="reduction"):
         ClubEstimator(2, 2, 4, "max")
+
+
+# ---- InfoNCE ---------------------------------------------------------------------------
+
+WIDTH = 6
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def loop_loss(
+    states: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Eq. 12 by loops: repetitions of the target are minus infinity, others count once."""
+    losses = []
+    for state, target in zip(states, ids.tolist()):
+        seen, logits, own = set(), [], state.sum()
+        for vector, item in zip(vectors, ids.tolist()):
+            if item in seen:
+                continue
+            seen.add(item)
+            logit = torch.cosine_similarity(state, vector, dim=0) / temperature
+            own = logit if item == target else own
+            logits.append(logit)
+        losses.append(torch.logsumexp(torch.stack(logits), 0) - own)
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3, 4], [5, 2, 5, 5], [3, 3, 3, 3], [9, 1, 9, 1]])
+def test_equals_loops(ids: list[int]) -> None:
+    table, target = draw(10, WIDTH), torch.tensor(ids)
+    states = draw(len(ids), WIDTH, seed=1)
+    loss = info_nce(states, table[target], target, 0.1)
+    torch.testing.assert_close(loss, loop_loss(states, table[target], target, 0.1))
+
+
+def test_repeating_a_target_changes_no_loss() -> None:
+    table, target = draw(10, WIDTH), torch.tensor([4, 7, 2])
+    states = draw(3, WIDTH, seed=1)
+    loss = info_nce(states, table[target], target, 0.1)
+    more = torch.tensor([4, 7, 2, 4, 4])
+    repeated = info_nce(torch.cat([states, draw(2, WIDTH, seed=2)]), table[more], more, 0.1)
+    torch.testing.assert_close(repeated[:3], loss)
+    other = torch.tensor([4, 7, 2, 8])  # a new item, in contrast, is one more negative
+    grown = info_nce(torch.cat([states, draw(1, WIDTH, seed=2)]), table[other], other, 0.1)
+    assert (grown[:3] > loss).all()
+
+
+def test_loss_depends_on_the_cosine_alone() -> None:
+    table, target = draw(10, WIDTH), torch.tensor([1, 2, 3])
+    states = draw(3, WIDTH, seed=1)
+    torch.testing.assert_close(
+        info_nce(5 * states, 0.01 * table[target], target, 0.1),
+        info_nce(states, table[target], target, 0.1),
+    )

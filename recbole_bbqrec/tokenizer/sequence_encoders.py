@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:  # config.py takes SEQUENCE_ENCODERS from here
-    from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
-
 SEQUENCE_ENCODERS = ("sasrec", "srgnn")
-
-
-def build_sequence_encoder(config: BBQSettings, vector_dim: int) -> nn.Module:
-    """f over item vectors of width ``vector_dim``, as ``config.sequence_encoder`` names it."""
-    hidden, layers = config.sequence_hidden_size, config.sequence_layers
-    if config.sequence_encoder == "srgnn":
-        return SessionGraphEncoder(vector_dim, hidden, layers, config.max_history)
-    return SelfAttentionEncoder(
-        vector_dim, hidden, layers, config.sequence_heads, config.max_history,
-        config.sequence_dropout,
-    )  # fmt: skip
 
 
 class SelfAttentionEncoder(nn.Module):
     """SASRec (Kang and McAuley, 2018) over given vectors, as a pre-norm transformer.
 
-    Item vectors of width ``vector_dim`` are projected to ``hidden`` and the states back.
-    Sequences are right padded, so the causal mask alone keeps padding out of every real state.
+    Item vectors of width ``vector_dim`` are projected to ``hidden``, and the states back.
+    Sequences are right padded, so the causal mask alone hides the padding from real positions.
     """
 
     def __init__(
@@ -51,7 +35,7 @@ class SelfAttentionEncoder(nn.Module):
         self.project_out = nn.Linear(hidden, vector_dim)
 
     def forward(self, vectors: Tensor, items: Tensor) -> Tensor:
-        """vectors [B, T, V], items int64 [B, T] (unused here) -> states [B, T, V].
+        """Encode vectors [B, T, V] of items int64 [B, T] (not read here) as states [B, T, V].
 
         State t has seen positions 0..t only. Raises ValueError when T exceeds ``max_history``.
         """
@@ -82,7 +66,7 @@ class _Block(nn.Module):
         batch, length, hidden = x.shape
         qkv = self.query_key_value(self.attention_norm(x)).view(batch, length, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # [B, heads, T, H/heads] each
-        # Written out: at 20 positions torch's fused kernel takes three to four times as long.
+        # Not torch's fused kernel, which takes three to four times as long at 20 positions.
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # [B, heads, T, T]
         future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
         weights = scores.masked_fill(future, float("-inf")).softmax(-1)
@@ -94,9 +78,9 @@ class _Block(nn.Module):
 class SessionGraphEncoder(nn.Module):
     """SR-GNN (Wu et al., 2019): a gated graph network over each prefix's item graph.
 
-    The nodes of a prefix are its distinct items, an edge joins each item to the next one, and
-    a prefix's state combines its last item with an attention over all its items. Every prefix is
-    its own graph: P prefixes cost P graphs of T nodes, several times the self-attention encoder.
+    The nodes of a prefix are its distinct items, and an edge leads from each item to the next.
+    The state of a prefix combines its last item with an attention over all its items. P prefixes
+    are P graphs of T nodes and cost several times the self-attention encoder.
     """
 
     def __init__(self, vector_dim: int, hidden: int, layers: int, max_history: int) -> None:
@@ -112,7 +96,7 @@ class SessionGraphEncoder(nn.Module):
         self.project_out = nn.Linear(2 * hidden, vector_dim)
 
     def forward(self, vectors: Tensor, items: Tensor) -> Tensor:
-        """vectors [B, T, V], items int64 [B, T] right padded with 0 -> states [B, T, V].
+        """Encode vectors [B, T, V] of items int64 [B, T], right padded with 0, as states [B, T, V].
 
         State t has seen positions 0..t only; states at padding are zero. Raises ValueError when
         T exceeds ``max_history``.
@@ -134,7 +118,7 @@ class SessionGraphEncoder(nn.Module):
         return full.index_put((row, last), states)
 
     def _read_out(self, state: Tensor, node: Tensor, last: Tensor) -> Tensor:
-        """Node states [P, T, H], node of each position [P, T], last position [P] -> [P, V]."""
+        """Read states [P, V] from node states [P, T, H], given node [P, T] and last [P]."""
         by_position = state.gather(1, node.unsqueeze(-1).expand_as(state))  # [P, T, H]
         final = by_position[torch.arange(len(last), device=last.device), last]  # [P, H]
         scores = self.attend_score(
@@ -146,13 +130,13 @@ class SessionGraphEncoder(nn.Module):
 
 
 def _first_positions(items: Tensor) -> Tensor:
-    """items [B, T] -> int64 [B, T]: the first position of the row that holds the same item."""
+    """Find the first position int64 [B, T] of each item of the rows items [B, T]."""
     same = items.unsqueeze(2) == items.unsqueeze(1)  # [B, T, T]
     return same.to(torch.uint8).argmax(-1)
 
 
 def _prefix_graphs(node: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """Row-normalised adjacency of each prefix: node [P, T], last [P] -> 2 x float [P, T, T].
+    """Row-normalised adjacencies, two float [P, T, T], of prefixes: node [P, T], last [P].
 
     ``outgoing[p, a, b]`` is 1 / (number of distinct successors of a) if b follows a within the
     prefix; ``incoming[p, a, b]`` likewise if b precedes a.

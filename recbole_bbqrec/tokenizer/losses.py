@@ -1,21 +1,43 @@
-"""CLUB: a variational upper bound of mutual information (Eq. 3; Cheng et al., ICML 2020)."""
+"""Losses that tokenizers share: the CLUB bound (Eq. 3) and InfoNCE (Eqs. 11-12)."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 REDUCTIONS = ("mean", "sum")
 
 
+def info_nce(
+    states: Tensor, target_vectors: Tensor, target_ids: Tensor, temperature: float
+) -> Tensor:
+    """Cross-entropy of cos(h_p, v) / temperature over the targets of P positions (Eq. 12).
+
+    states [P, V], target_vectors [P, V], target_ids int64 [P] -> loss [P], float32 or wider. The
+    candidates are the DISTINCT targets: an item that is the target of several positions is one
+    candidate. So it is never its own negative, and repeating it changes no loss, as if every
+    repetition were masked with minus infinity. Rows with the same id must hold the same vector.
+    """
+    with torch.autocast(device_type=states.device.type, enabled=False):
+        if states.dtype != torch.float64:
+            states, target_vectors = states.float(), target_vectors.float()
+        distinct, label = torch.unique(target_ids, return_inverse=True)  # [C], [P]
+        row = torch.empty_like(distinct)
+        row[label] = torch.arange(len(label), device=label.device)  # a row of each item
+        candidates = F.normalize(target_vectors[row], dim=-1)  # [C, V]
+        logits = F.normalize(states, dim=-1) @ candidates.T / temperature  # [P, C]
+        return F.cross_entropy(logits, label, reduction="none")
+
+
 class ClubEstimator(nn.Module):
     """Gaussian q(zbar | z) with an MLP for the mean and one for a log-variance within (-1, 1).
 
-    ``reduction`` says how the log-density is taken over the dimensions of zbar. "sum" is Eq. 3 as
-    printed; "mean" (the default) divides it by the dimension, so that with gamma = 1 the bound is
-    of the order of the reconstruction error, which is a mean over dimensions too, and does not
-    drown it. Constants that cancel in the bound are left out of both methods.
+    ``reduction`` "sum" adds the log-density over the dimensions of zbar, as Eq. 3 is printed.
+    "mean" (the default) averages it, as the reconstruction error is averaged, so that with
+    gamma = 1 the bound does not drown that error. Both methods omit constants that cancel in the
+    bound.
     """
 
     def __init__(self, z_dim: int, zbar_dim: int, hidden: int, reduction: str = "mean") -> None:
@@ -29,13 +51,13 @@ class ClubEstimator(nn.Module):
         )
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """z [B, z_dim] -> mean and log-variance of zbar given z, each [B, zbar_dim]."""
+        """Mean and log-variance [B, zbar_dim] of zbar given z [B, z_dim]."""
         return self.mean(z), self.log_variance(z)
 
     def negative_log_likelihood(
         self, z: Tensor, zbar: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """Scalar to minimise over q's parameters; inputs are detached here.
+        """Return the scalar to minimise over q's parameters; the inputs are detached.
 
         z [B, z_dim], zbar [B, zbar_dim], mask bool [B] of the rows that count.
         """
@@ -45,12 +67,12 @@ class ClubEstimator(nn.Module):
         return _masked_mean(self._reduce(density), _ones_or(mask, density))
 
     def upper_bound(self, z: Tensor, zbar: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Scalar bound of I(z; zbar), Eq. 3, differentiable in z and zbar but not in q.
+        """Return the scalar bound of I(z; zbar), Eq. 3, differentiable in z and zbar, not in q.
 
-        The negatives run over every row j of the batch, i included, in O(B D): averaged over j,
-        (zbar_j - mean_i)^2 is Var(zbar) + (E[zbar] - mean_i)^2, and the log-variances cancel.
-        q is evaluated with detached copies of its parameters, so no gradient can reach it and
-        none of its flags is touched. Rows outside ``mask`` (bool [B]) take no part at all.
+        The negatives are all rows j of the batch, i included. They cost O(B D), because the mean
+        of (zbar_j - mean_i)^2 over j is Var(zbar) + (E[zbar] - mean_i)^2 and the log-variances
+        cancel. q uses detached copies of its parameters, so that it gets no gradient and keeps
+        its flags. Rows outside ``mask`` (bool [B]) are ignored.
         """
         frozen = {name: value.detach() for name, value in self.named_parameters()}
         mean, log_variance = (part.to(zbar.dtype) for part in functional_call(self, frozen, (z,)))
@@ -68,10 +90,10 @@ class ClubEstimator(nn.Module):
 
 
 def _ones_or(mask: Tensor | None, like: Tensor) -> Tensor:
-    """Row weights [B] in ``like``'s dtype: the mask, or ones."""
+    """Row weights [B] in the dtype of ``like``: the mask, or ones."""
     return like.new_ones(like.shape[0]) if mask is None else mask.to(like.dtype)
 
 
 def _masked_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean of values [B] under 0/1 weights [B]; zero when no row counts."""
+    """Mean of values [B] under 0/1 weights [B]; zero if all weights are."""
     return (values * weights).sum() / weights.sum().clamp(min=1)
