@@ -16,7 +16,7 @@ CHANGEABLE: dict[str, str] = {
     "model": "ESASRecNeighbours or VQRecNeighbours: ESASRec or VQRec with neighbours added",
     "mask_history": "keep a user's history out of the ranking",
     "num_beams": "width of the beam (generative models)",
-    "cooccurrence_weight": "of items chosen after the history's in training (models with neighbours)",
+    "cooccurrence_weight": "of items chosen after the history's (models with neighbours)",
     "feature_similarity_weight": "of items with features like the history's (the same models)",
     "neighbour_decay": "decay of both weights per item further back in the history",
     "topk": "cut-offs of the metrics",

@@ -1,4 +1,4 @@
-"""What a loaded model recommends to every user of the test split."""
+"""Recommendations of a loaded model to every user of the test split."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from torch import Tensor
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import RunConfig
 
-_PREDICT_ROWS = 1 << 16  # (user, item) pairs scored at once by models that score pairs only
+_PREDICT_ROWS = 1 << 16  # (user, item) pairs per batch, for models that only score pairs
 
 
 class Ranking(NamedTuple):
-    """n test rows, one a user under leave-one-out; on the CPU, in the order of the test split.
+    """n test rows (one per user under leave-one-out) on the CPU, in the order of the test split.
 
-    users int64 [n], internal ids; histories int64 [n, T], right padded with 0, cut to the length
-    the model sees; lengths int64 [n]; targets int64 [n]; items int64 [n, K], best first.
+    Attributes:
+        users: int64 [n], internal ids.
+        histories: int64 [n, T], right-padded with 0, cut to the length that the model sees.
+        lengths: int64 [n].
+        targets: int64 [n].
+        items: int64 [n, K], best first.
     """
 
     users: Tensor
@@ -28,15 +32,15 @@ class Ranking(NamedTuple):
     items: Tensor
 
     def take(self, rows: Tensor) -> Ranking:
-        """The rows int64 [m] alone."""
+        """Return only the rows int64 [m]."""
         return Ranking(*(part[rows] for part in self))
 
 
 @torch.no_grad()
 def rank_test_users(config: RunConfig, model: Any, test_data: Any) -> Ranking:
-    """Rank the catalogue for every row of ``test_data`` as the evaluation of the run did.
+    """Rank the catalogue for every row of ``test_data`` as in the run's evaluation.
 
-    K is max(topk). A user's history is kept out where ``mask_history`` says so.
+    K is max(topk). Option ``mask_history`` leaves a user's history out.
 
     Raises:
         UserError: the run was evaluated on sampled items.
@@ -69,7 +73,7 @@ def rank_test_users(config: RunConfig, model: Any, test_data: Any) -> Ranking:
 
 
 def _scores(config: RunConfig, model: Any, interaction: Any) -> Tensor:
-    """Scores [B, n_items] of a model that scores, -inf for [PAD], as RecBole's trainer has them."""
+    """Score all items as RecBole's trainer does: [B, n_items], -inf for [PAD]."""
     n_items = model.n_items
     try:
         scores = model.full_sort_predict(interaction)
@@ -83,7 +87,7 @@ def _scores(config: RunConfig, model: Any, interaction: Any) -> Tensor:
 
 
 def _by_pairs(model: Any, interaction: Any, n_items: int) -> Tensor:
-    """Scores [B, n_items] of a model that only scores (user, item) pairs."""
+    """Score all items with a model that only scores (user, item) pairs: [B, n_items]."""
     items = torch.arange(n_items, device=interaction[model.ITEM_ID].device)
     scores = []
     step = max(1, _PREDICT_ROWS // n_items)
