@@ -100,7 +100,7 @@ def _finding(results: Results, dataset: str, sweep: str) -> str:
     settings = _sweep(results, sweep)
     cells = [results.of(dataset, setting).metric("ndcg@10") for setting in settings]
     if not all(cell.complete for cell in cells):
-        return f"{paper_best}; ours is known only when all values have run."
+        return f"{paper_best}; ours is not known until all values have run."
     marked = marks([cell.mean for cell in cells], DECIMALS)
     ours = [s.label for s, mark in zip(settings, marked) if mark == BEST]
     return f"{paper_best}; ours by NDCG@10 on {dataset} is {' and '.join(ours)}."
