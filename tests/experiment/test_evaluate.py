@@ -190,7 +190,7 @@ def test_configurations_of_one_model_are_told_apart(runs, rundir, capsys):
     assert "GRU4Rec (2) is GRU4Rec (1) with other `epochs`, `learning_rate`." in output
     (line,) = (line for line in output.splitlines() if "mean of 2" in line)
     assert line.startswith("| GRU4Rec (1)")
-    fails([runs["GRU4Rec", 1], f"{runs['GRU4Rec', 1]}.pth"], capsys, "seed 1", "Leave one out")
+    fails([runs["GRU4Rec", 1], f"{runs['GRU4Rec', 1]}.pth"], capsys, "seed 1", "Remove one of them")
 
 
 def test_a_run_in_a_store(rundir, monkeypatch, capsys):

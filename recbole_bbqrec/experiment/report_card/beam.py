@@ -13,57 +13,55 @@ from recbole_bbqrec.generator.inference.beam import beam_search
 from recbole_bbqrec.generator.inference.exact import exact_scores
 from recbole_bbqrec.metrics.per_user_values import means, ranks, user_values
 
-_USERS = 8  # scored exactly at once
+_USERS_PER_BATCH = 8  # exact scores of all items take much memory
 
 
 @torch.no_grad()
 def beam_against_exact(
     model: Any, sample: Ranking, names: Iterable[str], topk: Iterable[int]
 ) -> dict[str, Any]:
-    """The lists as evaluated, those of the same beam in float32, and the exact ones.
+    """Compare the lists as evaluated, those of the same beam in float32, and the exact ones.
 
-    The exact lists are computed in float32, so that what separates the second from them is
-    pruning alone, and the first from the second rounding alone. ``sample`` holds at least a user.
+    The exact lists are computed in float32 too: the second and third differ by pruning alone, the
+    first and second by rounding alone. ``sample`` has at least one user.
     """
     names, topk = list(names), list(topk)
     k = sample.items.shape[1]
     exact = torch.zeros_like(sample.items)
     beam = torch.zeros_like(sample.items)
     order = torch.argsort(sample.lengths, stable=True)
-    for rows in order.split(_USERS):
+    for rows in order.split(_USERS_PER_BATCH):
         history = sample.histories[rows][:, : int(sample.lengths[rows].max())]
         history = history.to(model.codes.device)
         memory = model.generator.encode(model.catalogue, history)
         scores = exact_scores(model.generator, model.catalogue, memory)  # [b, n_items]
-        found, found_scores = beam_search(model.generator, model.catalogue, memory, model.num_beams)
+        items, item_scores = beam_search(model.generator, model.catalogue, memory, model.num_beams)
         if model.mask_history:
             scores = scores.scatter(1, history, -torch.inf)
-            seen = (found.unsqueeze(2) == history.unsqueeze(1)).any(2)
-            kept = found_scores.masked_fill(seen, -torch.inf)
-            found = found.gather(1, kept.argsort(dim=1, descending=True, stable=True))
+            seen = (items.unsqueeze(2) == history.unsqueeze(1)).any(2)
+            kept = item_scores.masked_fill(seen, -torch.inf)
+            items = items.gather(1, kept.argsort(dim=1, descending=True, stable=True))
         # Stable: ties go to the lower item id, as in the beam.
         exact[rows] = scores.sort(dim=1, descending=True, stable=True).indices[:, :k].cpu()
-        beam[rows] = found[:, :k].cpu()
+        beam[rows] = items[:, :k].cpu()
     lists = {"as evaluated": sample.items, "float32": beam, "exact": exact}
     values = {
         name: means(user_values(ranks(items, sample.targets), names, topk))
         for name, items in lists.items()
     }
+    inexact = ("as evaluated", "float32")
     return {
         "users": len(sample.targets),
         "k": k,
         "num_beams": model.num_beams,
         "precision": str(model.dtype).removeprefix("torch."),
-        "overlap": {n: overlap(lists[n], exact) for n in ("as evaluated", "float32")},
-        "same_list": {
-            n: float((lists[n] == exact).all(1).double().mean())
-            for n in ("as evaluated", "float32")
-        },
+        "overlap": {n: overlap(lists[n], exact) for n in inexact},
+        "same_list": {n: float((lists[n] == exact).all(1).double().mean()) for n in inexact},
         "metrics": values,
     }
 
 
 def overlap(first: Tensor, second: Tensor) -> float:
-    """Mean share of the K items of each row that both lists hold: two int64 [n, K]."""
+    """Return the mean share of K items per row that two lists, int64 [n, K], have in common."""
     common = (first.unsqueeze(2) == second.unsqueeze(1)).any(2)  # [n, K]
     return float(common.double().mean())

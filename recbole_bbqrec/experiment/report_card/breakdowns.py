@@ -1,4 +1,4 @@
-"""Test metrics by history length and by item popularity; items without training events."""
+"""Test metrics by history length and by item popularity; cold items."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from recbole_bbqrec.experiment.report_card.ranking import Ranking
 from recbole_bbqrec.metrics.per_user_values import summary
 
 _LENGTHS = (4, 6, 9, 14, 19, 29, 49, 99)  # upper ends of the buckets of history length
-_QUANTILES = (0.25, 0.5, 0.75)  # of the training counts of the items that have any
+_QUANTILES = (0.25, 0.5, 0.75)  # of the training counts above 0
 
 
 def training_counts(train_data: Any, n_items: int) -> np.ndarray:
-    """How often each item occurs in the training histories, as history or target: [n_items]."""
+    """Count the occurrences of each item in training, as history or target: int64 [n_items]."""
     histories = Histories.from_training_data(train_data._dataset)
     return np.bincount(histories.items.numpy(), minlength=n_items)
 
@@ -24,9 +24,9 @@ def training_counts(train_data: Any, n_items: int) -> np.ndarray:
 def by_history_length(
     ranking: Ranking, values: Mapping[str, np.ndarray], longest: int
 ) -> list[dict[str, Any]]:
-    """One entry a bucket that has users, shortest histories first.
+    """Return an entry per bucket that has users, shortest histories first.
 
-    ``longest`` is MAX_ITEM_LIST_LENGTH: the last bucket holds the histories cut to it.
+    ``longest`` is MAX_ITEM_LIST_LENGTH; the last bucket holds the histories cut to it.
     """
     lengths = ranking.lengths.numpy()
     ends = [end for end in _LENGTHS if end < longest - 1] + [longest - 1, longest]
@@ -40,10 +40,10 @@ def by_history_length(
 
 
 def popularity_buckets(counts: np.ndarray) -> list[tuple[int, int]]:
-    """Ranges (from, to) of training counts: quarters of the trained items, and 0 if it occurs.
+    """Return ranges (from, to) of training counts: (0, 0) if needed, and quarters of the rest.
 
-    ``counts`` int64 [n_items], [PAD] first. Items with the same count fall into the same bucket,
-    so that with many ties there are fewer buckets than four.
+    ``counts`` int64 [n_items], [PAD] first. Items with the same count share a bucket, so many ties
+    make fewer than four.
     """
     known = counts[1:]
     warm = known[known > 0]
@@ -60,21 +60,22 @@ def popularity_buckets(counts: np.ndarray) -> list[tuple[int, int]]:
 def by_popularity(
     ranking: Ranking, values: Mapping[str, np.ndarray], counts: np.ndarray
 ) -> list[dict[str, Any]]:
-    """One entry a bucket of the next item's training count, rarest first.
+    """Return an entry per bucket of the next item's training count, rarest first.
 
-    Beside the metrics: the bucket's share of the catalogue, of the next items, and of the places
+    Each has metrics and the bucket's share of the catalogue, of the next items, and of the places
     in the recommended lists.
     """
     target, listed = counts[ranking.targets.numpy()], counts[ranking.items.numpy()]
     entries = []
     for low, high in popularity_buckets(counts):
         rows = (target >= low) & (target <= high)
+        items = (counts[1:] >= low) & (counts[1:] <= high)
         entries.append(
             {
                 "from": low,
                 "to": high,
-                "items": int(((counts[1:] >= low) & (counts[1:] <= high)).sum()),
-                "share_of_items": _share((counts[1:] >= low) & (counts[1:] <= high)),
+                "items": int(items.sum()),
+                "share_of_items": _share(items),
                 "share_of_targets": _share(rows),
                 "share_of_recommendations": _share((listed >= low) & (listed <= high)),
                 **summary(values, rows),
@@ -84,7 +85,7 @@ def by_popularity(
 
 
 def cold_items(ranking: Ranking, counts: np.ndarray) -> dict[str, Any]:
-    """Items that occur in no training history, and how much of the catalogue is recommended."""
+    """Count the items without training events, and the share of items ever recommended."""
     cold = counts == 0
     cold[0] = False
     recommended = np.unique(ranking.items.numpy())

@@ -1,6 +1,6 @@
-"""Charts as inline SVG that follow the page's colours, drawn by matplotlib.
+"""Charts as inline SVG in the page's colours, drawn by matplotlib.
 
-matplotlib knows fixed colours only, so it draws in stand-ins that are replaced by the page's CSS
+matplotlib needs fixed colours, so it draws in placeholders that are replaced by the page's CSS
 variables. Text stays text, in the page's font.
 """
 
@@ -52,13 +52,13 @@ _STYLE: dict[Any, Any] = {
 }
 SMALL, WIDE = (3.5, 2.3), (4.8, 2.6)  # inches
 
-_MOST_LABELS = 12  # below the bars of a chart; of more, every second or third is shown
+_MAX_LABELS = 12  # of bars; of more, only every second or third is written
 
 Points = Sequence[Sequence[float]]
 
 
 def require_plots() -> None:
-    """Raise a UserError unless the libraries that draw and lay out the page are installed."""
+    """Raise a UserError unless matplotlib and jinja2 are installed."""
     try:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
@@ -72,7 +72,7 @@ def require_plots() -> None:
 def line_chart(
     series: Mapping[str, Points], *, title: str, x: str = "", percent: bool = False
 ) -> str:
-    """Curves through [x, y] points, x whole numbers; a legend where there is more than one."""
+    """Draw curves through [x, y] points, x whole numbers, with a legend if there are several."""
     everything = [point for points in series.values() for point in points]
     places = sorted({int(point[0]) for point in everything})
 
@@ -105,7 +105,7 @@ def bar_chart(
     percent: bool = False,
     top: float | None = None,
 ) -> str:
-    """Groups of bars from zero, one group a label, with error bars where given."""
+    """Draw a group of bars per label, from zero, with error bars if given."""
 
     def draw(axes: Any) -> None:
         width = 0.8 / max(1, len(series))
@@ -116,7 +116,7 @@ def bar_chart(
                 place, list(values), width * 0.92, label=name, color=_colour(number),
                 yerr=half, error_kw={"ecolor": _INK, "elinewidth": 0.9, "capsize": 2},
             )  # fmt: skip
-        step = -(-len(labels) // _MOST_LABELS)
+        step = -(-len(labels) // _MAX_LABELS)
         axes.set_xticks(range(0, len(labels), step), labels[::step])
         axes.set_ylim(0, top)
         if len(series) > 1:
@@ -126,7 +126,7 @@ def bar_chart(
 
 
 def histogram(counts: Sequence[int], *, title: str, x: str) -> str:
-    """Bars at 0, 1, ... of counts."""
+    """Draw counts as bars at 0, 1, ..."""
 
     def draw(axes: Any) -> None:
         axes.bar(range(len(counts)), counts, 1.0, color=_colour(0))
@@ -136,7 +136,7 @@ def histogram(counts: Sequence[int], *, title: str, x: str) -> str:
 
 
 def band_chart(bands: Sequence[Mapping[str, Sequence[float]]], *, title: str, x: str) -> str:
-    """For each entry a line ``mean`` within a band from ``low`` to ``high``, at 0, 1, ..."""
+    """Draw for each entry a line ``mean`` in a band from ``low`` to ``high``, at 0, 1, ..."""
 
     def draw(axes: Any) -> None:
         for number, band in enumerate(bands):
@@ -174,15 +174,15 @@ def _svg(draw: Any, size: tuple[float, float], title: str, x: str, percent: bool
 
 
 def _for_page(text: str, title: str) -> str:
-    """The <svg> element alone, with the page's colours and without anything it does not need."""
+    """Return the <svg> element, with the page's colours and without metadata and unused ids."""
     from markupsafe import escape
 
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
-    # Ids are only needed where something refers to them, and would repeat from chart to chart.
+    # Drop ids that nothing refers to: they would repeat from chart to chart.
     used = set(re.findall(r"url\(#([^)]+)\)", text)) | set(re.findall(r'href="#([^"]+)"', text))
-    text = re.sub(r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    text = re.sub(r'\sid="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
     label = escape(title)

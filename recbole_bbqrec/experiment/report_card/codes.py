@@ -1,4 +1,4 @@
-"""The semantic IDs of a run: use of the codes, and items that share a whole ID."""
+"""Semantic IDs of a run: use of the codes, and items that share a whole ID."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 
 
 class Codes(NamedTuple):
-    """Codes of all items in the model's order, row 0 ([PAD]) unused.
+    """Codes of all items in the model's order; row 0 ([PAD]) is unused.
 
-    final int64 [n_items, L, M], what the model works with; before int64 [n_items, L', M], the
-    quantizer's, before items that shared an ID were told apart, or None where the run did not
-    keep them; size N of a codebook; signals M names; places L names of the levels.
+    Attributes:
+        final: int64 [n_items, L, M], the codes that the model uses.
+        before: int64 [n_items, L', M], the quantizer's codes before collisions were resolved, or
+            None if the run did not keep them.
+        size: N of a codebook.
+        signals: M names.
+        places: L names of the levels.
     """
 
     final: Tensor
@@ -34,12 +38,12 @@ class Codes(NamedTuple):
 
     @property
     def quantized(self) -> Tensor:
-        """The quantizer's own codes as far as they are known."""
+        """The quantizer's own codes if known, else the final ones."""
         return self.final if self.before is None else self.before
 
 
 def codes_of(config: RunConfig, model: Any, dataset: ItemDataset, run: FinishedRun) -> Codes | None:
-    """The codes of a generative model, or of one that is built on product quantization."""
+    """Return the codes of a generative or product-quantization model; None for other models."""
     if spec(config["model"]).two_phase:
         final = model.codes.cpu()
         before = _codes_before(config, dataset, run, final)
@@ -56,7 +60,7 @@ def codes_of(config: RunConfig, model: Any, dataset: ItemDataset, run: FinishedR
 def _codes_before(
     config: RunConfig, dataset: ItemDataset, run: FinishedRun, final: Tensor
 ) -> Tensor | None:
-    """From the semantic IDs that the run made or was given, if they are still those it used."""
+    """Return the quantizer's codes from the run's semantic IDs, if these are still the same."""
     path = run.files.semantic_ids
     if not path.is_file() and config["tokenizer_path"] is not None:
         path = Path(config["tokenizer_path"])
@@ -75,10 +79,10 @@ def _codes_before(
 
 
 def code_use(codes: Codes) -> dict[str, Any]:
-    """How many of the N codes each signal uses at each level, and how evenly.
+    """Measure how many of the N codes each signal uses at each level, and how evenly.
 
-    Utilisation is the share of codes that some item has; perplexity exp(entropy) of the items'
-    codes: N when all are used alike, 1 when all items have the same.
+    Utilisation is the share of codes that any item has. Perplexity is exp(entropy) of the items'
+    codes: N if all are used equally, 1 if all items have the same code.
     """
     quantized = codes.quantized[1:]  # [n, L', M]
     entries = []
@@ -104,9 +108,9 @@ def code_use(codes: Codes) -> dict[str, Any]:
 
 
 def collisions(codes: Codes) -> dict[str, Any]:
-    """Items that share their whole semantic ID with another, before and after re-assignment."""
+    """Count the items that share their semantic ID, before and after re-assignment."""
     after = count_collisions(codes.final)
-    described: dict[str, Any] = {
+    counted: dict[str, Any] = {
         "items": len(codes.final) - 1,
         "after": {"items": after.items, "groups": after.groups},
         "before": None,
@@ -114,20 +118,20 @@ def collisions(codes: Codes) -> dict[str, Any]:
     }
     if codes.before is not None:
         before = count_collisions(codes.before)
-        described["before"] = {"items": before.items, "groups": before.groups}
+        counted["before"] = {"items": before.items, "groups": before.groups}
         sizes, groups = torch.unique(group_sizes(codes.before), return_counts=True)
-        described["group_sizes"] = {
+        counted["group_sizes"] = {
             str(size): count for size, count in zip(sizes.tolist(), groups.tolist()) if size > 1
         }
-    return described
+    return counted
 
 
 def group_sizes(codes: Tensor) -> Tensor:
-    """Items of each distinct ID: codes int64 [n_items, L, M], row 0 left out -> int64 [groups]."""
+    """Count the items of each ID: codes int64 [n_items, L, M] without row 0 -> int64 [groups]."""
     return torch.unique(codes[1:].flatten(1), dim=0, return_counts=True)[1]
 
 
 def id_groups(codes: Tensor) -> Tensor:
-    """A number for each item, the same for items of one ID: int64 [n_items], -1 for [PAD]."""
+    """Number the IDs: int64 [n_items], equal for items of one ID, -1 for [PAD]."""
     groups = torch.unique(codes[1:].flatten(1), dim=0, return_inverse=True)[1]
     return torch.cat([groups.new_full((1,), -1), groups])

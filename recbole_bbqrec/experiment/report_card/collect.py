@@ -1,4 +1,4 @@
-"""All analyses of one finished run, as plain values."""
+"""All analyses of a finished run, as plain values."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from recbole_bbqrec.runtime import prepare_process
 
 FORMAT = 1
 
-#: Users times items scored exactly unless a number of users is asked for.
+#: User-item pairs scored exactly if no number of users is given.
 EXACT_SCORES = 1_000_000
-_SIMILARITY_USERS = 2000
+_SIMILARITY_USERS = 2000  # histories whose item pairs are counted
 _STAGES = ("prepare", "tokenize", "generate", "train", "test")
 
-#: Sections that only some models have, with what a report says where they have not.
+#: Sections that only some models have -> the reason why they are missing.
 _REASONS = {
-    "curves": "The run has no epochs.jsonl: it was made by a version that did not write one.",
+    "curves": "The run has no epochs.jsonl: the version that made it did not write one.",
     "codes": "The model has no semantic IDs.",
     "collisions": "The model has no semantic IDs.",
     "lenient": "The model has no semantic IDs, so a hit is a hit on the item itself.",
@@ -57,12 +57,12 @@ def collect(
     Args:
         run: the run's files.
         sample: test users scored exactly; by default as many as :data:`EXACT_SCORES` allows.
-        overrides: options that differ now, such as ``data_path``.
-        say: told what is being done.
+        overrides: options to change, such as ``data_path``.
+        echo: called with each line of progress.
 
     Returns:
-        What ``report.json`` holds. Sections that the model does not have are None, and
-        ``left_out`` says why.
+        The content of ``report.json``. Sections that the model does not have are None, with the
+        reason in ``left_out``.
 
     Raises:
         UserError: a file of the run or of its data is missing, damaged or not the run's.
@@ -112,7 +112,7 @@ def collect(
 
 
 def _sample(ranking: Ranking, users: int, config: BBQRecConfig) -> Ranking:
-    """``users`` rows drawn by the run's seed, or all of them, in the order of the test split."""
+    """Draw ``users`` rows by the run's seed, or take all; the order of the split is kept."""
     drawn = np.random.default_rng(config["seed"]).permutation(len(ranking.targets))[:users]
     return ranking.take(torch.from_numpy(np.sort(drawn)))
 
@@ -141,14 +141,14 @@ def _described(
 
 
 def _test(run: FinishedRun, values: UserValues, decimals: int, users: int) -> dict[str, Any]:
-    """The run's own metrics, and those of the model as loaded, which should be the same.
+    """Compare the run's own metrics with those of the loaded model, which should be the same.
 
-    ``half_width_95`` is that of the mean over users: how far another draw of as many users from
-    the same population would move the metric. It says nothing of other seeds.
+    ``half_width_95`` is for the mean over users: how far another sample of as many users from the
+    same population would move the metric. It does not cover other seeds.
     """
     again = means(values)
     reported = run.result["test_result"]
-    tolerance = 0.5 * 10.0**-decimals + 1e-9  # the run rounds
+    tolerance = 0.5 * 10.0**-decimals + 1e-9  # the run rounds its metrics
     return {
         "users": users,
         "reported": reported,

@@ -1,4 +1,4 @@
-"""Learning curves of each phase from the lines of ``epochs.jsonl``."""
+"""Learning curves of each phase, from the lines of ``epochs.jsonl``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from recbole_bbqrec.run_files.epochs import Line
 
-#: Statistics of the codes; averaged over the signals, so that a level is one curve.
+#: Statistics of the codes, averaged over the signals: one curve per level.
 _BY_LEVEL = ("utilisation", "perplexity")
 
 
 def learning_curves(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """One entry a phase, in the order they ran: ``phase``, ``epochs``, ``seconds``, ``panels``.
+    """Return an entry per phase, in their order: ``phase``, ``epochs``, ``panels``.
 
-    A panel is a group of curves of one unit, {"name", "series": {label: [[epoch, value], ...]}},
-    without points where a value is unknown.
+    A panel is a group of curves of one unit, {"name", "series": {label: [[epoch, value], ...]}};
+    unknown values are left out.
     """
     return [
         {
@@ -39,7 +39,7 @@ def _panels(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _grouped(rows: Iterable[tuple[int, dict[str, Any]]]) -> dict[str, dict[str, list[list[float]]]]:
-    """Values by group and label, in the order in which they first occur."""
+    """Group values by panel and label, in the order of their first occurrence."""
     groups: dict[str, dict[str, list[list[float]]]] = {}
     for epoch, values in rows:
         levels: dict[tuple[str, str], list[float]] = {}
@@ -60,7 +60,7 @@ def _grouped(rows: Iterable[tuple[int, dict[str, Any]]]) -> dict[str, dict[str, 
 
 
 def _of_plain_name(name: str) -> tuple[str, str]:
-    """Group and label of ``loss``, ``level_2`` or ``ndcg@10``."""
+    """Return group and label of ``loss``, ``level_2`` or ``ndcg@10``."""
     if name.startswith("level_"):
         return "loss by level", name.replace("_", " ")
     metric, at, _ = name.partition("@")

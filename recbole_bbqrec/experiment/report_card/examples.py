@@ -1,4 +1,4 @@
-"""Ten test users as a reader sees them: history, recommendations and what came next, as titles."""
+"""Ten test users: history, recommendations and next item, as titles."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from recbole_bbqrec.experiment.report_card.ranking import Ranking
 from recbole_bbqrec.metrics.per_user_values import ranks
 from recbole_bbqrec.protocols import ItemDataset
 
-_USERS = 10
+_USERS = 10  # shown
 
 
 def example_users(
     ranking: Ranking, dataset: ItemDataset, titles: dict[str, str], seed: int
 ) -> list[dict[str, Any]]:
-    """Up to ten users drawn by ``seed``: half with the next item in their list, half without.
+    """Draw up to ten users by ``seed``: half with the next item in their list, half without.
 
-    Where one kind is too rare the other fills up. Items are {"token", "title"}; histories run
-    from the oldest to the newest.
+    If one kind is too rare, the other takes its place. Items are {"token", "title"}; histories
+    start with the oldest item.
     """
     rank = ranks(ranking.items, ranking.targets)
     drawn = np.random.default_rng(seed).permutation(len(rank))

@@ -1,7 +1,7 @@
-"""The report as one HTML page that needs nothing from outside.
+"""The report as one self-contained HTML page.
 
-Values come from the report's dictionary alone. Jinja escapes all of them: titles and tokens are
-data from outside. The page has no script, and its content policy would not run one.
+All values come from the report's dictionary. Jinja escapes them, because titles and tokens are
+foreign data. The page has no script, and its content policy forbids one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from recbole_bbqrec.experiment.report_card import charts
 from recbole_bbqrec.experiment.store.progress import duration
 
-#: What a reader calls the terms whose names say too little.
+#: Titles of terms whose names are not clear by themselves.
 _TITLES = {
     "estimator": "MIM estimator (its own loss)",
     "mim": "mutual information (MIM)",
@@ -22,12 +22,12 @@ _TITLES = {
     "perplexity": "perplexity, mean of the signals",
 }
 
-#: Metrics shown in charts where there are several: the last of each kind, the widest list.
+#: Metrics to chart, in order of preference: the first two that the run has.
 _CHARTED = ("recall", "ndcg", "hit", "mrr")
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page for what ``collect`` returned, or for the same read back from ``report.json``."""
+    """Render the page of a report, as ``collect`` returned it or ``report.json`` holds it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -48,32 +48,32 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def share(value: float | None, digits: int = 1) -> str:
-    """0.1234 -> 12.3 %."""
+    """Write 0.1234 as 12.3 %."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A metric."""
+    """Write a metric."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def count(value: int) -> str:
-    """1234 -> 1,234."""
+    """Write 1234 as 1,234."""
     return f"{value:,}"
 
 
 def seconds(value: float) -> str:
-    """5.0 s, 3 min 49 s, 2 h 2 min."""
+    """Write 5.0 s, 3 min 49 s or 2 h 2 min."""
     return duration(value, decimals=1)
 
 
 def mib(value: float | None) -> str:
-    """Mebibytes."""
+    """Write mebibytes."""
     return "–" if value is None else f"{value:,.0f} MiB"
 
 
 def span(entry: Mapping[str, Any]) -> str:
-    """The range of a bucket: 5, or 5–9."""
+    """Write the range of a bucket, 5 or 5–9."""
     low, high = entry["from"], entry["to"]
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
@@ -82,14 +82,14 @@ def span(entry: Mapping[str, Any]) -> str:
 
 
 def _charted(report: Mapping[str, Any]) -> list[str]:
-    """The metrics that breakdowns show: of each kind that at the longest cut-off."""
+    """Return the metrics that breakdowns show, at the largest cut-off."""
     k = report["run"]["k"]
     names = report["test"]["recomputed"]
     return [f"{kind}@{k}" for kind in _CHARTED if f"{kind}@{k}" in names][:2]
 
 
 def _charts(report: Mapping[str, Any]) -> dict[str, Any]:
-    """SVG by section; only those that the report has."""
+    """Draw the charts of the sections that the report has, as SVG by section."""
     drawn: dict[str, Any] = {
         "curves": [_curves(phase) for phase in report["curves"] or ()],
         "history_length": _breakdown(report, "history_length", "history length, items"),
@@ -99,10 +99,12 @@ def _charts(report: Mapping[str, Any]) -> dict[str, Any]:
     if report["codes"] is not None:
         drawn["codes"] = _code_charts(report["codes"])
     if report["similarity"] is not None:
-        found = report["similarity"]
+        similarity = report["similarity"]
         drawn["similarity"] = [
-            charts.histogram(found["counts"], title="item pairs by bucket", x="similarity bucket"),
-            charts.band_chart(found["gates"], title="gate by bucket", x="similarity bucket"),
+            charts.histogram(
+                similarity["counts"], title="item pairs by bucket", x="similarity bucket"
+            ),
+            charts.band_chart(similarity["gates"], title="gate by bucket", x="similarity bucket"),
         ]
     return drawn
 
@@ -139,16 +141,16 @@ def _shares(report: Mapping[str, Any]) -> str:
 
 
 def _code_charts(codes: Mapping[str, Any]) -> list[str]:
-    def of(signal: str, key: str) -> list[float]:
+    def values(signal: str, key: str) -> list[float]:
         return [entry[key] for entry in codes["use"] if entry["signal"] == signal]
 
     labels = [str(place).split()[-1] for place in codes["levels"]]
     x = str(codes["levels"][0]).split()[0]
-    use, even = (
-        {signal: of(signal, key) for signal in codes["signals"]}
+    utilisation, perplexity = (
+        {signal: values(signal, key) for signal in codes["signals"]}
         for key in ("utilisation", "perplexity")
     )
     return [
-        charts.bar_chart(labels, use, title="utilisation", x=x, percent=True, top=1.02),
-        charts.bar_chart(labels, even, title="perplexity", x=x),
+        charts.bar_chart(labels, utilisation, title="utilisation", x=x, percent=True, top=1.02),
+        charts.bar_chart(labels, perplexity, title="perplexity", x=x),
     ]

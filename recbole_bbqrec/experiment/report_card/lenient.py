@@ -1,9 +1,9 @@
-"""Strict against collision-lenient metrics.
+"""Strict and collision-lenient metrics.
 
-Strict, the metric of every table here: a recommendation counts where it is the very item the user
-took next. Lenient: it counts too where it only shares that item's semantic ID as the quantizer
-gave it, before re-assignment. Evaluations that compare generated IDs instead of items are lenient
-without saying so: each collision is a chance of being right for the wrong item.
+Strict, as in every table of this project: a recommendation counts if it is the user's next item.
+Lenient: it also counts if it only shares that item's semantic ID as the quantizer gave it, before
+re-assignment. Evaluations that compare generated IDs instead of items are lenient: each collision
+is a chance to be right with the wrong item.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recbole_bbqrec.metrics.per_user_values import first_match, means, ranks, us
 def strict_and_lenient(
     ranking: Ranking, codes: Codes, names: Iterable[str], topk: Iterable[int]
 ) -> dict[str, Any] | None:
-    """Both over all test users; None where the codes before re-assignment are not known."""
+    """Return both over all test users; None if the codes before re-assignment are unknown."""
     if codes.before is None:
         return None
     names, topk = list(names), list(topk)

@@ -1,4 +1,4 @@
-"""What a loaded model recommends to every user of the test split."""
+"""Recommendations of a loaded model to every user of the test split."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from recbole_bbqrec.protocols import RunConfig
 
 
 class Ranking(NamedTuple):
-    """n test rows, one a user under leave-one-out; on the CPU, in the order of the test split.
+    """n test rows (one per user under leave-one-out) on the CPU, in the order of the test split.
 
-    users int64 [n], internal ids; histories int64 [n, T], right padded with 0, cut to the length
-    the model sees; lengths int64 [n]; targets int64 [n]; items int64 [n, K], best first.
+    Attributes:
+        users: int64 [n], internal ids.
+        histories: int64 [n, T], right-padded with 0, cut to the length that the model sees.
+        lengths: int64 [n].
+        targets: int64 [n].
+        items: int64 [n, K], best first.
     """
 
     users: Tensor
@@ -27,15 +31,15 @@ class Ranking(NamedTuple):
     items: Tensor
 
     def take(self, rows: Tensor) -> Ranking:
-        """The rows int64 [m] alone."""
+        """Return only the rows int64 [m]."""
         return Ranking(*(part[rows] for part in self))
 
 
 @torch.no_grad()
 def rank_test_users(config: RunConfig, model: Any, test_data: Any) -> Ranking:
-    """Rank the catalogue for every row of ``test_data`` as the evaluation of the run did.
+    """Rank the catalogue for every row of ``test_data`` as in the run's evaluation.
 
-    K is max(topk). A user's history is kept out where ``mask_history`` says so.
+    K is max(topk). Option ``mask_history`` leaves a user's history out.
 
     Raises:
         UserError: the run was evaluated on sampled items.
@@ -68,7 +72,7 @@ def rank_test_users(config: RunConfig, model: Any, test_data: Any) -> Ranking:
 
 
 def _scores(config: RunConfig, model: Any, interaction: Any) -> Tensor:
-    """Scores [B, n_items] of a model that scores, -inf for [PAD], as RecBole's trainer has them."""
+    """Score all items as RecBole's trainer does: [B, n_items], -inf for [PAD]."""
     scores = all_scores(model, interaction)
     if config["mask_history"]:
         scores.scatter_(1, interaction[model.ITEM_SEQ], -torch.inf)

@@ -1,4 +1,4 @@
-"""The similarity module: how often each bucket occurs, and what its gate has become."""
+"""The similarity module: frequency of its buckets, and its learned gates."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from recbole_bbqrec.experiment.report_card.ranking import Ranking
 from recbole_bbqrec.generator.network.attention import similarity_buckets
 
-_ROWS = 512  # histories whose item pairs are held at once
+_ROWS = 512  # histories per batch of item pairs
 
 
 @torch.no_grad()
 def similarity_profile(model: Any, ranking: Ranking) -> dict[str, Any] | None:
-    """Buckets of the item pairs in the histories of ``ranking`` (Eq. 15), and gates (Eq. 17).
+    """Count the buckets of item pairs in the histories (Eq. 15) and summarise the gates (Eq. 17).
 
-    Pairs of two different positions that the attention can see; an item with itself is left out.
-    Gates by encoder layer: mean over the channels and the range of the middle 80 %. None where
-    the model has no similarity module.
+    Pairs are of two different positions that the attention can see. Gates are given per encoder
+    layer: mean over the channels and the range of the middle 80 %. Returns None if the model has
+    no similarity module.
     """
     settings = getattr(getattr(model, "generator", None), "config", None)
     if settings is None or not settings.similarity:

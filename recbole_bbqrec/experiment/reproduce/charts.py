@@ -1,4 +1,4 @@
-"""The charts of figures 3 and 4 as PNG. Needs matplotlib, which is imported when one is drawn."""
+"""Charts of figures 3 and 4 as PNG; matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 _OURS, _OTHERS, _PAPER = "#1f5fa8", "#a9b4c0", "#b3561e"
-Values = Sequence[Any]  # float, or None where there is no figure
+Values = Sequence[Any]  # float, or None if there is no value
 
 
 @dataclass(frozen=True)
 class Line:
-    """One panel of a sweep: ``y`` and its deviation ``spread`` at each of the labels ``x``.
+    """One panel of a sweep: ``y`` and its standard deviation ``spread`` at the labels ``x``.
 
-    ``paper``: the paper's figure at the same places; ``paper_best``: its best label.
+    ``paper`` has the paper's values at the same labels, ``paper_best`` its best label.
     """
 
     x_name: str
@@ -29,18 +29,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Bars:
-    """One panel of bars; where a value is None, ``why`` is written instead."""
+    """One panel of bars; if a value is None, its text in ``reasons`` is drawn instead."""
 
     title: str
     labels: Sequence[str]
     values: Values
     spread: Values
-    why: Sequence[str]
+    reasons: Sequence[str]
     highlight: str
 
 
 def save_lines(title: str, panels: Sequence[Sequence[Line]], path: Path) -> None:
-    """A grid of sweeps: a row a metric, a column a sweep.
+    """Draw a grid of sweeps: a row per metric, a column per sweep.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -69,7 +69,7 @@ def save_lines(title: str, panels: Sequence[Sequence[Line]], path: Path) -> None
 
 
 def save_bars(title: str, panels: Sequence[Sequence[Bars]], path: Path) -> None:
-    """A grid of bars: a row a data set, a column a metric.
+    """Draw a grid of bars: a row per data set, a column per metric.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -82,8 +82,8 @@ def save_bars(title: str, panels: Sequence[Sequence[Bars]], path: Path) -> None:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey="row")
     for across, bars in zip(axes, panels):
-        for axis, one in zip(across, bars):
-            _draw_bars(axis, one)
+        for axis, panel in zip(across, bars):
+            _draw_bars(axis, panel)
         across[0].set_yticks(range(len(bars[0].labels)), bars[0].labels)
         across[0].invert_yaxis()
     figure.suptitle(title, fontsize=10)
@@ -122,7 +122,7 @@ def _draw_line(axis: Any, line: Line) -> None:
 def _draw_bars(axis: Any, bars: Bars) -> None:
     for place, value in enumerate(bars.values):
         if value is None:
-            axis.text(0, place, f" {bars.why[place]}", va="center", fontsize=8, color="#5f6b76")
+            axis.text(0, place, f" {bars.reasons[place]}", va="center", fontsize=8, color="#5f6b76")
             continue
         colour = _OURS if bars.labels[place] == bars.highlight else _OTHERS
         spread = bars.spread[place]

@@ -1,4 +1,4 @@
-"""The runs of an experiment: planned, and made within a budget of time."""
+"""Runs of an experiment: planned, and made within a time budget."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Callable
 
@@ -28,7 +29,7 @@ from recbole_bbqrec.prepare.on_demand import check_files
 
 @dataclass(frozen=True)
 class Place:
-    """The planned runs of one setting on one data set, a seed each, or why there are none."""
+    """The planned runs of a setting on a data set, one per seed, or the reason for none."""
 
     dataset: str
     setting: Setting
@@ -39,7 +40,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every place of an experiment, and the data sets that are absent with how to make them."""
+    """Every place of an experiment; absent data sets -> how to make them."""
 
     request: Request
     places: tuple[Place, ...]
@@ -48,21 +49,19 @@ class Plan:
     @property
     def planned(self) -> list[Planned]:
         """Every run once: all settings with the first seed, then all with the next."""
-        seeds = max((len(place.planned) for place in self.places), default=0)
-        found: dict[Path, Planned] = {}
-        for turn in range(seeds):
-            for place in self.places:
-                for run in place.planned[turn : turn + 1]:
-                    found.setdefault(run.directory, run)
-        return list(found.values())
+        runs: dict[Path, Planned] = {}
+        for turn in zip_longest(*(place.planned for place in self.places)):
+            for run in filter(None, turn):
+                runs.setdefault(run.directory, run)
+        return list(runs.values())
 
 
 def make_plan(store: RunStore, request: Request) -> Plan:
     """Resolve every run.
 
     Raises:
-        UserError: a data set that neither the paper nor the data folder has; an option or file
-            is not as it must be; or the runs are not comparable.
+        UserError: neither the paper nor the data folder has a data set, an option or file is
+            invalid, or the runs are not comparable.
     """
     absent = _absent(request)
     places = tuple(
@@ -77,10 +76,10 @@ def make_plan(store: RunStore, request: Request) -> Plan:
 
 
 def carry_out(store: RunStore, plan: Plan, minutes: float | None) -> Results:
-    """Make what is missing, as far as the budget allows.
+    """Make the missing runs, as far as the budget in minutes allows.
 
-    A run is started if the time it is expected to take still fits; the first one, of which
-    nothing is known, always is. A started run is never cut short.
+    A run is started if its expected time still fits; the first, of unknown time, always is. A
+    started run is never cut short.
     """
     runs = plan.planned
     outcomes = store.ensure(runs) if minutes is None else _within(store, runs, 60 * minutes)
@@ -97,16 +96,16 @@ def carry_out(store: RunStore, plan: Plan, minutes: float | None) -> Results:
 
 
 def print_plan(store: RunStore, plan: Plan) -> None:
-    """Say what is there, what will run, and what cannot."""
-    there = {run.directory: store.find(run) is not None for run in plan.planned}
-    missing = sum(not found for found in there.values())
-    if there:
-        count = f"{len(there)} runs in {store.root}"
-        print(f"{count}: {len(there) - missing} there, {missing} to run")
+    """Print which runs are finished, which will be made, and which cannot be."""
+    finished = {run.directory: store.find(run) is not None for run in plan.planned}
+    missing = sum(not done for done in finished.values())
+    if finished:
+        count = f"{len(finished)} runs in {store.root}"
+        print(f"{count}: {len(finished) - missing} there, {missing} to run")
     width = max((len(f"{p.dataset} {p.setting.label}") for p in plan.places), default=0)
     for place in plan.places:
         words = [
-            f"seed {run.config['seed']} {'there' if there[run.directory] else 'to run'}"
+            f"seed {run.config['seed']} {'there' if finished[run.directory] else 'to run'}"
             for run in place.planned
         ]
         text = place.reason or ", ".join(words)
@@ -119,7 +118,7 @@ def print_plan(store: RunStore, plan: Plan) -> None:
 
 
 def _absent(request: Request) -> dict[str, str]:
-    """Data sets of the paper without files here -> how to make them."""
+    """Return the paper's data sets without files -> how to make them."""
     model = request.settings[0].model if request.settings else "BBQRec"
     absent = {}
     for dataset in request.datasets:
@@ -131,17 +130,17 @@ def _absent(request: Request) -> dict[str, str]:
             root = Path(config["data_path"]).parent
             if dataset not in paper.DATASETS:
                 raise UserError(_unknown(dataset, root)) from error
-            place = "" if root == Path("dataset") else f" --data-path {shlex.quote(str(root))}"
+            option = "" if root == Path("dataset") else f" --data-path {shlex.quote(str(root))}"
             absent[dataset] = (
-                f"{dataset} is not prepared; `python -m recbole_bbqrec prepare {dataset}{place}` "
-                "makes it from McAuley's files, downloaded if need be."
+                f"{dataset} is not prepared; `python -m recbole_bbqrec prepare {dataset}{option}` "
+                "makes it from McAuley's files, which it downloads if needed."
             )
     return absent
 
 
 def _unknown(dataset: str, root: Path) -> str:
-    there = sorted(p.name for p in root.glob("*") if (p / f"{p.name}.inter").is_file())
-    known = list(dict.fromkeys((*paper.DATASETS, *there)))
+    prepared = sorted(p.name for p in root.glob("*") if (p / f"{p.name}.inter").is_file())
+    known = list(dict.fromkeys((*paper.DATASETS, *prepared)))
     return (
         f"Option `--datasets` names {dataset}; expected data sets of the paper or of {root}: "
         f"{', '.join(known)}.{did_you_mean(dataset, known)}"
@@ -156,21 +155,21 @@ def _place(store: RunStore, request: Request, dataset: str, setting: Setting) ->
     planned = tuple(map(store.plan, runs))
     if setting.needs and setting.needs not in (planned[0].config["modalities"] or ()):
         return Place(dataset, setting, reason=f"no {setting.needs} features")
-    if setting.brief is None or all(store.find(one) is not None for one in planned):
+    if setting.brief is None or all(store.find(run) is not None for run in planned):
         return Place(dataset, setting, planned)
     short = {**options, **setting.brief}
-    brief = tuple(store.plan(replace(one, overrides=short, test=False)) for one in runs)
+    brief = tuple(store.plan(replace(run, overrides=short, test=False)) for run in runs)
     return Place(dataset, setting, brief, briefly=True)
 
 
 def _within(store: RunStore, runs: Sequence[Planned], seconds: float) -> list[Outcome]:
-    found = [store.find(run) for run in runs]
-    progress = Progress(store.echo, total=sum(outcome is None for outcome in found))
-    for known in filter(None, found):
-        progress.add_known(known.run.model, known.run.dataset, known.result)
+    stored = [store.find(run) for run in runs]
+    progress = Progress(store.echo, total=sum(outcome is None for outcome in stored))
+    for known in filter(None, stored):
+        progress.add_known(known.model, known.dataset, known.result)
     outcomes: list[Outcome] = []
     start, over = time.monotonic(), False
-    for run, outcome in zip(runs, found):
+    for run, outcome in zip(runs, stored):
         if outcome is None and not over:
             over = _exceeds(progress, run, start + seconds - time.monotonic(), store.echo)
         if outcome is not None:
@@ -189,6 +188,6 @@ def _exceeds(progress: Progress, run: Planned, left: float, echo: Callable[[str]
     takes = "" if expected is None else f", the next run takes about {duration(expected)}"
     echo(
         f"Budget: {duration(max(0.0, left))} left{takes}. No more runs are started; the same "
-        "command goes on from here."
+        "command continues from here."
     )
     return True

@@ -1,4 +1,4 @@
-"""What an experiment of the paper is: settings on data sets, and a report of their results."""
+"""Experiment of the paper: settings on data sets, and a report of their results."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ NOT_RUN = "not run: budget"
 
 @dataclass(frozen=True)
 class Setting:
-    """One model with certain options: what one figure of a table is of.
+    """One model with certain options: a row or cell of a table.
 
     Attributes:
         label: its name in the report, unique in the experiment.
         model: the registered model.
         options: win over those of the user.
-        group: the row, column or sweep that it belongs to, as ``--models`` and ``--sweeps`` name
-            it; the label by default.
+        group: its row, column or sweep, as named in ``--models`` and ``--sweeps``; the label by
+            default.
         value: its place within the group, such as the value swept.
-        needs: a modality without which the setting would be no different from BBQRec.
-        brief: options of a short run that serves as well where there is no full run yet; such a
-            run is not tested.
+        needs: a modality without which the setting would be the same as BBQRec.
+        brief: options of a short run that is enough if there is no full run yet; it is not tested.
     """
 
     label: str
@@ -49,9 +48,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Result:
-    """The runs of one setting on one data set, or the reason why there are none.
+    """The runs of a setting on a data set, or the reason for none.
 
-    ``briefly``: the runs are short ones (:attr:`Setting.brief`).
+    ``briefly`` is True for short runs (:attr:`Setting.brief`).
     """
 
     outcomes: tuple[Outcome, ...] = ()
@@ -59,18 +58,18 @@ class Result:
     briefly: bool = False
 
     def cell(self, value: Callable[[dict[str, Any]], float | None]) -> Cell:
-        """Mean and deviation over the seeds of what ``value`` takes from a run's result."""
-        found = [value(run.result) for run in self.outcomes if run.result is not None]
+        """Return the cell of the seeds' values; ``value`` reads one from a run's result."""
+        values = [value(run.result) for run in self.outcomes if run.result is not None]
         logs = tuple(run.log for run in self.outcomes if run.result is None)
-        return Cell(tuple(v for v in found if v is not None), logs)
+        return Cell(tuple(v for v in values if v is not None), logs)
 
     def metric(self, name: str) -> Cell:
-        """A test metric."""
+        """Return the cell of a test metric."""
         return self.cell(lambda result: result["test_result"].get(name))
 
     @property
     def status(self) -> str:
-        """``done``, or why a run is missing, in words for a cell."""
+        """``done``, or why a run is missing, as text for a cell."""
         if self.reason:
             return self.reason
         failed = [run for run in self.outcomes if run.error not in (None, NOT_RUN)]
@@ -81,10 +80,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for.
+    """The user's request.
 
-    ``config_files``, ``common`` and ``own`` (by model) are the options of the runs; ``seeds`` as
-    in ``compare``.
+    ``config_files``, ``common`` and ``own`` (by model) are the options of the runs. ``seeds`` is
+    read as in ``compare``.
     """
 
     datasets: tuple[str, ...]
@@ -95,11 +94,11 @@ class Request:
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def options(self, model: str, dataset: str) -> dict[str, Any]:
-        """What a run gets: of the common options those that its model reads, and its own."""
+        """Return the options of a run: the common ones that its model reads, and its own."""
         return {**taken_by(model, dataset, self.common), **self.own.get(model, {})}
 
     def described(self) -> str:
-        """The options that were given and can change a result, or nothing."""
+        """Write the given options that can change a result."""
         given = [f"{k}={v}" for k, v in self.common.items() if k not in NOT_IN_KEY]
         for model, options in self.own.items():
             given += [f"{model}.{k}={v}" for k, v in options.items() if k not in NOT_IN_KEY]
@@ -108,23 +107,23 @@ class Request:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything a report is made of. ``absent``: data set -> how to make it."""
+    """All results of an experiment; ``absent``: data set -> how to make it."""
 
     request: Request
     absent: Mapping[str, str]
     by_place: Mapping[tuple[str, str], Result]  # (data set, label)
 
     def of(self, dataset: str, setting: Setting) -> Result:
-        """The result at one place; for an absent data set, one without runs."""
+        """Return the result of a setting on a data set; one without runs if that is absent."""
         return self.by_place.get((dataset, setting.label), Result(reason="no data"))
 
     def finished(self, dataset: str) -> list[Outcome]:
-        """Every finished run on a data set."""
-        here = [r for (name, _), r in self.by_place.items() if name == dataset]
-        return [run for result in here for run in result.outcomes if run.finished]
+        """Return every finished run on a data set."""
+        results = [r for (name, _), r in self.by_place.items() if name == dataset]
+        return [run for result in results for run in result.outcomes if run.finished]
 
     def averaged(self) -> str:
-        """What a chart's values are: of one seed, or means of several."""
+        """Describe the values of a chart: of one seed, or means of several."""
         count = max(len(result.outcomes) for result in self.by_place.values())
         return "one seed" if count == 1 else f"mean and standard deviation of {count} seeds"
 
@@ -136,7 +135,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Report:
-    """What is printed and written: tables, rows for CSV, and charts by file name."""
+    """Output of an experiment: tables, rows for CSV, and charts by file name."""
 
     tables: Sequence[Table]
     rows: Sequence[dict[str, Any]]
@@ -147,10 +146,10 @@ class Study(ABC):
     """One table or figure of the paper.
 
     Attributes:
-        name: what the command calls it.
-        title: what it shows.
-        datasets: those of the paper.
-        settings: all of the paper's, in its order.
+        name: its name on the command line.
+        title: its title in the report.
+        datasets: the paper's.
+        settings: the paper's, in its order.
     """
 
     name: str
@@ -159,7 +158,7 @@ class Study(ABC):
     settings: tuple[Setting, ...] = ()
 
     def select(self, models: Sequence[str], sweeps: Sequence[str]) -> tuple[Setting, ...]:
-        """The settings of ``models``, by their names in the paper or here; all if empty.
+        """Return the settings of ``models``, named as in the paper or here; all if empty.
 
         Raises:
             UserError: the experiment has no such model, or no sweeps.
@@ -170,16 +169,16 @@ class Study(ABC):
 
     @abstractmethod
     def report(self, results: Results) -> Report:
-        """Tables and charts of what is there; what is missing says why."""
+        """Lay out tables and charts; cells without a value show the reason."""
 
     def _chosen(
-        self, wanted: Sequence[str], option: str, names: Callable[[Setting], set[str]]
+        self, chosen: Sequence[str], option: str, names: Callable[[Setting], set[str]]
     ) -> tuple[Setting, ...]:
         known = list(dict.fromkeys(setting.name for setting in self.settings))
-        for name in wanted:
+        for name in chosen:
             if any(name in names(setting) for setting in self.settings):
                 continue
             hint = did_you_mean(name, known)
             has = f"has {', '.join(known)}" if known else "trains no model"
             raise UserError(f"Option `{option}` names {name}; {self.name} {has}.{hint}")
-        return tuple(s for s in self.settings if not wanted or names(s) & set(wanted))
+        return tuple(s for s in self.settings if not chosen or names(s) & set(chosen))

@@ -24,7 +24,7 @@ PLOTTED = ("recall@10", "ndcg@10")
 
 
 class Figure3(Study):
-    """Around the configured values, which by default are the paper's."""
+    """Sweeps around the configured values, by default the paper's."""
 
     name = "figure3"
     title = "Figure 3, BBQRec by"
@@ -36,10 +36,10 @@ class Figure3(Study):
     )
 
     def select(self, models: Sequence[str], sweeps: Sequence[str]) -> tuple[Setting, ...]:
-        """The settings of ``sweeps``, all if empty.
+        """Return the settings of ``sweeps``, all if empty.
 
         Raises:
-            UserError: another model than BBQRec, or no such sweep.
+            UserError: a model other than BBQRec, or an unknown sweep.
         """
         if set(models) - {"BBQRec"}:
             raise UserError(f"Option `--models` is {' '.join(models)}; figure3 is of BBQRec alone.")
@@ -76,38 +76,38 @@ def _sweep(results: Results, sweep: str) -> list[Setting]:
 
 def _table(study: Study, results: Results, dataset: str, sweep: str) -> Table:
     settings = _sweep(results, sweep)
-    found = [results.of(dataset, setting) for setting in settings]
+    swept = [results.of(dataset, setting) for setting in settings]
     columns = []
     for place, name in enumerate(paper.METRICS):
-        cells = [result.metric(name) for result in found]
+        cells = [result.metric(name) for result in swept]
         marked = marks([c.mean if c.complete else None for c in cells], DECIMALS)
         columns.append([
             beside.METRIC.entry(
                 cell, _paper(dataset, setting, name), result.status if place == 0 else "", mark
             )
-            for setting, result, cell, mark in zip(settings, found, cells, marked)
+            for setting, result, cell, mark in zip(settings, swept, cells, marked)
         ])  # fmt: skip
     rows: list[Row] = [[s.label, *row] for s, row in zip(settings, zip(*columns))]
-    said = [_finding(results, dataset, sweep), *beside.notes(results, study.name, dataset)]
+    notes = [_finding(results, dataset, sweep), *beside.notes(results, study.name, dataset)]
     header = [SWEEPS[sweep][2], *map(metric_name, paper.METRICS)]
-    return Table(f"{study.title} {SWEEPS[sweep][2]}: {dataset}", header, rows, (), said)
+    return Table(f"{study.title} {SWEEPS[sweep][2]}: {dataset}", header, rows, (), notes)
 
 
 def _finding(results: Results, dataset: str, sweep: str) -> str:
-    """The best values, ours and the paper's, in words."""
+    """Describe the best values, ours and the paper's."""
     best = paper.figures()["figure3"]["best"][sweep]
-    theirs = f"The paper's best on Beauty is {sweep}={best}"
+    paper_best = f"The paper's best on Beauty is {sweep}={best}"
     settings = _sweep(results, sweep)
     cells = [results.of(dataset, setting).metric("ndcg@10") for setting in settings]
     if not all(cell.complete for cell in cells):
-        return f"{theirs}; ours is not known before all values have run."
+        return f"{paper_best}; ours is not known until all values have run."
     marked = marks([cell.mean for cell in cells], DECIMALS)
     ours = [s.label for s, mark in zip(settings, marked) if mark == BEST]
-    return f"{theirs}; ours by NDCG@10 on {dataset} is {' and '.join(ours)}."
+    return f"{paper_best}; ours by NDCG@10 on {dataset} is {' and '.join(ours)}."
 
 
 def _paper(dataset: str, setting: Setting, name: str) -> float | None:
-    """Known at the best value of a sweep alone: it is the setting of Table 2."""
+    """Return the paper's value, known only at the best value of a sweep: that of Table 2."""
     best: dict[str, Any] = paper.figures()["figure3"]["best"]
     if dataset != "Beauty" or best[setting.name] != setting.value:
         return None

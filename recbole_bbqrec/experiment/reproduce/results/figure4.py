@@ -16,7 +16,7 @@ PLOTTED = ("recall@10", "ndcg@10")
 
 
 class Figure4(MetricTable):
-    """Without ID, text or image; a data set without a modality has no such variant."""
+    """BBQRec without ID, text or image; data without a modality has no such variant."""
 
     name = "figure4"
     title = "Figure 4, BBQRec without a signal"
@@ -38,7 +38,7 @@ class Figure4(MetricTable):
         return Report(plain.tables, plain.rows, charts)
 
     def _printed(self, dataset: str, setting: Setting, name: str) -> float | None:
-        """The chart prints nothing; BBQRec itself is that of Table 2."""
+        """Return the value of Table 2 for BBQRec itself; the paper's chart has no numbers."""
         return paper.metric("table2", dataset, setting.label, name)
 
     def _table(self, results: Results, dataset: str) -> Table:
@@ -48,19 +48,19 @@ class Figure4(MetricTable):
 
 
 def _finding(results: Results, dataset: str) -> str:
-    """The order of the losses, ours and the paper's, in words."""
-    theirs = "The paper's losses, the largest first: " + ", ".join(_order())
+    """Describe the order of the losses, ours and the paper's."""
+    paper_order = "The paper's losses, the largest first: " + ", ".join(_order())
     cells = {s.label: results.of(dataset, s).metric("ndcg@10") for s in results.request.settings}
     whole = cells.pop("BBQRec", None)
     if whole is None or not whole.mean or not whole.complete:
-        return f"{theirs}; ours are not known without BBQRec itself."
+        return f"{paper_order}; ours need a finished run of BBQRec itself."
     losses = {
         label: beside.relative(cell.mean, whole.mean)
-        for label, cell in sorted(cells.items(), key=lambda one: one[1].mean or 0.0)
+        for label, cell in sorted(cells.items(), key=lambda pair: pair[1].mean or 0.0)
         if cell.complete and cell.mean is not None
     }
     ours = ", ".join(f"{label} ({change})" for label, change in losses.items())
-    return f"{theirs}. Ours by NDCG@10: {ours or 'none is known'}."
+    return f"{paper_order}. Ours by NDCG@10: {ours or 'none is known'}."
 
 
 def _order() -> list[str]:
@@ -69,13 +69,13 @@ def _order() -> list[str]:
 
 def _bars(results: Results, dataset: str, name: str) -> Bars:
     settings = results.request.settings
-    found = [results.of(dataset, setting) for setting in settings]
-    cells = [result.metric(name) for result in found]
+    shown = [results.of(dataset, setting) for setting in settings]
+    cells = [result.metric(name) for result in shown]
     return Bars(
         title=f"{dataset}, {metric_name(name)}",
         labels=[setting.label for setting in settings],
         values=[cell.mean for cell in cells],
         spread=[cell.std for cell in cells],
-        why=[result.status for result in found],
+        reasons=[result.status for result in shown],
         highlight="BBQRec",
     )

@@ -1,4 +1,4 @@
-"""How long one user waits for a generative model's ten best items, on this machine."""
+"""Latency of a generative model's ten best items for one user, on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USERS, WARM_UP, TOP = 200, 10, 10
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds a user, users one at a time: their median and 95th percentile over ``users``."""
+    """Seconds per user, one user at a time: median and 95th percentile over ``users``."""
 
     users: int
     median: float
@@ -29,7 +29,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one model: a latency by beam width, and the class of the machine."""
+    """Latency of one model by beam width, and the kind of machine."""
 
     by_beams: dict[int, Latency]
     machine: str
@@ -38,8 +38,8 @@ class Timing:
 def measure(model_file: Path, data_path: str, beams: Sequence[int], users: int = USERS) -> Timing:
     """Time a trained model from history to ranked items, encoder included, batch size 1.
 
-    The users are drawn from the test split by the run's seed, the same for every beam and, with
-    one seed, for every model; each beam first decodes ``WARM_UP`` users untimed.
+    The users are drawn from the test split by the run's seed, so they are the same for every beam
+    and for all models of a seed. Each beam first decodes ``WARM_UP`` users untimed.
     """
     config, model, _, _, _, test_data = load_data_and_model(model_file, {"data_path": data_path})
     device = torch.device(config["device"])
@@ -51,11 +51,11 @@ def measure(model_file: Path, data_path: str, beams: Sequence[int], users: int =
     )
     model.eval()
     rows = test_data._dataset.inter_feat
-    drawn = torch.Generator().manual_seed(config["seed"])
-    chosen = torch.randperm(len(rows), generator=drawn)[: max(users, WARM_UP)]
+    generator = torch.Generator().manual_seed(config["seed"])
+    chosen = torch.randperm(len(rows), generator=generator)[: max(users, WARM_UP)]
     items = rows[model.ITEM_SEQ][chosen].to(device)
     lengths = rows[model.ITEM_SEQ_LEN][chosen].to(device)
-    found = {}
+    by_beams = {}
     for width in beams:
         model.num_beams = width
         for row in range(min(WARM_UP, len(items))):
@@ -65,13 +65,13 @@ def measure(model_file: Path, data_path: str, beams: Sequence[int], users: int =
             for row in range(min(users, len(items)))
         ]
         p95 = sorted(times)[min(len(times) - 1, int(0.95 * len(times)))]
-        found[width] = Latency(len(times), statistics.median(times), p95)
+        by_beams[width] = Latency(len(times), statistics.median(times), p95)
     precision = str(model.dtype).removeprefix("torch.")
-    return Timing(found, f"{machine(device)}, {precision}")
+    return Timing(by_beams, f"{machine(device)}, {precision}")
 
 
 def machine(device: torch.device) -> str:
-    """The class of the machine, as a reader needs it to judge a time."""
+    """Describe the machine, as needed to judge a time."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     capability = torch.backends.cpu.get_cpu_capability()

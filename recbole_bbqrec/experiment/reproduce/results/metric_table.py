@@ -1,4 +1,4 @@
-"""Tables 2 to 4: models down, metrics across, one table a data set."""
+"""Tables 2 to 4: models down, metrics across, one table per data set."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ TARGET = "BBQRec"
 
 
 class MetricTable(Study):
-    """A study whose settings are models with their test metrics.
+    """Study of models by their test metrics.
 
-    ``tested``: BBQRec is tested against the best other model, as in the paper's Table 2.
+    If ``tested``, BBQRec is tested against the best other model, as in the paper's Table 2.
     """
 
     datasets = paper.DATASETS
@@ -34,7 +34,7 @@ class MetricTable(Study):
         return Report(tables, self._rows(results))
 
     def _printed(self, dataset: str, setting: Setting, name: str) -> float | None:
-        """The paper's figure."""
+        """Return the paper's value."""
         return paper.metric(self.name, dataset, setting.label, name)
 
     def _rows(self, results: Results) -> list[dict[str, Any]]:
@@ -51,30 +51,30 @@ class MetricTable(Study):
 
     def _table(self, results: Results, dataset: str) -> Table:
         settings = results.request.settings
-        found = [results.of(dataset, setting) for setting in settings]
+        of_settings = [results.of(dataset, setting) for setting in settings]
         columns: list[list[Entry]] = []
         for place, name in enumerate(paper.METRICS):
-            cells = [result.metric(name) for result in found]
+            cells = [result.metric(name) for result in of_settings]
             marked = marks([c.mean if c.complete else None for c in cells], DECIMALS)
             columns.append([
                 beside.METRIC.entry(
                     cell, self._printed(dataset, setting, name),
                     result.status if place == 0 else "", mark,
                 )
-                for setting, result, cell, mark in zip(settings, found, cells, marked)
+                for setting, result, cell, mark in zip(settings, of_settings, cells, marked)
             ])  # fmt: skip
         rows: list[Row] = [[s.label, *row] for s, row in zip(settings, zip(*columns))]
         comparison = _comparison(results, dataset) if self.tested else None
         footer = _footer(self.name, dataset, comparison) if comparison is not None else []
-        said = beside.notes(results, self.name, dataset)
+        notes = beside.notes(results, self.name, dataset)
         if comparison is not None and comparison.verdicts:
-            said.append(test_note("the test users"))
+            notes.append(test_note("the test users"))
         header = ["model", *map(metric_name, paper.METRICS)]
-        return Table(f"{self.title}: {dataset}", header, rows, footer, said)
+        return Table(f"{self.title}: {dataset}", header, rows, footer, notes)
 
 
 def _comparison(results: Results, dataset: str) -> Comparison | None:
-    """All runs on the data set, those missing too, so that no incomplete model is tested."""
+    """Summarise all runs on the data set; missing ones keep incomplete models from the tests."""
     runs = [
         run for setting in results.request.settings for run in results.of(dataset, setting).outcomes
     ]
@@ -85,19 +85,19 @@ def _comparison(results: Results, dataset: str) -> Comparison | None:
 
 def _footer(table: str, dataset: str, comparison: Comparison) -> list[Row]:
     verdicts = [comparison.verdicts.get((dataset, name)) for name in paper.METRICS]
-    theirs = [_paper_improvement(table, dataset, name) for name in paper.METRICS]
+    printed = [_paper_improvement(table, dataset, name) for name in paper.METRICS]
     if not any(verdicts):
         return []
     return [
         ["best other model", *(v.baseline if v else "" for v in verdicts)],
-        [f"{TARGET} over it / the paper's", *map(_improvement, verdicts, theirs)],
+        [f"{TARGET} over it / the paper's", *map(_improvement, verdicts, printed)],
         ["p, paired t-test", *(p_text(v.test.p_t if v else None) for v in verdicts)],
         ["p, Wilcoxon", *(p_text(v.test.p_wilcoxon if v else None) for v in verdicts)],
     ]
 
 
-def _improvement(verdict: Verdict | None, theirs: float | None) -> str:
-    after = "" if theirs is None else f" / {theirs:+.1%}"
+def _improvement(verdict: Verdict | None, printed: float | None) -> str:
+    after = "" if printed is None else f" / {printed:+.1%}"
     if verdict is None or verdict.improvement is None:
         return f"-{after}"
     better = verdict.improvement > 0 and verdict.test.p_t < LEVEL
@@ -105,7 +105,7 @@ def _improvement(verdict: Verdict | None, theirs: float | None) -> str:
 
 
 def _paper_improvement(table: str, dataset: str, name: str) -> float | None:
-    """BBQRec over the best other model by the paper's own figures."""
+    """Return BBQRec's improvement over the best other model by the paper's values."""
     rows = paper.figures()[table].get(dataset)
     if rows is None:
         return None

@@ -7,7 +7,7 @@ from recbole_bbqrec.experiment.reproduce.study import Setting
 
 
 class Table2(MetricTable):
-    """The overall comparison; all of its models run here, some under other names."""
+    """The overall comparison; some models have other names here than in the paper."""
 
     name = "table2"
     title = "Table 2, all models"

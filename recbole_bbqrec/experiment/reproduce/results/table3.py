@@ -7,7 +7,7 @@ from recbole_bbqrec.experiment.reproduce.study import Setting
 
 
 class Table3(MetricTable):
-    """Without mutual information, without the contrastive task, without the shared codebook."""
+    """BBQRec without mutual information, the contrastive task or the shared codebook."""
 
     name = "table3"
     title = "Table 3, variants of the tokenizer"

@@ -1,4 +1,4 @@
-"""Table 4: the generator's attention and where its embeddings come from."""
+"""Table 4: the generator's attention and the source of its embeddings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from recbole_bbqrec.experiment.reproduce.study import Setting
 
 
 class Table4(MetricTable):
-    """Without similarity in the attention (S); with inherited code vectors (E)."""
+    """BBQRec without similarity in the attention (S), with inherited code vectors (E)."""
 
     name = "table4"
     title = "Table 4, variants of the generator"

@@ -1,4 +1,4 @@
-"""Table 5: items that share their semantic ID with another, by its length. Phase one alone."""
+"""Table 5: items that share their semantic ID, by its length. Phase one only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recbole_bbqrec.experiment.reproduce.results import beside
 from recbole_bbqrec.experiment.reproduce.study import Report, Results, Setting, Study
 
 LENGTHS = (2, 3, 4)
-#: All levels are quantized: a disambiguation token would not be part of the comparison.
+#: Quantize all levels: a disambiguation token has no part in the comparison.
 _QUANTIZED = {"disambiguation": "reassign"}
 _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "RQ-VAE": ("TIGER", _QUANTIZED),
@@ -20,7 +20,7 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Table5(Study):
-    """Collisions as the quantizer leaves them, before any item is given another code."""
+    """Collisions of the quantizer's codes, before re-assignment."""
 
     name = "table5"
     title = "Table 5, items that share their semantic ID"
@@ -52,16 +52,16 @@ class Table5(Study):
         at = {(s.value, s.name): s for s in results.request.settings}
         rows: list[Row] = []
         for length in LENGTHS:
-            here = [at[length, group] for group in groups]
-            found = [results.of(dataset, setting) for setting in here]
+            settings = [at[length, group] for group in groups]
             entries = [
                 _COUNT.entry(result.cell(_collisions), _paper(dataset, setting), result.status)
-                for setting, result in zip(here, found)
+                for setting in settings
+                for result in [results.of(dataset, setting)]
             ]
             rows.append([f"L={length}", *entries])
-        said = beside.notes(results, self.name, dataset)
-        said.insert(0, "Counted before re-assignment. RQ-VAE is TIGER's, all L levels quantized.")
-        return Table(f"{self.title}: {dataset}", ["length", *groups], rows, (), said)
+        notes = beside.notes(results, self.name, dataset)
+        notes.insert(0, "Counted before re-assignment. RQ-VAE is TIGER's, all L levels quantized.")
+        return Table(f"{self.title}: {dataset}", ["length", *groups], rows, (), notes)
 
 
 def _collisions(result: dict[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""Table 6: seconds a user at beams 50 and 100, one user at a time. Measured anew every time."""
+"""Table 6: seconds per user at beams 50 and 100, one user at a time; measured on every call."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from recbole_bbqrec.experiment.reproduce.results.latency import TOP, WARM_UP, Ti
 from recbole_bbqrec.experiment.reproduce.study import Report, Results, Setting, Study
 
 BEAMS = (50, 100)
-#: Phase one in full, since the shape of the trie matters; one epoch of phase two, unvalidated.
+#: Full phase one, because the shape of the trie matters; one epoch of phase two, not validated.
 _BRIEF = {"epochs": 1, "eval_step": 0}
 
 
 class Table6(Study):
-    """Latency of the models of table 2, from its runs where they are there."""
+    """Latency of generative models, with the runs of table 2 if there are any."""
 
     name = "table6"
     title = "Table 6, seconds a user"
@@ -54,27 +54,29 @@ class Table6(Study):
                 ),
             ]  # fmt: skip
             rows.append(row)
-        said = beside.notes(results, self.name, dataset)
-        measured = [timing for found in timings.values() for timing in found]
+        notes = beside.notes(results, self.name, dataset)
+        measured = [timing for group in timings.values() for timing in group]
         if measured:
             users = measured[0].by_beams[BEAMS[0]].users
-            said.insert(
+            notes.insert(
                 0,
                 f"Times of this machine, not of the paper's: {measured[0].machine}. Medians over "
                 f"{users} test users after {WARM_UP} for warm-up, one at a time, top {TOP}.",
             )
         brief = [s.label for s in settings if results.of(dataset, s).briefly and timings[s.label]]
         if brief:
-            said.append(
-                f"{', '.join(brief)}: no finished run of full length in the store, so one with a "
-                "single epoch of phase two was timed; the time depends on sizes and semantic IDs, "
-                "hardly on how long the generator was trained."
+            notes.append(
+                f"{', '.join(brief)}: no finished full run in the store, so one with a single "
+                "epoch of phase two was timed. The time depends on sizes and semantic IDs, hardly "
+                "on how long the generator was trained."
             )
-        return Table(f"{self.title}: {dataset}", ["", *(s.label for s in settings)], rows, (), said)
+        return Table(
+            f"{self.title}: {dataset}", ["", *(s.label for s in settings)], rows, (), notes
+        )
 
 
 def _timings(results: Results, dataset: str, setting: Setting) -> list[Timing]:
-    """One for each finished run of a setting."""
+    """Measure each finished run of a setting."""
     runs = [run for run in results.of(dataset, setting).outcomes if run.finished]
     return [
         measure(run.file("model"), run.planned.config.resolved["data_path"], BEAMS) for run in runs
@@ -94,8 +96,8 @@ def _rows(
 ) -> list[dict[str, Any]]:
     result, rows = results.of(dataset, setting), []
     for width in BEAMS:
-        cell, theirs = _median(timings, width), _paper(dataset, setting, width)
-        row = beside.csv_row(dataset, setting, f"seconds, beam {width}", cell, theirs, result)
+        cell, printed = _median(timings, width), _paper(dataset, setting, width)
+        row = beside.csv_row(dataset, setting, f"seconds, beam {width}", cell, printed, result)
         p95 = max((timing.by_beams[width].p95 for timing in timings), default=None)
         machine = timings[0].machine if timings else None
         rows.append({**row, "p95": p95, "briefly": result.briefly, "machine": machine})
