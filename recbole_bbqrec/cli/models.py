@@ -7,6 +7,8 @@ import re
 import sys
 from typing import Any, NamedTuple
 
+from recbole_bbqrec.cli.arguments import describe
+from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import overlay_files
 from recbole_bbqrec.model.registry import MODELS, get_model, model_names, property_bases
@@ -20,15 +22,15 @@ class ModelRow(NamedTuple):
 
     name: str
     kind: str  # generative, single-phase (ours), or RecBole (its own)
-    signals: str  # what its items are known by, with the default options
-    reference: str
+    signals: str  # inputs that describe an item, with the default options
+    reference: str  # authors and year
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``models``."""
-    parser.add_argument(
-        "--ours", action="store_true", help="leave out RecBole's own sequential models"
-    )
+    purpose = "List the models that --model accepts, with their signals and papers."
+    describe(parser, purpose, "--ours")
+    parser.group("output")("--ours", None, "leave out RecBole's own sequential models")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -42,12 +44,13 @@ def main(args: argparse.Namespace) -> int:
 
 
 def model_rows(ours_only: bool = False) -> list[ModelRow]:
-    """All registered models in the order of the registry, then RecBole's by name."""
+    """Return our models in the order of the registry, then RecBole's by name."""
     rows = [_our_row(name) for name in MODELS]
     if not ours_only:
-        theirs = [name for name in model_names() if name not in MODELS]
         rows += [
-            ModelRow(name, "RecBole", "see RecBole", _their_reference(name)) for name in theirs
+            ModelRow(name, "RecBole", "see RecBole", _recbole_reference(name))
+            for name in model_names()
+            if name not in MODELS
         ]
     return rows
 
@@ -66,16 +69,16 @@ def _our_row(name: str) -> ModelRow:
 
 
 def _reference(model: Any) -> str:
-    """Authors and year from the "Reference:" in its docstring, or of the class it varies."""
+    """Return authors and year from the "Reference:" in the docstring of the class or a base."""
     for source in model.__mro__:
-        found = re.search(r"References?: ([^,]+),.*?(\d{4})", source.__doc__ or "", flags=re.DOTALL)
-        if found:
-            return " ".join(f"{found[1]} {found[2]}".split())
+        match = re.search(r"References?: ([^,]+),.*?(\d{4})", source.__doc__ or "", flags=re.DOTALL)
+        if match:
+            return " ".join(f"{match[1]} {match[2]}".split())
     return ""
 
 
-def _their_reference(name: str) -> str:
-    """Authors and years from the "Reference:" in the module of one of RecBole's models."""
+def _recbole_reference(name: str) -> str:
+    """Return authors and years from the "Reference:" of the module of one of RecBole's models."""
     text = sys.modules[get_model(name).__module__].__doc__ or ""
     listed = re.search(r"Reference:\s*(.*?)(?:\n\s*\n|Reference|$)", text, flags=re.DOTALL)
     papers = re.findall(r'([^"]+?)[\s,]*"[^"]*"[^"]*?(\d{4})\.?', listed[1] if listed else "")
