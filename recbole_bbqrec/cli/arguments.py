@@ -1,58 +1,154 @@
-"""Arguments and exit codes that several verbs share."""
+"""Arguments that several verbs share, and arguments derived from the fields of a dataclass."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, TypeVar
 
-from recbole_bbqrec.config.values import parse_value
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.cli.grammar import CommandParser, ListAction
+from recbole_bbqrec.config.values import parse_overrides
+from recbole_bbqrec.errors import UserError, did_you_mean
 
-FAILED, USER_ERROR, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141  # exit codes
+Record = TypeVar("Record")
+Add = Callable[..., None]  # adds an argument, see CommandParser.group
 
-
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what commands on the run store share: where it is, and the options of its runs."""
-    parser.add_argument(
-        "--config_files", nargs="+", default=[], metavar="FILE", help="YAML files, later wins"
-    )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="options of the YAML files, for all models that read them or, as MODEL.KEY=VALUE, "
-        "for one",
-    )
-    parser.add_argument("--runs", default="runs", metavar="DIR", help="run store (default: runs)")
-    parser.add_argument(
-        "--any-version",
-        action="store_true",
-        help="accept stored runs that another version of the code made",
-    )
+_MODEL_OPTIONS = """\
+Any option of the YAML files, as --key=value with the equals sign, goes to the models that read it;
+as --MODEL.key=value it goes to one model: --epochs=20 --BBQRec.num_beams=50."""
 
 
-def parse_settings(
-    settings: Sequence[str], models: Sequence[str]
+def describe(
+    parser: CommandParser, purpose: str, example: str, notes: str = "", runs_can_fail: bool = False
+) -> None:
+    """Set the first and the last part of the help: purpose; notes, exit codes and an example."""
+    failed = " 1, a run failed (its log file is named);" if runs_can_fail else ""
+    parser.description = purpose
+    parser.epilog = f"""\
+{notes}
+
+Exit codes: 0, done;{failed} 2, a mistake in the command or the data; 130, interrupted.
+
+Example:
+
+  python -m recbole_bbqrec {parser.verb} {example}"""
+
+
+def add_config_files(add: Add) -> None:
+    """Add ``--config_files``."""
+    add("--config_files", "FILE", "YAML files of options; later ones win (default: none)",
+        action=ListAction, default=[])  # fmt: skip
+
+
+def add_data_path(add: Add) -> None:
+    """Add ``--data_path``."""
+    add("--data_path", "DIR", "folder that holds the data sets", default="dataset")
+
+
+def add_seeds_and_dry_run(add: Add) -> None:
+    """Add ``--seeds`` and ``--dry_run``."""
+    add("--seeds", "N", "one number: how many seeds, counted up from the configured one; several "
+        "numbers: the seeds themselves", action=ListAction, item=int, default=[1])  # fmt: skip
+    add("--dry_run", None, "print what would run, and stop")
+
+
+def add_run_store(parser: CommandParser) -> None:
+    """Add the groups of verbs that keep runs in a store: where it is, and options of the models."""
+    add = parser.group("stored runs")
+    add("--runs", "DIR", "folder of the finished runs", default="runs")
+    add("--any_version", None, "accept stored runs made by another version of the code")
+    add_config_files(parser.group("model options", _MODEL_OPTIONS))
+
+
+def model_options(
+    args: argparse.Namespace, models: Sequence[str], datasets: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """``KEY=VALUE`` and ``MODEL.KEY=VALUE`` as options of all models and of each.
+    """Return the options given for all models, and those given for each model alone.
 
     Raises:
-        UserError: another form, or a model that is not among ``models``.
+        UserError: an option given twice, a model that is not among ``models``, or a misspelt
+            argument of the verb.
     """
+    from recbole_bbqrec.config.config import options_read
+
     common: dict[str, Any] = {}
     own: dict[str, dict[str, Any]] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
+    for name, value in parse_overrides(args.options).items():
         model, dot, key = name.rpartition(".")
-        if not equals or not key:
-            raise UserError(f"Option `--set` holds `{setting}`; expected KEY=VALUE, no spaces.")
         if dot and model not in models:
             raise UserError(
-                f"Option `--set` holds `{setting}`; `{model}` is not among the models of this "
+                f"Option `--{name}` is for `{model}`, which is not among the models of this "
                 f"command: {', '.join(models)}."
             )
-        (own.setdefault(model, {}) if dot else common)[key] = parse_value(text)
+        if key in ("model", "dataset"):  # every run reads them, but the verb's arguments set them
+            raise args.parser.unknown(f"--{name}")
+        (own.setdefault(model, {}) if dot else common)[key] = value
+    if common:
+        refuse_misspelt(args, {key for m in models for d in datasets for key in options_read(m, d)})
     return common, own
+
+
+def refuse_misspelt(args: argparse.Namespace, known: Iterable[str]) -> None:
+    """Raise a UserError for an option nearer to an argument of the verb than to ``known`` ones."""
+    known = sorted(known)
+    names = [name[2:] for name in args.parser.names]
+    for word in args.options:
+        key = word[2:].partition("=")[0]
+        if key not in known and did_you_mean(key, [*known, *names]) != did_you_mean(key, known):
+            raise args.parser.unknown(word)
+
+
+def refuse_file(output: Path | None) -> None:
+    """Raise a UserError if the output folder is a file."""
+    if output is not None and output.exists() and not output.is_dir():
+        raise UserError(f"Option `--output` is {output}, a file; expected a folder.")
+
+
+def print_results(
+    output: Path,
+    tables: Sequence[Any],
+    rows: Mapping[str, Sequence[dict[str, Any]]],
+    charts: Mapping[str, Callable[[Path], None]],
+) -> None:
+    """Print the tables; write them, the CSV rows and the charts into ``output``."""
+    from recbole_bbqrec.experiment.comparison.files import write_results
+
+    text, names = write_results(output, tables, rows, charts)
+    print(text)
+    if not set(charts) <= set(names):
+        print("No chart: it needs matplotlib (pip install matplotlib).")
+    print(f"Written to {output}: {', '.join(names)}")
+
+
+class Field(NamedTuple):
+    """The argument for one field of a dataclass; its type and default are the field's."""
+
+    name: str
+    metavar: str | None
+    help: str
+    choices: Sequence[str] | None = None
+
+
+def add_fields(add: Add, record: type, arguments: Mapping[str, Field]) -> None:
+    """Add an argument for each field of the dataclass ``record`` that ``arguments`` names."""
+    by_name = {field.name: field for field in fields(record)}
+    for name, (option, metavar, text, choices) in arguments.items():
+        settings: dict[str, Any] = {"default": by_name[name].default}
+        kind = str(by_name[name].type).replace(" | None", "")
+        if choices:
+            settings["choices"] = choices
+        elif kind.startswith("tuple"):
+            settings.update(action=ListAction, separators=r"\s*,\s*")
+        elif kind in ("int", "float"):
+            settings["type"] = {"int": int, "float": float}[kind]
+        add(f"--{option}", metavar, text, **settings)
+
+
+def read_fields(
+    record: type[Record], args: argparse.Namespace, arguments: Mapping[str, Field]
+) -> Record:
+    """Build the dataclass from the parsed arguments of :func:`add_fields`."""
+    values = {name: getattr(args, argument.name) for name, argument in arguments.items()}
+    return record(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

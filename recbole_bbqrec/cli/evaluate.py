@@ -9,78 +9,64 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.atomic import write_text
+from recbole_bbqrec.cli.arguments import describe, refuse_file, refuse_misspelt
+from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.config.values import parse_overrides
-from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.evaluate.options import CHANGEABLE, check_changeable
 
 if TYPE_CHECKING:  # the command line starts without what a run needs
     from recbole_bbqrec.experiment.evaluate.evaluation import Evaluation
 
-DESCRIPTION = """Evaluate the saved best models of finished runs again: on the test split, or with
---split valid on the validation split. Nothing is trained; works for RecBole's own models too."""
+DESCRIPTION = """\
+Evaluate the saved best models of finished runs again, on the test or the validation split. Nothing
+is trained. RecBole's own models can be evaluated too."""
 
-EPILOG = """\
-Options that change neither the weights nor the split can be given as --key=value (with the equals
-sign); an option that a model does not read is left out for it:
+OPTIONS = """\
+As --key=value with the equals sign, these options; none changes the weights or the split. A model
+that does not read an option is evaluated without it.
 
-{options}
+{options}"""
 
-Runs of one model and configuration with several seeds get a row with their mean and sample
-standard deviation. With several models on one data set, the first is tested against the best other
-one of each metric by a paired t-test and a Wilcoxon signed-rank test, two-sided, over the users;
-each user's value is first averaged over the seeds. Runs on one data set must have the same split.
-"""
+NOTES = """\
+Runs of one model and configuration with several seeds get a row with their mean and sample standard
+deviation. With several models on one data set, the first is tested against the best other one of
+each metric by a paired t-test and a Wilcoxon signed-rank test, two-sided, over the users; each
+user's value is first averaged over the seeds. Runs on one data set must have the same split."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``evaluate``; ``--key=value`` is left over for :func:`main`."""
+def add_arguments(parser: CommandParser) -> None:
+    """Add the arguments of ``evaluate``."""
+    describe(parser, DESCRIPTION, "saved/RUN --num_beams=50", NOTES)
+    add = parser.group("finished runs")
+    add("runs", "RUN", "saved/<Model>-<time>, the .pth file beside it, or a run's folder in the "
+        "store of `compare`", nargs="+", type=Path)  # fmt: skip
+    add("--split", None, "the split to rank", choices=("valid", "test"), default="test")
+    add = parser.group("output")
+    add("--output", "DIR", "folder for evaluation.csv, significance.csv where there are tests, "
+        "and each run's per-user values as .npz (default: print only)", type=Path)  # fmt: skip
     width = max(map(len, CHANGEABLE))
     lines = [f"  --{key + '=...':<{width + 4}}  {text}" for key, text in CHANGEABLE.items()]
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG.format(options="\n".join(lines))
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="saved/<Model>-<time>, the .pth file beside it, or a run's directory in the store of "
-        "`compare`",
-    )
-    parser.add_argument(
-        "--split", choices=("valid", "test"), default="test", help="what to rank (default: test)"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder for evaluation.csv, significance.csv where there are tests, and each run's "
-        "per-user values (.npz)",
-    )
+    parser.group("model options", OPTIONS.format(options="\n".join(lines)))
 
 
-def main(args: argparse.Namespace, rest: Sequence[str] = ()) -> int:
+def main(args: argparse.Namespace) -> int:
     """Evaluate every run, print the table and write the files.
 
-    Args:
-        args: of :func:`add_arguments`.
-        rest: what they left over: ``--key=value``, and runs that stand behind one.
-
     Raises:
-        UserError: an option cannot be changed, a run or its data are not as they must be, or the
-            runs are not comparable.
+        UserError: an option cannot be changed, a run or its data are damaged or absent, or the
+            runs cannot be compared.
     """
-    values = parse_overrides(word for word in rest if word.startswith("-"))
+    refuse_misspelt(args, CHANGEABLE)
+    values = parse_overrides(args.options)
     check_changeable(values)
-    if args.output is not None and args.output.exists() and not args.output.is_dir():
-        raise UserError(f"Option `--output` is {args.output}, a file; expected a folder.")
+    refuse_file(args.output)
     from recbole_bbqrec.experiment.comparison.tables import markdown
     from recbole_bbqrec.experiment.evaluate.evaluation import evaluate
     from recbole_bbqrec.experiment.evaluate.jobs import find_jobs
     from recbole_bbqrec.experiment.evaluate.table import table
 
-    paths = [*args.runs, *(Path(word) for word in rest if not word.startswith("-"))]
-    jobs = find_jobs(paths, values, args.split)
+    jobs = find_jobs(args.runs, values, args.split)
     evaluations: list[Evaluation] = []
     for number, job in enumerate(jobs, start=1):
         print(f"evaluate: {number} of {len(jobs)}: {job.name}", file=sys.stderr)
@@ -99,18 +85,17 @@ def _write(evaluations: Sequence[Evaluation], split: str, output: Path) -> list[
     from recbole_bbqrec.experiment.evaluate.table import comparisons, result_rows
 
     files: list[str | None] = []
-    for one in evaluations:
+    for evaluation in evaluations:
         name = None
-        if one.users is not None:
-            label = re.sub(r"\W+", "-", one.model).strip("-")  # "BBQRec (2)"
-            name = f"{one.dataset}-{label}-{one.seed}.{split}.npz"
-            one.users.save(output / name)
+        if evaluation.users is not None:
+            label = re.sub(r"\W+", "-", evaluation.model).strip("-")  # "BBQRec (2)"
+            name = f"{evaluation.dataset}-{label}-{evaluation.seed}.{split}.npz"
+            evaluation.users.save(output / name)
         files.append(name)
     texts = {"evaluation.csv": csv_text(result_rows(evaluations, split, files))}
     verdicts = [row for each in comparisons(evaluations) for row in verdict_rows(each)]
     if verdicts:
         texts["significance.csv"] = csv_text(verdicts)
     for name, text in texts.items():
-        with atomic_path(output / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(output / name, text)
     return [*texts, *filter(None, files)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, NamedTuple
 
+from recbole_bbqrec.cli.arguments import describe
+from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import overlay_files
 from recbole_bbqrec.model.registry import MODELS, ModelSpec, model_names, property_bases, spec
@@ -15,15 +17,15 @@ class ModelRow(NamedTuple):
 
     name: str
     kind: str  # generative, single-phase (ours), or RecBole (its own)
-    signals: str  # what its items are known by, with the default options
-    reference: str
+    signals: str  # inputs that describe an item, with the default options
+    reference: str  # authors and year
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``models``."""
-    parser.add_argument(
-        "--ours", action="store_true", help="leave out RecBole's own sequential models"
-    )
+    purpose = "List the models that --model accepts, with their signals and papers."
+    describe(parser, purpose, "--ours")
+    parser.group("output")("--ours", None, "leave out RecBole's own sequential models")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -37,11 +39,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def model_rows(ours_only: bool = False) -> list[ModelRow]:
-    """All registered models in the order of the registry, then RecBole's by name."""
+    """Return our models in the order of the registry, then RecBole's by name."""
     rows = [_our_row(model) for model in MODELS.values()]
     if not ours_only:
-        theirs = [name for name in model_names() if name not in MODELS]
-        rows += [ModelRow(name, "RecBole", "see RecBole", spec(name).reference) for name in theirs]
+        others = [name for name in model_names() if name not in MODELS]
+        rows += [ModelRow(name, "RecBole", "see RecBole", spec(name).reference) for name in others]
     return rows
 
 

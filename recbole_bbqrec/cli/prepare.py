@@ -1,80 +1,61 @@
-"""``python -m recbole_bbqrec prepare NAME [--source DIR | --raw [DIR] | --interactions FILE]``."""
+"""``python -m recbole_bbqrec prepare``: make a data set from source files."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 
-from recbole_bbqrec.cli import prepare_tables as own_cli
+from recbole_bbqrec.cli import prepare_tables
+from recbole_bbqrec.cli.arguments import add_data_path, describe
+from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.folder import PRECOMPUTED, TFIDF, prepare_from_source
 from recbole_bbqrec.prepare.mcauley.build import RAW_FOLDER, prepare_from_raw
 from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, MIRRORS, Mirror
 from recbole_bbqrec.prepare.sentences import SENTENCE_T5
 
-_DEFAULT_FOLDER = ""  # --raw without a folder
+_DEFAULT_FOLDER = ""  # value of --raw without a folder
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``prepare``."""
     categories = ", ".join(CATEGORIES)
-    parser.description = (
-        "Make a data set. Give its name and one kind of source; without any, "
-        f"{categories} are made from McAuley's files of 2014, which are downloaded."
+    purpose = (
+        "Make a data set. Give its name and one source: --source, --raw or --interactions. Without "
+        f"any, {categories} are made from McAuley's files of 2014, which are downloaded."
     )
-    parser.add_argument("name", help="name of the data set to write, for example Beauty")
-    parser.add_argument(
-        "--source",
-        metavar="DIR",
-        help="folder with interactions.tsv.gz and items.jsonl.gz, and optionally text_*.npy and "
-        "image_labels_multihot.npz with image_items.txt",
-    )
-    parser.add_argument(
-        "--raw",
-        metavar="DIR",
-        nargs="?",
-        const=_DEFAULT_FOLDER,
-        help="folder with McAuley's reviews_<Category>_5.json.gz, meta_<Category>.json.gz and "
+    example = "Shop --interactions=orders.csv --items=goods.csv"
+    notes = "After an interruption, the same command reuses what was downloaded and encoded."
+    describe(parser, purpose, example, notes)
+    add = parser.group("what to make")
+    add("name", "NAME", "name of the data set to write, such as Beauty")
+    add_data_path(add)
+    add("--force", None, "replace a prepared data set and the features made for it; files in its "
+        "folder made by others are kept and named")  # fmt: skip
+    add("--text_encoder", "ENCODER", "name or folder of a sentence-transformers model, "
+        f"{TFIDF} (nothing to download), or {PRECOMPUTED} (the source's text_*.npy) (default: "
+        f"{TFIDF} with --source and --interactions, else {SENTENCE_T5})")  # fmt: skip
+    add = parser.group("a folder in the project's format")
+    add("--source", "DIR", "folder with interactions.tsv.gz and items.jsonl.gz, and optionally "
+        "text_*.npy and image_labels_multihot.npz with image_items.txt (default: another source)"
+        )  # fmt: skip
+    add = parser.group("McAuley's Amazon files")
+    add("--raw", "DIR", "folder with reviews_<Category>_5.json.gz, meta_<Category>.json.gz and "
         f"image_features_<Category>.b ({categories}); those absent are downloaded to it (default "
         f"folder: {RAW_FOLDER} in the folder of the data sets)",
-    )
-    parser.add_argument(
-        "--text-encoder",
-        metavar="ENCODER",
-        help=f"name or folder of a sentence-transformers model, {TFIDF} (nothing to download), or "
-        f"{PRECOMPUTED} (the source's text_*.npy); default: {TFIDF} with --source and "
-        f"--interactions, else {SENTENCE_T5}",
-    )
-    parser.add_argument(
-        "--no-images",
-        action="store_true",
-        help="leave the image features out, the largest of McAuley's files by far (4 to 25 GB)",
-    )
-    parser.add_argument(
-        "--mirror",
-        metavar="URL",
-        help="download from this server, laid out as " + MIRRORS[0].base,
-    )
-    parser.add_argument(
-        "--data-path",
-        default="dataset",
-        metavar="DIR",
-        help="folder that holds the data sets (default: dataset)",
-    )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="replace a prepared data set, with the features made for it; files in its folder "
-        "made by others are kept and named",
-    )
-    own_cli.add_arguments(parser)
+        nargs="?", const=_DEFAULT_FOLDER)  # fmt: skip
+    add("--no_images", None, "leave out the image features, by far the largest of McAuley's files "
+        "(4 to 25 GB)")  # fmt: skip
+    add("--mirror", "URL", "server to download from, laid out like the first of the usual ones "
+        f"(default: {', '.join(mirror.base for mirror in MIRRORS)})")  # fmt: skip
+    prepare_tables.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Prepare the data set and print its row of Table 1.
 
     Raises:
-        UserError: more than one kind of source or none, or whatever the one given says.
+        UserError: no source or more than one; or the source is faulty.
     """
     given = [kind for kind in _KINDS if getattr(args, kind) is not None]
     if len(given) > 1:
@@ -123,9 +104,9 @@ def _how_to_use_both(name: str) -> str:
     return "Use both signals with --modalities=[text,image] (without it: text alone)."
 
 
-# The option that names a source -> what reads it.
+#: Option that names a source, to the function that reads it.
 _KINDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "source": _from_source,
     "raw": _from_raw,
-    "interactions": own_cli.main,
+    "interactions": prepare_tables.main,
 }

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from recbole_bbqrec.atomic import atomic_path
-from recbole_bbqrec.cli.arguments import FAILED, add_run_arguments, parse_settings
+from recbole_bbqrec.cli.arguments import (
+    add_run_store,
+    add_seeds_and_dry_run,
+    describe,
+    model_options,
+    print_results,
+    refuse_file,
+)
+from recbole_bbqrec.cli.grammar import FAILED, CommandParser, ListAction
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.experiment.common_options import check_common, left_out
-from recbole_bbqrec.experiment.comparison.tables import csv_text, latex, markdown
 from recbole_bbqrec.experiment.reproduce.results.figure3 import SWEEPS, Figure3
 from recbole_bbqrec.experiment.reproduce.results.figure4 import Figure4
 from recbole_bbqrec.experiment.reproduce.results.table1 import Table1
@@ -20,7 +25,7 @@ from recbole_bbqrec.experiment.reproduce.results.table4 import Table4
 from recbole_bbqrec.experiment.reproduce.results.table5 import Table5
 from recbole_bbqrec.experiment.reproduce.results.table6 import Table6
 from recbole_bbqrec.experiment.reproduce.runs import carry_out, make_plan, print_plan
-from recbole_bbqrec.experiment.reproduce.study import Report, Request, Study
+from recbole_bbqrec.experiment.reproduce.study import Request, Study
 from recbole_bbqrec.experiment.store.store import RunStore
 
 STUDIES: dict[str, Study] = {
@@ -30,7 +35,9 @@ STUDIES: dict[str, Study] = {
     )
 }  # fmt: skip
 
-EPILOG = """\
+NOTES = """\
+WHAT is one of:
+
   table1   the data sets, counted as prepared; trains nothing
   table2   all models: Recall and NDCG at 5 and 10, BBQRec tested against the best other
   table3   variants of the tokenizer
@@ -40,84 +47,62 @@ EPILOG = """\
   figure3  BBQRec by length L, codebook size N, dimension D and similarity buckets K
   figure4  BBQRec without ID, text or image
 
-Runs are kept as by `compare`, and shared with it: the same command given again, after an
-interruption or with a larger budget, trains only what is missing. Neither the number of epochs nor
-any other option is changed to fit a budget; what did not run is an empty cell that says so.
-
-Exit code: 0; 1 if a run failed (its cell names the log file); 2 for a mistake in the command.
-"""
+Runs are kept as by `compare`, and shared with it. The same command, after an interruption or with a
+larger budget, trains only what is missing. Neither the epochs nor any other option is changed to
+fit a budget: the table says `not run` in the cells without a run."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``reproduce``."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
-    parser.add_argument("what", metavar="WHAT", help="table1 to table6, figure3 or figure4: below")
-    parser.add_argument(
-        "--datasets", nargs="+", metavar="NAME", help="data sets (default: those of the paper)"
-    )
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=[],
-        metavar="MODEL",
-        help="only these models of the experiment, by their names there or here (default: all)",
-    )
-    parser.add_argument(
-        "--sweeps",
-        nargs="+",
-        default=[],
-        metavar="LETTER",
-        help=f"of figure3, only these sweeps: {', '.join(SWEEPS)} (default: all)",
-    )
-    parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=int,
-        default=[1],
-        metavar="N",
-        help="one number: how many seeds, from the configured one up (default: 1); several "
-        "numbers: the seeds themselves",
-    )
-    parser.add_argument(
-        "--budget",
-        type=float,
-        metavar="MINUTES",
-        help="start no run that would end later, judged by the time of similar runs (default: "
-        "no limit)",
-    )
-    add_run_arguments(parser)
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        help="folder for table.md, table.tex, results.csv and charts (default: reproduction/WHAT)",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print what would run, and end")
+    purpose = "Run a table or figure of the paper, and show its figures beside ours."
+    describe(parser, purpose, "table4 --datasets=Beauty --budget=60", NOTES, runs_can_fail=True)
+    add = parser.group("what to run")
+    add("what", "WHAT", "table1 to table6, figure3 or figure4")
+    add("--datasets", "NAME", "data sets (default: those of the paper)", action=ListAction)
+    add("--models", "MODEL", "only these models of the experiment, by their names there or here "
+        "(default: all)", action=ListAction, default=[])  # fmt: skip
+    add("--sweeps", "LETTER", f"of figure3, only these sweeps: {', '.join(SWEEPS)} (default: all)",
+        action=ListAction, default=[])  # fmt: skip
+    add_seeds_and_dry_run(add)
+    add("--budget", "MINUTES", "start no run that would end later, judged by the time of similar "
+        "runs (default: no limit)", type=float)  # fmt: skip
+    add = parser.group("output")
+    add("--output", "DIR", "folder for table.md, table.tex, results.csv and charts (default: "
+        "reproduction/WHAT)", type=Path)  # fmt: skip
+    add_run_store(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run what is missing, then print and write the report.
 
     Raises:
-        UserError: a name, option or file is not as it must be.
+        UserError: a name, option or file is wrong.
     """
-    study = _study(args.what)
+    if args.what not in STUDIES:
+        raise UserError(
+            f"There is no `{args.what}` to reproduce; expected {', '.join(STUDIES)}."
+            f"{did_you_mean(args.what, STUDIES)}"
+        )
+    study = STUDIES[args.what]
     if args.budget is not None and not args.budget > 0:
         raise UserError(f"Option `--budget` is {args.budget:g}; expected minutes above 0.")
+    output = args.output or Path("reproduction") / study.name
+    refuse_file(output)
     settings = study.select(args.models, args.sweeps)
     models = list(dict.fromkeys(s.model for s in settings)) or ["BBQRec"]
-    common, own = parse_settings(args.set, models)
+    datasets = tuple(dict.fromkeys(args.datasets or study.datasets))
+    common, own = model_options(args, models, datasets)
+    check_common(common, models, datasets)
+    for line in left_out(common, models, datasets):
+        print(line)
     request = Request(
-        datasets=tuple(dict.fromkeys(args.datasets or study.datasets)),
+        datasets=datasets,
         settings=settings,
         seeds=tuple(args.seeds),
-        config_files=tuple(name for names in args.config_files for name in names.split()),
+        config_files=tuple(args.config_files),
         common=common,
         own=own,
     )
-    check_common(common, models, request.datasets)
-    for line in left_out(common, models, request.datasets):
-        print(line)
     store = RunStore(args.runs, any_version=args.any_version)
     plan = make_plan(store, request)
     print_plan(store, plan)
@@ -125,39 +110,6 @@ def main(args: argparse.Namespace) -> int:
         return 0
     results = carry_out(store, plan, args.budget)
     print()
-    write(study.report(results), Path(args.output or Path("reproduction") / study.name))
+    report = study.report(results)
+    print_results(output, report.tables, {"results.csv": report.rows}, report.charts)
     return FAILED if results.failed else 0
-
-
-def write(report: Report, output: Path) -> None:
-    """Print the tables, and write them with the charts into ``output``."""
-    text = "\n".join(map(markdown, report.tables))
-    print(text)
-    contents = {
-        "table.md": text,
-        "table.tex": "\n".join(map(latex, report.tables)),
-        "results.csv": csv_text(report.rows),
-    }
-    for name, content in contents.items():
-        with atomic_path(output / name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
-    drawn = [name for name, draw in report.charts.items() if _draw(draw, output / name)]
-    if len(drawn) < len(report.charts):
-        print("No chart: it needs matplotlib (pip install matplotlib).")
-    print(f"Written to {output}: {', '.join([*contents, *drawn])}")
-
-
-def _draw(draw: Callable[[Path], None], path: Path) -> bool:
-    try:
-        with atomic_path(path) as temporary:
-            draw(temporary)
-    except ImportError:
-        return False
-    return True
-
-
-def _study(name: str) -> Study:
-    if name not in STUDIES:
-        hint = did_you_mean(name, STUDIES)
-        raise UserError(f"There is no `{name}` to reproduce; expected {', '.join(STUDIES)}.{hint}")
-    return STUDIES[name]

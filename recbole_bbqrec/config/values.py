@@ -1,4 +1,4 @@
-"""Options as text: YAML files and command lines, read as plain data and never run."""
+"""Read options from YAML files and command lines, as plain data that is never executed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recbole_bbqrec.errors import UserError
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``1e-3`` as a number, as RecBole's files and users expect."""
+    """SafeLoader that also reads ``1e-3`` as a number, as RecBole's files and users expect."""
 
 
 Loader.add_implicit_resolver(
@@ -25,10 +25,9 @@ Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML as plain data.
+    """Parse YAML like ``yaml.safe_load``, with one more number format.
 
-    This is ``yaml.safe_load`` with one more number format: ``Loader`` is a SafeLoader, which
-    builds no objects (a test feeds it a file that would run code).
+    ``Loader`` is a SafeLoader, which builds no objects: YAML cannot run code here.
     """
     loader = Loader(text)
     try:
@@ -57,7 +56,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A command-line value as data: a Python literal, a YAML-style word, or the text itself."""
+    """Parse a command-line value: a Python literal, a YAML word, or else the text itself.
+
+    >>> [parse_value(text) for text in ("1e-3", "true", "[text, image]", "adam")]
+    [0.001, True, ['text', 'image'], 'adam']
+    """
     words = {"true": True, "false": False, "none": None, "null": None, "~": None, "": None}
     if text.lower() in words:
         return words[text.lower()]
@@ -65,7 +68,7 @@ def parse_value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         pass
-    if text.startswith("["):  # [text, image] without quotes, as a shell user writes it
+    if text.startswith("["):  # without quotes around its texts, as shell users write it
         try:
             value = parse_yaml(text)
         except yaml.YAMLError:
@@ -75,10 +78,10 @@ def parse_value(text: str) -> Any:
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
-    """``--key=value`` arguments as a table.
+    """Parse ``--key=value`` arguments.
 
     Raises:
-        UserError: an argument of another form, or one key given two values.
+        UserError: an argument of another form, or a key given two values.
     """
     values: dict[str, Any] = {}
     for argument in arguments:

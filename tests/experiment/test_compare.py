@@ -167,7 +167,7 @@ def fake_runs(rundir, monkeypatch):
 def command(*extra, models=("SASRec", "GRU4Rec", "TIGER"), seeds=("2",)):
     return [
         "compare", "--models", *models, "--datasets", "Mini", "--seeds", *seeds,
-        "--set", f"data_path={ROOT / 'dataset'}", *extra,
+        f"--data_path={ROOT / 'dataset'}", *extra,
     ]  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def test_files_of_a_comparison(fake_runs, capsys):
     assert (folder / "chart.png").read_bytes().startswith(b"\x89PNG")
 
     made.clear()
-    assert main(command("--dry-run", models=["SASRec", "GRU4Rec"], seeds=["2021", "2022"])) == 0
+    assert main(command("--dry_run", models=["SASRec", "GRU4Rec"], seeds=["2021", "2022"])) == 0
     assert "2021 there, 2022 to run" in capsys.readouterr().out and not made
     assert main(command()) == 0
     assert not made
@@ -284,21 +284,23 @@ def test_metrics_without_a_value_a_user_are_neither_ranked_nor_tested(
         (command(models=["SASRec", "SASRec"]), ["SASRec twice"]),
         (command(seeds=["2020"]), ["--seeds", "seed=2020"]),
         (command(seeds=["1", "1"]), ["--seeds"]),
-        (command("--set", "epoch=1"), ["epoch", "`epochs`"]),
+        (command("--epoch=1"), ["epoch", "`epochs`"]),
+        (command("--epochs"), ["--epochs", "--key=value"]),
         (command("--set", "epochs"), ["--set", "KEY=VALUE"]),
-        (command("--set", "interest_ratio=0.3"), ["interest_ratio", "SASRec, GRU4Rec, TIGER"]),
-        (command("--set", "TIGER.n_layers=2"), ["n_layers", "TIGER", "`encoder_layers`"]),
-        (command("--set", "n_heads=2", models=["GRU4Rec"]), ["n_heads", "GRU4Rec.yaml"]),
-        (command("--set", "enable_amp=True", models=["TIGER"]), ["enable_amp", "`precision`"]),
-        (command("--set", "BERT4Rec.epochs=1"), ["BERT4Rec", "SASRec"]),
+        (command("--interest_ratio=0.3"), ["interest_ratio", "SASRec, GRU4Rec, TIGER"]),
+        (command("--TIGER.n_layers=2"), ["n_layers", "TIGER", "`encoder_layers`"]),
+        (command("--n_heads=2", models=["GRU4Rec"]), ["n_heads", "GRU4Rec.yaml"]),
+        (command("--enable_amp=True", models=["TIGER"]), ["enable_amp", "`precision`"]),
+        (command("--BERT4Rec.epochs=1"), ["BERT4Rec", "SASRec"]),
         (command("--config_files", "absent.yaml"), ["absent.yaml"]),
-        (command("--set", "SASRec.mask_history=True"), ["mask_history", "SASRec Mini", "GRU4Rec"]),
-        (command("--set", "mask_history=True", "SASRec.MAX_ITEM_LIST_LENGTH=30"),
+        (command("--SASRec.mask_history=True"), ["mask_history", "SASRec Mini", "GRU4Rec"]),
+        (command("--mask_history=True", "--SASRec.MAX_ITEM_LIST_LENGTH=30"),
          ["MAX_ITEM_LIST_LENGTH", "30", "20", "GRU4Rec"]),
-        (command("--set", "SASRec.user_inter_num_interval=[9,inf)"), ["split", "GRU4Rec"]),
-        (command("--set", "SASRec.eval_args={'mode': 'uni100', 'split': {'LS': "
+        (command("--SASRec.user_inter_num_interval=[9,inf)"), ["split", "GRU4Rec"]),
+        (command("--SASRec.eval_args={'mode': 'uni100', 'split': {'LS': "
                  "'valid_and_test'}, 'order': 'TO'}"), ["mode"]),
-        (command("--epochs=3"), ["--epochs=3", "compare --help"]),
+        (command("--model=SASRec"), ["`--model`", "`--models`", "compare --help"]),
+        (command("--sedes=3"), ["`--sedes=3`", "`--seeds`"]),
     ],
 )  # fmt: skip
 def test_refused_before_anything_runs(fake_runs, capsys, arguments, words):
@@ -315,7 +317,7 @@ def test_an_option_for_all_goes_to_the_models_that_read_it(fake_runs, capsys):
     made, _ = fake_runs
     assert main(command(seeds=["1"])) == 0
     assert len(made) == 3
-    assert main(command("--set", "n_heads=1", "TIGER.n_heads=2", "MAX_ITEM_LIST_LENGTH=20",
+    assert main(command("--n_heads=1", "--TIGER.n_heads=2", "--MAX_ITEM_LIST_LENGTH=20",
                         seeds=["1"])) == 0  # fmt: skip
     assert [model for model, _ in made[3:]] == ["SASRec", "TIGER"]
     assert "`n_heads` is left out for GRU4Rec: not read there" in capsys.readouterr().out
@@ -338,8 +340,8 @@ def test_without_matplotlib_all_but_the_chart(fake_runs, capsys, monkeypatch):
 
 def test_compare_for_real(rundir, capsys):
     """Two models trained in processes of their own, to the table."""
-    options = ["epochs=1", "train_batch_size=512", "hidden_size=16", "embedding_size=16",
-               "num_threads=1", "SASRec.n_layers=1", "SASRec.inner_size=16"]  # fmt: skip
+    options = ["--epochs=1", "--train_batch_size=512", "--hidden_size=16", "--embedding_size=16",
+               "--num_threads=1", "--SASRec.n_layers=1", "--SASRec.inner_size=16"]  # fmt: skip
     arguments = command(*options, models=["SASRec", "GRU4Rec"], seeds=["1"])
     assert main(arguments) == 0, capsys.readouterr().out
     rows = read_csv("results.csv")

@@ -25,7 +25,7 @@ from recbole_bbqrec.run_files.per_user import PerUser
 from tests.experiment.test_compare import check_latex
 
 ROOT = Path(__file__).resolve().parents[2]
-MINI = f"data_path={ROOT / 'dataset'}"
+MINI = f"--data_path={ROOT / 'dataset'}"
 USERS = 80
 
 
@@ -125,7 +125,7 @@ def beauty(tmp_path):
     target.mkdir(parents=True)
     for end in ("inter", "text.npy", "text.items.txt"):
         shutil.copy(ROOT / "dataset" / "Mini" / f"Mini.{end}", target / f"Beauty.{end}")
-    return f"data_path={tmp_path / 'data'}"
+    return f"--data_path={tmp_path / 'data'}"
 
 
 def read_csv(what):
@@ -139,7 +139,7 @@ def line_of(text, start):
 
 
 def test_table2_beside_the_paper(fake, beauty, capsys):
-    what = ["reproduce", "table2", "--models", "TIGER", "BBQRec", "--seeds", "2", "--set", beauty]
+    what = ["reproduce", "table2", "--models", "TIGER", "BBQRec", "--seeds", "2", beauty]
     assert main([*what, "--datasets", "Beauty", "Toys"]) == 0
     assert sorted(fake.made) == ["BBQRec", "BBQRec", "TIGER", "TIGER"]
     text = capsys.readouterr().out
@@ -161,14 +161,14 @@ def test_table2_beside_the_paper(fake, beauty, capsys):
 
 def test_an_option_for_all_goes_to_the_models_that_read_it(fake, capsys):
     what = ["reproduce", "table2", "--models", "SASRec", "BBQRec", "--datasets", "Mini"]
-    assert main([*what, "--set", MINI, "num_beams=20"]) == 0
+    assert main([*what, MINI, "--num_beams=20"]) == 0
     assert [options.get("num_beams") for options in fake.options] == [None, 20]
     assert "`num_beams` is left out for SASRec" in capsys.readouterr().out
 
 
 def test_a_failed_run_is_a_cell(fake, capsys):
     fake.failing.add("BBQRecS")
-    assert main(["reproduce", "table4", "--datasets", "Mini", "--set", MINI]) == 1
+    assert main(["reproduce", "table4", "--datasets", "Mini", MINI]) == 1
     text = capsys.readouterr().out
     assert fake.made == ["BBQRecS", "BBQRecE", "BBQRec"]
     assert "failed: see 2020-" in line_of(text, "BBQRec-S")
@@ -182,13 +182,13 @@ def test_an_interruption_says_how_to_go_on(fake, capsys, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(RunStore, "_run_process", interrupted)
-        assert main(["reproduce", "table4", "--datasets", "Mini", "--set", MINI]) == 130
+        assert main(["reproduce", "table4", "--datasets", "Mini", MINI]) == 130
     assert "Run the same command to go on" in capsys.readouterr().err
-    assert main(["reproduce", "table4", "--datasets", "Mini", "--set", MINI]) == 0
+    assert main(["reproduce", "table4", "--datasets", "Mini", MINI]) == 0
 
 
 def test_budget_stops_starting_and_the_same_command_goes_on(fake, capsys):
-    what = ["reproduce", "figure3", "--datasets", "Mini", "--sweeps", "K", "--set", MINI]
+    what = ["reproduce", "figure3", "--datasets", "Mini", "--sweeps", "K", MINI]
     assert main([*what, "--budget", "5"]) == 0  # runs of 2 minutes: a third would end too late
     text = capsys.readouterr().out
     assert len(fake.made) == 2 and "1 min 0 s left, the next run takes about 2 min" in text
@@ -202,7 +202,7 @@ def test_budget_stops_starting_and_the_same_command_goes_on(fake, capsys):
 
 def test_figure3_shares_the_middle_and_names_the_best(fake, beauty, capsys):
     pytest.importorskip("matplotlib", reason="the chart needs matplotlib")
-    assert main(["reproduce", "figure3", "--set", beauty]) == 0
+    assert main(["reproduce", "figure3", beauty]) == 0
     assert len(fake.made) == 13  # four sweeps of four that share one point
     changed = [[o[k] for k in ("codebook_levels", "codebook_size", "codebook_dim",
                                "similarity_buckets")] for o in fake.options]  # fmt: skip
@@ -217,7 +217,7 @@ def test_figure3_shares_the_middle_and_names_the_best(fake, beauty, capsys):
 
 def test_figure4_leaves_out_what_the_data_lack(fake, beauty, capsys):
     pytest.importorskip("matplotlib", reason="the chart needs matplotlib")
-    assert main(["reproduce", "figure4", "--datasets", "Beauty", "--set", beauty]) == 0
+    assert main(["reproduce", "figure4", "--datasets", "Beauty", beauty]) == 0
     assert fake.made == ["BBQRecNoID", "BBQRecNoText", "BBQRec"]
     text = capsys.readouterr().out
     assert "no image features" in line_of(text, "w/o image")
@@ -227,7 +227,7 @@ def test_figure4_leaves_out_what_the_data_lack(fake, beauty, capsys):
 
 
 def test_table5_quantizes_all_levels_and_trains_no_generator(fake, capsys):
-    assert main(["reproduce", "table5", "--datasets", "Mini", "--set", MINI]) == 0
+    assert main(["reproduce", "table5", "--datasets", "Mini", MINI]) == 0
     assert len(fake.made) == 9 and all(o["tokenize_only"] for o in fake.options)
     assert [o["codebook_levels"] for o in fake.options] == [2] * 3 + [3] * 3 + [4] * 3
     codes = {o["disambiguation"] for o in fake.options if o["model"] != "BBQRec"}
@@ -238,21 +238,19 @@ def test_table5_quantizes_all_levels_and_trains_no_generator(fake, capsys):
 
 
 def test_table6_prefers_a_full_run(fake, capsys):
-    what = ["--datasets", "Mini", "--set", MINI]
-    plan = ["reproduce", "table6", "--models", "BBQRec", *what, "--dry-run"]
+    what = ["--datasets", "Mini", MINI]
+    plan = ["reproduce", "table6", "--models", "BBQRec", *what, "--dry_run"]
     assert main(plan) == 0 and "1 to run" in capsys.readouterr().out
     assert main(["reproduce", "table2", "--models", "BBQRec", *what]) == 0
     assert main(plan) == 0 and "1 there, 0 to run" in capsys.readouterr().out
 
 
 def test_dry_run_runs_nothing(fake, capsys):
-    assert (
-        main(["reproduce", "table3", "--datasets", "Mini", "Toys", "--set", MINI, "--dry-run"]) == 0
-    )
+    assert main(["reproduce", "table3", "--datasets", "Mini", "Toys", MINI, "--dry_run"]) == 0
     text = capsys.readouterr().out
     assert "4 runs" in text and "4 to run" in text and "Toys is not prepared" in text
     assert not fake.made and not Path("reproduction").exists()
-    what = ["--datasets", "Toys", "--set", "data_path=own data", "--dry-run"]
+    what = ["--datasets", "Toys", "--data_path=own data", "--dry_run"]
     assert main(["reproduce", "table3", *what]) == 0
     assert "prepare Toys --data-path 'own data'`" in capsys.readouterr().out
 
@@ -262,7 +260,7 @@ def test_without_matplotlib_all_but_the_chart(fake, capsys, monkeypatch):
         raise ImportError("No module named 'matplotlib'")
 
     monkeypatch.setattr(figure4, "save_bars", absent)
-    assert main(["reproduce", "figure4", "--datasets", "Mini", "--set", MINI]) == 0
+    assert main(["reproduce", "figure4", "--datasets", "Mini", MINI]) == 0
     assert "pip install matplotlib" in capsys.readouterr().out
     left = sorted(path.name for path in Path("reproduction/figure4").iterdir())
     assert left == ["results.csv", "table.md", "table.tex"]
@@ -280,16 +278,16 @@ def test_without_matplotlib_all_but_the_chart(fake, capsys, monkeypatch):
         (["table3", "--sweeps", "L"], ["--sweeps", "figure3"]),
         (["table3", "--budget", "0"], ["--budget", "above 0"]),
         (["table3", "--budget", "nan"], ["--budget", "above 0"]),
-        (["table4", "--set", "epoch=1"], ["epoch", "`epochs`"]),
-        (["table4", "--set", "n_layers=1"], ["n_layers", "`encoder_layers`", "BBQRecE"]),
-        (["table1", "--set", "n_layers=1"], ["n_layers", "BBQRec.yaml"]),
-        (["table4", "--set", "TIGER.epochs=1"], ["TIGER", "BBQRecS"]),
+        (["table4", "--epoch=1"], ["epoch", "`epochs`"]),
+        (["table4", "--n_layers=1"], ["n_layers", "`encoder_layers`", "BBQRecE"]),
+        (["table1", "--n_layers=1"], ["n_layers", "BBQRec.yaml"]),
+        (["table4", "--TIGER.epochs=1"], ["TIGER", "BBQRecS"]),
         (["table4", "--seeds", "1", "1"], ["--seeds"]),
     ],
 )
 def test_refused_before_anything_runs(fake, capsys, arguments, words):
     where = [] if "--datasets" in arguments else ["--datasets", "Mini"]
-    assert main(["reproduce", *arguments, *where, "--set", MINI]) == 2
+    assert main(["reproduce", *arguments, *where, MINI]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert all(word in error for word in words), error
@@ -299,15 +297,16 @@ def test_refused_before_anything_runs(fake, capsys, arguments, words):
 # for real -------------------------------------------------------------------------------------
 
 SMALL = [
-    MINI, "tokenizer_epochs=2", "tokenizer_warmup_epochs=1", "epochs=1", "codebook_size=16",
-    "codebook_dim=8", "encoder_hidden=[16]", "sequence_hidden_size=16", "sequence_layers=1",
-    "hidden_size=16", "inner_size=16", "n_heads=2", "encoder_layers=1", "decoder_layers=1",
-    "num_beams=10", "train_batch_size=512", "tokenizer_batch_size=256", "num_threads=1",
+    MINI, "--tokenizer_epochs=2", "--tokenizer_warmup_epochs=1", "--epochs=1",
+    "--codebook_size=16", "--codebook_dim=8", "--encoder_hidden=[16]",
+    "--sequence_hidden_size=16", "--sequence_layers=1", "--hidden_size=16", "--inner_size=16",
+    "--n_heads=2", "--encoder_layers=1", "--decoder_layers=1", "--num_beams=10",
+    "--train_batch_size=512", "--tokenizer_batch_size=256", "--num_threads=1",
 ]  # fmt: skip
 
 
 def test_table1_counts_the_data(rundir, capsys):
-    assert main(["reproduce", "table1", "--datasets", "Mini", "Toys", "--set", MINI]) == 0
+    assert main(["reproduce", "table1", "--datasets", "Mini", "Toys", MINI]) == 0
     rows = {(r["dataset"], r["figure"]): r for r in read_csv("table1")}
     lines = (ROOT / "dataset/Mini/Mini.inter").read_text().splitlines()[1:]
     users, items, _ = zip(*(line.split("\t") for line in lines))
@@ -325,7 +324,7 @@ def test_table1_counts_the_data(rundir, capsys):
 
 def test_figure3_for_real(rundir, capsys):
     pytest.importorskip("matplotlib", reason="the chart needs matplotlib")
-    what = ["reproduce", "figure3", "--datasets", "Mini", "--sweeps", "K", "--set", *SMALL]
+    what = ["reproduce", "figure3", "--datasets", "Mini", "--sweeps", "K", *SMALL]
     assert main(what) == 0, capsys.readouterr().out
     rows = read_csv("figure3")
     assert len(rows) == 16 and {row["status"] for row in rows} == {"done"}
@@ -335,7 +334,7 @@ def test_figure3_for_real(rundir, capsys):
 
 
 def test_table5_and_table6_for_real(rundir, capsys):
-    what = ["--datasets", "Mini", "--models", "TIGER", "--set", *SMALL]
+    what = ["--datasets", "Mini", "--models", "TIGER", *SMALL]
     assert main(["reproduce", "table5", *what]) == 0, capsys.readouterr().out
     counts = [float(row["ours"]) for row in read_csv("table5")]
     assert len(counts) == 3 and counts[0] > counts[2] >= 0  # longer IDs collide less

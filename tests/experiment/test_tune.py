@@ -19,12 +19,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_bbqrec.cli import tune as tune_cli
 from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.values import parse_overrides, parse_value
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.store import Run, RunStore
+from recbole_bbqrec.experiment.tune.best import value_text
 from recbole_bbqrec.experiment.tune.search_space import grid, read_space
 from recbole_bbqrec.experiment.tune.tune import Search, Trial
 from recbole_bbqrec.run_files.names import CONFIG, PLAN, RESULT
@@ -181,7 +181,7 @@ def fake_runs(rundir, monkeypatch):
 def command(space, *extra, model="GRU4Rec"):
     return [
         "tune", f"--model={model}", "--dataset=Mini", f"--params={space}", *extra,
-        "--set", f"data_path={ROOT / 'dataset'}", "epochs=3",
+        f"--data_path={ROOT / 'dataset'}", "--epochs=3",
     ]  # fmt: skip
 
 
@@ -221,8 +221,9 @@ def test_the_printed_command_repeats_the_best_trial(fake_runs, write, capsys, ru
     data = "own data/in 'quotes'"
     shutil.copytree(ROOT / "dataset" / "Mini", Path(data) / "Mini")
     space = write("hidden_size choice [16,32]\n")
-    given = ["seed=7", "num_threads=1", "topk=[3, 5]", "valid_metric=NDCG@5", f"data_path={data}"]
-    arguments = [*command(space, f"--output={folder}"), *given]
+    given = ["--seed=7", "--num_threads=1", "--topk=[3, 5]", "--valid_metric=NDCG@5"]
+    kept = [w for w in command(space, f"--output={folder}") if not w.startswith("--data_path")]
+    arguments = [*kept, *given, f"--data_path={data}"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out.partition("Test it: ")[2].strip()
     text = (Path(folder) / "best.yaml").read_text()
@@ -287,7 +288,7 @@ def test_values_that_do_not_go_together_cost_one_trial(fake_runs, write):
         ("GRU4Rec", "valid_metric choice ['NDCG@5']", [], ["valid_metric", "measured"]),
         ("GRU4Rec", "learning_rate uniform 0.1,0.2", [], ["exhaustive", "random"]),
         ("GRU4Rec", "epochs choice [1]", ["--trials=0"], ["--trials"]),
-        ("GRU4Rec", "epochs choice [1]", ["--fixed-tokenizer"], ["no phase one"]),
+        ("GRU4Rec", "epochs choice [1]", ["--fixed_tokenizer"], ["no phase one"]),
         ("GRU4Rec", "hidden_size choice [8]", [], ["No trial"]),
     ],
 )
@@ -309,7 +310,7 @@ def test_options_that_the_model_does_not_read_are_refused(fake_runs, write, caps
         assert main(command(space, *extra)) == 2
         assert "`n_heads` is not read by model GRU4Rec" in capsys.readouterr().err
     space = write("hidden_size choice [16]\n")
-    assert main([*command(space), "n_heads=4"]) == 2
+    assert main([*command(space), "--n_heads=4"]) == 2
     assert "`n_heads` is not read by model GRU4Rec" in capsys.readouterr().err
     assert not fake_runs
 
@@ -317,7 +318,7 @@ def test_options_that_the_model_does_not_read_are_refused(fake_runs, write, caps
 def test_phase_one_options_are_refused_on_fixed_semantic_ids(fake_runs, write, capsys, tmp_path):
     space = write("codebook_size choice [64]\n")
     (tmp_path / "ids").write_bytes(b"x")
-    arguments = [*command(space, model="TIGER"), f"tokenizer_path={tmp_path / 'ids'}"]
+    arguments = [*command(space, model="TIGER"), f"--tokenizer_path={tmp_path / 'ids'}"]
     assert main(arguments) == 2
     assert "codebook_size" in capsys.readouterr().err
 
@@ -389,8 +390,8 @@ def test_tune_on_a_fixed_tokenizer_for_real(rundir, write, tiny, capsys):
         k: str(v).replace(" ", "") for k, v in tiny.items() if k not in ("data_path", "state")
     }
     options.update(epochs=1, tokenizer_epochs=2, num_threads=1)
-    settings = [f"{key}={value}" for key, value in options.items()]
-    arguments = [*command(space, "--fixed-tokenizer", model="TIGER")[:-1], *settings]
+    settings = [f"--{key}={value}" for key, value in options.items()]
+    arguments = [*command(space, "--fixed_tokenizer", model="TIGER")[:-1], *settings]
     assert main(arguments) == 0, capsys.readouterr().out
     (row,) = trials("tuning/TIGER-Mini")
     result = json.loads((Path(row["run"]) / RESULT).read_text())
@@ -407,4 +408,4 @@ def test_tune_on_a_fixed_tokenizer_for_real(rundir, write, tiny, capsys):
     "value", [float("inf"), -float("inf"), 1e-7, 3, "inf", "[5,inf)", "1", "", None, True, [1, "a"]]
 )
 def test_values_are_printed_as_they_are_read(value):
-    assert parse_value(tune_cli._text(value)) == value
+    assert parse_value(value_text(value)) == value

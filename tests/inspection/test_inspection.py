@@ -123,7 +123,7 @@ def test_faults(data, name, items, message):
 
 def test_command_line_without_matplotlib(data, rundir, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    arguments = ["inspect", "Own", "--data-path", str(data)]
+    arguments = ["inspect", "Own", "--data_path", str(data)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "Nearest to b" in printed and "pip install 'recbole_bbqrec[plots]'" in printed
@@ -138,7 +138,7 @@ def test_picture(data, rundir, capsys, recwarn):
     from matplotlib import image
 
     for item in ([], ["--item", "a", "--item", "c"]):
-        arguments = ["inspect", "Own", "--data-path", str(data), *item]
+        arguments = ["inspect", "Own", "--data_path", str(data), *item]
         assert main(arguments) == 0
         pixels = image.imread("Own-inspect.png")
         assert pixels.shape[1] == 1430 and pixels[..., :3].std() > 0.1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import os
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from recbole_bbqrec.cli import prepare as prepare_cli
+from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.atomic_files import Target, rebuilding
@@ -349,16 +348,13 @@ def test_sentence_encoder(monkeypatch):
 
 
 def test_command_line(source, tmp_path, capsys):
-    parser = argparse.ArgumentParser()
-    prepare_cli.add_arguments(parser)
-    arguments = ["Beauty", "--source", str(source), "--data-path", str(tmp_path)]
-    assert prepare_cli.main(parser.parse_args(arguments)) == 0
+    arguments = ["prepare", "Beauty", "--source", str(source), "--data_path", str(tmp_path)]
+    assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "22,363" in printed and "8.88" in printed  # the paper's row, for a name it has
     assert (tmp_path / "Beauty" / "Beauty.inter").is_file()
-    with pytest.raises(UserError, match="--force"):
-        prepare_cli.main(parser.parse_args(arguments))
-    assert prepare_cli.main(parser.parse_args([*arguments, "--force"])) == 0
+    assert main(arguments) == 2 and "--force" in capsys.readouterr().err
+    assert main([*arguments, "--force"]) == 0
 
 
 AMAZON = Path(

@@ -331,7 +331,7 @@ def test_command_line(raw, rundir, capsys):
     fails(["prepare", "Other"], capsys, "No source is given for 'Other'", "--source or --raw")
     fails(["prepare", "Other", "--raw"], capsys, "not for 'Other'")
     fails(["prepare", "Beauty", "--raw", "--source=x"], capsys, "--source and --raw are given")
-    arguments = ["prepare", "Beauty", "--raw", str(raw), "--text-encoder", "tfidf"]
+    arguments = ["prepare", "Beauty", "--raw", str(raw), "--text_encoder", "tfidf"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "22,363" in printed and "--modalities=[text,image]" in printed
@@ -354,7 +354,7 @@ def test_mirror_of_ones_own(rundir, capsys, monkeypatch):
         raise DownloadError("gone")
 
     monkeypatch.setattr(module, "download", fail)
-    arguments = ["prepare", "Toys", "--text-encoder", "tfidf", "--mirror", "http://here/amazon/"]
+    arguments = ["prepare", "Toys", "--text_encoder", "tfidf", "--mirror", "http://here/amazon/"]
     fails(arguments, capsys, "Cannot download reviews_Toys_and_Games_5.json.gz")
     fails([*arguments, "--raw", "my files"], capsys, "prepare Toys --raw 'my files'`")
     assert seen == ["http://here/amazon/categoryFiles/reviews_Toys_and_Games_5.json.gz"] * 2
@@ -365,7 +365,7 @@ def test_interrupted_preparation_says_how_to_go_on(rundir, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "download", interrupt)
-    assert main(["prepare", "Toys", "--text-encoder", "tfidf"]) == 130
+    assert main(["prepare", "Toys", "--text_encoder", "tfidf"]) == 130
     assert "goes on with what was downloaded" in capsys.readouterr().err
 
 

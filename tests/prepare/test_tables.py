@@ -467,7 +467,7 @@ def test_command_line_to_a_trained_model(shop, rundir, capsys):
         file.write((shop / "events.csv").read_text())
     arguments = ["prepare", "Own", "--interactions", str(shop / "events.csv.gz"), "--items",
                  str(shop / "items.jsonl"), "--features", f"look={shop}/by_items_file.npy",
-                 "--user-core", "3", "--data-path", "data"]  # fmt: skip
+                 "--user_core", "3", "--data_path", "data"]  # fmt: skip
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert '--user_inter_num_interval="[3,inf)"' in printed
