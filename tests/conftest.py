@@ -13,6 +13,13 @@ from tests.support.runs import CROWDED, EXACT_USERS, TINY, finished_run
 tune_allocator()
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Mark what stands in ``end_to_end`` as slow: all of it trains."""
+    for item in items:
+        if item.path.parent.name == "end_to_end":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def tiny() -> dict:
     return dict(TINY)

@@ -338,6 +338,7 @@ def test_without_matplotlib_all_but_the_chart(fake_runs, capsys, monkeypatch):
     assert left == ["results.csv", "significance.csv", "table.md", "table.tex"]
 
 
+@pytest.mark.slow
 def test_compare_for_real(rundir, capsys):
     """Two models trained in processes of their own, to the table."""
     options = ["--epochs=1", "--train_batch_size=512", "--hidden_size=16", "--embedding_size=16",

@@ -24,9 +24,12 @@ from tests.support.second_device import DeviceTensor, second_device
 
 LEARNS_NOTHING = "ItemNeighbours"
 TOPK = (1, 5, 10)
+QUICK = ("BBQRec", "ESASRec", "ItemNeighbours", "SASRec")  # one of each kind; the rest are slow
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(
+    params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def finished(request, contract_runs) -> ContractRun:
     """The one run of each model that all tests of it share."""
     return contract_runs[request.param]

@@ -83,6 +83,7 @@ def test_by_default_contrast_replaces_reconstruction():
     assert terms["total"] == pytest.approx(rest)
 
 
+@pytest.mark.slow
 def test_trains_saves_and_reloads(rundir, tiny):
     result = run("CoST", "Mini", overrides=small(tiny))
     check_run(result, "contrastive")

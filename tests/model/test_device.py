@@ -73,6 +73,7 @@ def stepped(model: Any, loss: Callable[[], Tensor]) -> Values:
 # both phases of generative models ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TWO_PHASE))
 def test_two_phase_model(name: str, device: torch.device) -> None:
     config = BBQRecConfig(name, "Mini", overrides=TWO_PHASE[name])
@@ -127,6 +128,7 @@ def _phase_one(network: Any, batch: Any, where: torch.device) -> tuple[Any, Valu
 # whole runs -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["BBQRec", "ESASRec"])
 def test_run(name: str, device: torch.device, rundir: Any) -> None:
     settings = options(name, dropout=0.0, epochs=1) if name == "ESASRec" else TWO_PHASE[name]

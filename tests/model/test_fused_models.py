@@ -59,6 +59,7 @@ def test_one_pass_equals_one_row_per_prefix(name):
     torch.testing.assert_close(model.calculate_loss(rows), at_once.mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ESASRec", "MISSRec", "VQRec", "RPG"])  # RPG: with a schedule
 def test_resumed_equals_uninterrupted(name, rundir, monkeypatch):
     check_resumed_equals_uninterrupted(
@@ -265,6 +266,7 @@ def test_projections_start_at_the_scale_of_the_item_embedding():
         assert float(values.detach().std()) == pytest.approx(0.02, rel=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["VQRec", "RPG", "ESASRec"])
 def test_images_change_nothing_in_a_model_without_them(name, rundir):
     both = train(name, modalities=["text", "image"], epochs=1)
@@ -272,6 +274,7 @@ def test_images_change_nothing_in_a_model_without_them(name, rundir):
     assert one["test_result"] == both["test_result"]
 
 
+@pytest.mark.slow
 def test_images_do_change_a_model_with_them(rundir):
     both = train("MISSRec", modalities=["text", "image"], epochs=1)
     one = train("MISSRec", modalities=["text"], epochs=1)

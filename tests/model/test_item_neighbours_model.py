@@ -77,6 +77,7 @@ def test_without_features_it_ranks_by_who_chose_what(rundir):
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "after", "alike"), [("ESASRec", 3.0, 3.0), ("VQRec", 3.0, 2.0)])
 def test_a_model_with_neighbours_adds_their_scores(rundir, base, after, alike):
     """Trained as its base, scores that are the sum of both, and its base at weights of 0."""

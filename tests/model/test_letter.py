@@ -339,6 +339,7 @@ def test_temperature_divides_the_training_logits_only(temperature):
 # the model ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_trains_saves_and_reloads(rundir, tiny):
     result = run("LETTER", "Mini", overrides=small(tiny, **LETTER_SMALL))
     check_run(result)
@@ -347,6 +348,7 @@ def test_trains_saves_and_reloads(rundir, tiny):
     assert ids.metadata["collisions_after"] == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_its_behaviour_embeddings(rundir, tiny, monkeypatch):
     options = small(tiny, **LETTER_SMALL, epochs=1)
     whole = run("LETTER", "Mini", overrides=options)

@@ -43,6 +43,7 @@ def recbole_alone(resolved: dict) -> dict:
     return {"valid": dict(valid), "test": dict(test)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(RECBOLES))
 def test_metrics_equal_recbole_bit_for_bit(name, rundir, tiny, monkeypatch):
     monkeypatch.setattr("sys.argv", ["pytest"])
@@ -58,6 +59,7 @@ def test_metrics_equal_recbole_bit_for_bit(name, rundir, tiny, monkeypatch):
     assert ours["best_valid_result"] == theirs["valid"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SASRecF", "GRU4RecF", "FDSA"])
 def test_models_with_a_layer_of_item_fields_reload_and_resume(name, rundir, tiny, monkeypatch):
     """RecBole lists that layer, a module, among the other parameters of a checkpoint."""
@@ -79,6 +81,7 @@ def test_models_with_a_layer_of_item_fields_reload_and_resume(name, rundir, tiny
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SASRec", "BERT4Rec"])  # BERT4Rec draws from Python's random
 def test_resumed_equals_uninterrupted(name, rundir, tiny, monkeypatch):
     overrides = {**COMMON, **RECBOLES[name], "data_path": tiny["data_path"], "epochs": 3}

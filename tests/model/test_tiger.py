@@ -206,6 +206,7 @@ def test_an_epoch_shows_every_item_once():
 # the model ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_trains_saves_and_reloads(rundir, tiny):
     result = run("TIGER", "Mini", overrides=small(tiny))
     state, model = check_run(result)

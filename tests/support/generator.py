@@ -123,9 +123,16 @@ def slow_item_score(
 
 
 @torch.no_grad()
-def item_score(generator: Generator, catalogue: Catalogue, history: list[int], item: int) -> float:
-    """The item head's h . (e_i + W f_i) + r, by hand."""
-    memory, _ = level_states(generator, catalogue, history, catalogue.codes[item])
+def item_score(
+    generator: Generator,
+    catalogue: Catalogue,
+    history: list[int],
+    item: int,
+    memory: Memory | None = None,
+) -> float:
+    """The item head's h . (e_i + W f_i) + r, by hand; ``memory`` is the encoded history."""
+    if memory is None:
+        memory, _ = level_states(generator, catalogue, history, catalogue.codes[item])
     content = catalogue.vectors if catalogue.features is None else catalogue.features
     assert content is not None and generator.content is not None
     key = generator.content.weight @ content[item]
@@ -152,7 +159,8 @@ def headed_score(
     tuples = {
         i: [tuple(t) for t in catalogue.codes[i].tolist()] for i in range(1, catalogue.n_items)
     }
-    scores = {i: item_score(generator, catalogue, history, i) + bonus(i) for i in tuples}
+    memory, _ = level_states(generator, catalogue, history, catalogue.codes[item])
+    scores = {i: item_score(generator, catalogue, history, i, memory) + bonus(i) for i in tuples}
     logits = level_logits(generator, catalogue, history, catalogue.codes[item])
     score = 0.0
     for level, table in enumerate(logits):

@@ -456,6 +456,7 @@ def train(seed: int) -> tuple[list[float], BBQTokenizer, dict[str, float]]:
     return totals, net, stats
 
 
+@pytest.mark.slow
 def test_training_reduces_the_loss_uses_the_codes_and_is_reproducible() -> None:
     totals, net, stats = train(seed=0)
     assert sum(totals[-5:]) < 0.75 * sum(totals[:5])
