@@ -20,9 +20,9 @@ from recbole_bbqrec.model.base.generative import GenerativeRecommender
 from recbole_bbqrec.model.parts.item_codes import CodeRecommender
 from recbole_bbqrec.protocols import ItemDataset
 
-_ROWS = 4096  # histories at a time, fewer where the catalogue is large:
+_ROWS = 4096  # histories ranked at a time; fewer in a large catalogue, see _SCORES
 _SCORES = 1 << 24  # scores held at a time, 64 MiB of float32
-_PAIRS = 1 << 16  # (history, item) pairs scored at a time by models without a full ranking
+_PAIRS = 1 << 16  # (history, item) pairs scored at a time, for models that score pairs only
 
 
 class LoadedRun(NamedTuple):
