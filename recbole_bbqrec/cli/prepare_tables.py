@@ -16,9 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the group of arguments."""
     own = parser.add_argument_group(
         "your own data",
-        "Tables are .csv, .tsv (also .gz, .bz2, .xz), or .parquet with pip install "
-        "'recbole_bbqrec[parquet]'. Columns with usual names (user_id, product_id, timestamp, ...) "
-        "are found; every row left out is counted and reported.",
+        "Tables are .csv, .tsv (also .gz, .zst) or .parquet. Columns with usual names (user_id, "
+        "product_id, timestamp, ...) are found; every row left out is counted and reported.",
     )
     own.add_argument(
         "--interactions", type=Path, metavar="FILE",
