@@ -14,9 +14,8 @@ from recbole_bbqrec.prepare.tables.features import FeatureFile
 from recbole_bbqrec.prepare.tables.items import ItemOptions
 
 DESCRIPTION = """\
-Tables are .csv, .tsv (also .gz, .bz2, .xz), or .parquet with pip install 'recbole_bbqrec[parquet]'.
-Columns with usual names (user_id, product_id, timestamp, ...) are found. Every row left out is
-counted and reported."""
+Tables are .csv, .tsv (also .gz, .zst) or .parquet. Columns with usual names (user_id, product_id,
+timestamp, ...) are found. Every row left out is counted and reported."""
 
 _USUAL = "(default: the usual names)"
 _CORE = "leave out {}s with fewer interactions, repeatedly; 1 keeps all"

@@ -1,4 +1,4 @@
-"""Look at a prepared data set: its statistics, and the neighbours of some items by each modality.
+"""Measure a prepared data set: statistics, and some items' neighbours by each modality.
 
 Reads the files as they lie in the folder, before RecBole filters them.
 """
@@ -25,11 +25,11 @@ _BLOCK_ITEMS = 8192
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The items most like one item by one modality, best first.
+    """Items most similar to one item by one modality, best first.
 
     Attributes:
-        present: whether the item itself has the modality; without it there are no neighbours.
-        items: codes of the neighbours, the item itself left out.
+        present: True if the item itself has the modality; without it there are no neighbours.
+        items: codes of the neighbours, without the item itself.
         cosine: their cosine similarities.
     """
 
@@ -40,7 +40,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Modality:
-    """One modality's coverage.
+    """Coverage of one modality.
 
     ``interactions`` is the share of events whose item has it, 0 to 1.
     """
@@ -54,14 +54,14 @@ class Modality:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a data set.
+    """Statistics of a data set.
 
     Attributes:
-        lengths: events a user, int64 [n_users].
-        counts: events an item, int64 [n_items].
+        lengths: events per user, int64 [n_users].
+        counts: events per item, int64 [n_items].
         repeats: events whose user had the same item before.
         tokens, titles: by item code; a title may be empty.
-        left_out: rows of the file that count nowhere here, by reason; RecBole may read them.
+        left_out: rows of the file that are not counted here, by reason; RecBole may read them.
         modalities: by name order.
         neighbours: item code to modality name to neighbours.
     """
@@ -79,7 +79,7 @@ class Inspection:
 
     @property
     def interactions(self) -> int:
-        """Number of events."""
+        """Return the number of events."""
         return int(self.lengths.sum())
 
 
@@ -96,10 +96,10 @@ def inspect_folder(
         name: the data set's name.
         data_path: folder that holds ``name/``.
         wanted: raw tokens of items to show neighbours of; without any the ``n_queries`` most
-            popular items that have all modalities, or where none has, any (of equally popular
-            ones, the first in the file).
+            popular items that have all modalities, or, if no item has, the most popular items
+            (of equally popular ones, the first in the file).
         n_queries: items to show neighbours of.
-        n_neighbours: neighbours a modality.
+        n_neighbours: neighbours per modality.
 
     Raises:
         UserError: a file is missing or unreadable, or a wanted item is not in the data set.
@@ -140,24 +140,24 @@ def inspect_folder(
 
 
 def nearest(features: ModalityFeatures, queries: Sequence[int], top: int) -> list[Neighbours]:
-    """Nearest items by cosine, of equal ones the lower code; one result a query.
+    """Return the nearest items by cosine (ties: the lower code), one result per query.
 
     Args:
-        features: aligned with internal ids, that is code + 1.
+        features: aligned with internal ids (code + 1).
         queries: item codes.
-        top: neighbours wanted.
+        top: number of neighbours.
     """
     matrix, present = features.matrix, features.present
     ids = torch.as_tensor(queries, dtype=torch.int64) + 1
-    wanted = torch.nn.functional.normalize(matrix[ids].float(), dim=1)  # [queries, dim]
+    unit = torch.nn.functional.normalize(matrix[ids].float(), dim=1)  # [queries, dim]
     blocks = [
-        torch.nn.functional.normalize(block.float(), dim=1) @ wanted.T
+        torch.nn.functional.normalize(block.float(), dim=1) @ unit.T
         for block in matrix.split(_BLOCK_ITEMS)
     ]
     cosine = torch.cat(blocks).T  # [queries, n_items]
     cosine[:, ~present] = -torch.inf
     cosine[torch.arange(len(ids)), ids] = -torch.inf
-    # Rounded, so that the order of equal vectors does not hang on the last bit of a product.
+    # Rounded: the order of equal vectors must not depend on the last bit of a product.
     best = cosine.mul(1e4).round().sort(dim=1, descending=True, stable=True).indices[:, :top]
     results = []
     for row, query in enumerate(ids.tolist()):

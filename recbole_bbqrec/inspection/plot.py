@@ -1,4 +1,4 @@
-"""An inspection as one picture (needs matplotlib, the extra ``plots``)."""
+"""Draw an inspection as one picture (needs matplotlib, the extra ``plots``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recbole_bbqrec.inspection.measures import Inspection
 from recbole_bbqrec.inspection.text import clip, doubling_bins, label, share, summary
 
 _BLUE, _ORANGE, _GREY = "#3b6ea5", "#d9822b", "#555555"
-_ROW_INCHES = 0.22  # of a line of text at 9 points
+_ROW_INCHES = 0.22  # height of a line of text at 9 points
 _MAX_MODALITIES = 4  # shown side by side; more would leave no room for titles
 
 
@@ -26,7 +26,7 @@ def save_png(found: Inspection, path: str | os.PathLike[str], dpi: int = 110) ->
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Titles are data: a dollar sign in one is no formula.
+    # A dollar sign in a title is no formula.
     style: Any = {"font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False,
              "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
     with matplotlib.rc_context(style):
@@ -62,7 +62,7 @@ def _headline(found: Inspection) -> str:
 
 
 def _bars(axes: Any, values: np.ndarray, of: str, colour: str) -> None:
-    """Bars over bins that double, on a log axis of counts."""
+    """Draw bars over bins that double, on a log axis of counts."""
     edges, counts = doubling_bins(values)
     names = [str(a) if b == a + 1 else f"{a:,}–{b - 1:,}" for a, b in zip(edges, edges[1:])]
     axes.bar(range(len(counts)), counts, width=0.85, color=colour)
@@ -88,7 +88,7 @@ def _short(count: int) -> str:
 
 
 def _coverage(axes: Any, found: Inspection) -> None:
-    """A pair of bars a modality: share of items, share of interactions."""
+    """Draw two bars per modality: share of items, share of interactions."""
     axes.set_title("Features: share of items and of interactions", loc="left", pad=18,
                    weight="bold", size=10)  # fmt: skip
     if not found.modalities:
@@ -118,7 +118,7 @@ def _coverage(axes: Any, found: Inspection) -> None:
 
 
 def _table_rows(found: Inspection) -> list[list[tuple[float, str, dict[str, Any]]]]:
-    """Lines of text cells (left edge, text, options): each item, and its neighbours by modality."""
+    """Return lines of text cells (left edge, text, options): items, and neighbours by modality."""
     shown = [m.name for m in found.modalities][:_MAX_MODALITIES]
     if not shown or not found.neighbours:
         return []
@@ -146,7 +146,7 @@ def _table_rows(found: Inspection) -> list[list[tuple[float, str, dict[str, Any]
 
 
 def drawable(text: str) -> str:
-    """The text with characters that the font lacks replaced, rather than drawn as boxes."""
+    """Replace characters that the font lacks and would draw as boxes."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     known = get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()

@@ -1,4 +1,4 @@
-"""An inspection as text."""
+"""Format an inspection as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BAR = 40
 
 
 def as_text(found: Inspection, width: int = 100) -> str:
-    """All of it, in lines of at most about ``width`` characters."""
+    """Return the whole inspection in lines of at most about ``width`` characters."""
     users, items = len(found.lengths), len(found.counts)
     lines = [
         f"{found.name}: {found.directory}",
@@ -42,7 +42,7 @@ def as_text(found: Inspection, width: int = 100) -> str:
 
 
 def summary(values: np.ndarray) -> str:
-    """Least, median, mean, 90th percentile and most, of integers."""
+    """Return minimum, median, mean, 90th percentile and maximum of integers."""
     low, middle, high = np.percentile(values, (0, 50, 90))
     return (
         f"least {low:.0f}, median {middle:g}, mean {values.mean():.2f}, 90 % up to {high:.0f}, "
@@ -51,7 +51,7 @@ def summary(values: np.ndarray) -> str:
 
 
 def doubling_bins(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges that double (1, 2, 4, ...), from below the least value, and counts between them."""
+    """Return edges that double (1, 2, 4, ...) from below the minimum, and counts between them."""
     low = int(np.log2(values.min()))
     high = int(np.log2(values.max())) + 1
     edges = 2 ** np.arange(low, high + 1)
@@ -59,18 +59,18 @@ def doubling_bins(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def clip(text: str, width: int) -> str:
-    """At most ``width`` characters, the last an ellipsis where something was cut."""
+    """Cut text to ``width`` characters, the last an ellipsis."""
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
 def label(found: Inspection, code: int, width: int) -> str:
-    """An item's token and title."""
+    """Return an item's token and title."""
     title = found.titles[code]
     return clip(f"{found.tokens[code]}  {title}" if title else found.tokens[code], width)
 
 
 def share(part: int, whole: int) -> str:
-    """A percentage that says 100 only for all."""
+    """Format a share as a percentage that is 100 only for a share of 1."""
     percent = 100 * part / whole
     return f"{min(percent, 99.9) if part < whole else percent:.1f}%"
 

@@ -1,4 +1,4 @@
-"""What every preparation writes, and how it takes the place of what was there before.
+"""Write a prepared data set, and put it in the place of the former one.
 
 A prepared data set is the folder ``<root>/<NAME>/`` with
 
@@ -32,7 +32,7 @@ import yaml
 
 from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.prepare.source_files import Interaction
+from recbole_bbqrec.prepare.interactions import Interaction
 from recbole_bbqrec.prepare.text import clean, item_text
 from recbole_bbqrec.prepare.written_files import (
     check_no_input,
@@ -46,7 +46,7 @@ from recbole_bbqrec.prepare.written_files import (
 _UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
 }  # fmt: skip
-_NAMED = 10  # kept files whose names are told
+_NAMED = 10  # kept files named in the report; the others are counted
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Target:
     Attributes:
         path: the folder; where ``dataset/NAME`` is a link, the folder that it leads to.
         name: the data set's name.
-        backup: where the present folder is kept, or None if it may go: ``prepare`` wrote it.
+        backup: where the present folder is moved to; None if ``prepare`` wrote it.
     """
 
     path: Path
@@ -81,7 +81,7 @@ def check_target(
         modalities: modalities that will be written.
 
     Raises:
-        UserError: the name is not one; the folder exists and ``force`` is not set; a file that
+        UserError: the name is invalid; the folder exists and ``force`` is not set; a file that
             would be replaced is an input, or was not written by ``prepare``; or a file is in the
             folder's place or above it.
     """
@@ -96,7 +96,7 @@ def check_target(
     check_replaceable(target, name, replacements)
     if target.exists() and not force:
         raise UserError(f"{target} already exists; use --force to replace it.")
-    # Of a link the folder is replaced, not the link to it.
+    # Replace the folder that a link leads to, not the link.
     path = target.resolve() if target.is_symlink() else target
     backup = None
     if is_unlisted(path, name):
@@ -105,7 +105,7 @@ def check_target(
 
 
 def check_folder(path: Path) -> None:
-    """Raise a UserError if ``path``, or what it lies in, is a file: seen before the long work."""
+    """Raise a UserError if ``path`` or a folder above it is a file, before the long work."""
     for place in (path, *path.parents):
         if place.exists():
             if place.is_dir():
@@ -122,7 +122,7 @@ def rebuilding(target: Target) -> Iterator[Path]:
 
     Raises:
         UserError: the disk is full or closed to writing, or a file is where a folder must be;
-            ``target`` is then as it was, as after any other exception.
+            ``target`` is then unchanged, as after any other exception.
     """
     work, place = None, target.path
     try:
@@ -146,7 +146,7 @@ def rebuilding(target: Target) -> Iterator[Path]:
 def write_interactions(
     path: Path, events: Iterable[Interaction], times: Iterable[int] | None = None
 ) -> None:
-    """Write the atomic file; ``times`` are the events' Unix times in seconds, where known."""
+    """Write the atomic file; ``times`` are the events' Unix times in seconds, if known."""
     if times is None:
         lines = ["user_id:token\titem_id:token\ttimestamp:float"]
         lines += [f"{event.user}\t{event.item}\t{event.order}" for event in events]
@@ -161,7 +161,7 @@ def write_titles(path: Path, catalogue: Mapping[str, Mapping[str, Any]]) -> None
     lines = ["item_id\ttitle"]
     for token, item in catalogue.items():
         title = item.get("title")
-        # Without a title, the rest of the text is better than nothing for a reader.
+        # Reports show the text of an item without a title.
         readable = clean(title) if isinstance(title, str) else ""
         lines.append(f"{token}\t{readable or item_text(item)}")
     write_lines(path, lines)
@@ -172,7 +172,7 @@ def write_modality(
 ) -> dict[str, Any]:
     """Write vectors float16 [rows, dim] and their tokens, without rows that are all zero.
 
-    Returns what ``features.yaml`` says about every modality: dimension, items and checksum.
+    Returns the modality's entry in ``features.yaml``: dimension, items and checksum.
     """
     kept = np.flatnonzero(vectors.any(axis=1)).tolist()
     if not np.isfinite(vectors).all():
@@ -183,13 +183,13 @@ def write_modality(
 
 
 def describe_matrix(path: Path, items: int, dimension: int) -> dict[str, Any]:
-    """Dimension, number of items and checksum of a written feature matrix."""
+    """Return dimension, number of items and checksum of a written feature matrix."""
     return {"dimension": dimension, "items": items, "sha256": sha256_of(path)}
 
 
 @dataclass(frozen=True)
 class Former:
-    """What became of the files that a preparation found and did not make again.
+    """Files of an earlier preparation or of others that this one did not make.
 
     Attributes:
         removed: modalities of an earlier preparation, whose features were of its catalogue.
@@ -202,18 +202,18 @@ class Former:
     backup: Path | None = None
 
     def lines(self) -> list[str]:
-        """What to tell, a line each; none where there was nothing."""
-        told = []
+        """Return report lines about these files; empty without any."""
+        messages = []
         if self.removed:
-            told.append(
+            messages.append(
                 f"Removed features that an earlier prepare made: {', '.join(self.removed)}."
             )
         if self.kept:
             more = f" and {len(self.kept) - _NAMED} more" if len(self.kept) > _NAMED else ""
-            told.append(f"Kept from before: {', '.join(self.kept[:_NAMED])}{more}.")
+            messages.append(f"Kept from before: {', '.join(self.kept[:_NAMED])}{more}.")
         if self.backup is not None:
-            told.append(f"The data set as it was: {self.backup}; remove it when not needed.")
-        return told
+            messages.append(f"The data set as it was: {self.backup}; remove it when not needed.")
+        return messages
 
 
 def write_description(
@@ -221,8 +221,8 @@ def write_description(
 ) -> Former:
     """Write features.yaml and prepared.yaml; take over others' files in the old folder.
 
-    Features that a preparation made and this one does not make again are left behind: the next
-    run would take them for features of the new catalogue.
+    Features that only an earlier preparation made are dropped: the next run would take them for
+    features of the new catalogue.
 
     Args:
         target: the old folder, which may be absent.
@@ -260,7 +260,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def _replace(work: Path, target: Path, backup: Path | None) -> None:
-    """Put ``work`` in the place of ``target``; a failure leaves ``target`` as it was.
+    """Put ``work`` in the place of ``target``; a failure leaves ``target`` unchanged.
 
     The old folder is moved to ``backup``, or removed if that is None.
     """

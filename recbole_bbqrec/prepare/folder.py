@@ -1,6 +1,6 @@
 """Prepare a data set from a folder in the layout of :mod:`recbole_bbqrec.prepare.source_files`.
 
-Image vectors, where the folder has image labels, are made of those labels.
+Image vectors are made of the folder's image labels, if it has any.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare import atomic_files as prepared
 from recbole_bbqrec.prepare import source_files as src
+from recbole_bbqrec.prepare.interactions import Interaction
 from recbole_bbqrec.prepare.sentences import SentenceEncoder, open_encoder
 from recbole_bbqrec.prepare.table1 import PreparedReport
 from recbole_bbqrec.prepare.text import (
@@ -49,12 +50,12 @@ def prepare_from_source(
         output_root: RecBole's ``data_path``.
         text_encoder: ``tfidf``, ``precomputed`` (the source's ``text_*.npy``), or a
             sentence-transformers model.
-        force: replace an existing folder, with the features that a preparation made. Files in
-            it made by others, such as features of your own, are kept.
+        force: replace an existing folder and the features that `prepare` made. Other files in it,
+            such as your own features, are kept.
 
     Raises:
-        UserError: the name, a source file or the encoder is not as expected, the disk is full,
-            or the target exists and ``force`` is not set. The target is then as it was.
+        UserError: the name, a source file or the encoder is invalid, the disk is full, or the
+            target exists and ``force`` is not set. The target is then unchanged.
     """
     target = prepared.check_target(name, output_root, force, modalities=("text",))
     encoder = open_text_encoder(text_encoder)
@@ -80,7 +81,7 @@ def prepare_from_source(
 
 
 def open_text_encoder(text_encoder: str) -> str | SentenceEncoder:
-    """``tfidf`` and ``precomputed`` as they are; else the loaded sentence-transformers model."""
+    """Load a sentence-transformers model; return ``tfidf`` and ``precomputed`` unchanged."""
     return text_encoder if text_encoder in (TFIDF, PRECOMPUTED) else open_encoder(text_encoder)
 
 
@@ -92,10 +93,10 @@ def write_text(
     encoder: str | SentenceEncoder,
     fields: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Encode and write the catalogue's texts; returns what features.yaml says about them.
+    """Encode and write the catalogue's texts; return their entry in features.yaml.
 
-    A sentence encoder's finished chunks lie beside ``target`` until the whole is written, so
-    that an interrupted preparation goes on where it was.
+    A sentence encoder's finished chunks lie beside ``target`` until all is written, so that an
+    interrupted preparation resumes there.
     """
     texts = {token: item_text(item, fields) for token, item in catalogue.items()}
     tokens = [token for token, text in texts.items() if text]
@@ -114,7 +115,7 @@ def write_text(
 def report_of(
     name: str,
     target: Path,
-    events: list[src.Interaction],
+    events: list[Interaction],
     catalogue: dict[str, dict[str, Any]],
     text: dict[str, Any],
     image: dict[str, Any] | None,
@@ -168,7 +169,7 @@ def _prepare_image(
     items: dict[str, dict[str, Any]],
     catalogue: dict[str, dict[str, Any]],
 ) -> dict[str, Any] | None:
-    """Write the image modality and return its metadata; None where the source has no labels."""
+    """Write the image modality and return its metadata; None if the source has no labels."""
     labelled = src.read_image_labels(folder, items)
     if labelled is None:
         return None

@@ -30,9 +30,9 @@ _N_CLUSTERS = len(_THEMES) * len(_LOOKS)  # cluster = theme * len(_LOOKS) + look
 _N_USERS, _N_ITEMS = 620, 420  # before 5-core filtering
 _CORE = 5
 _POPULARITY = 0.7  # Zipf exponent within a cluster
-_STAY, _FOLLOW = 0.15, 0.65  # weights of staying and following; the rest goes by taste alone
+_STAY, _FOLLOW = 0.15, 0.65  # weights of staying and following; the rest follows taste alone
 _SUCCESSORS = (0.75, 0.25)  # shares of a cluster's first and second successor
-_STYLES, _STYLE_SCALE, _NOISE_SCALE = 6, 1.0, 0.5  # against behaviour prototypes of scale 1
+_STYLES, _STYLE_SCALE, _NOISE_SCALE = 6, 1.0, 0.5  # prototypes have scale 1
 _MISSING = {"text": 0.02, "image": 0.04}
 
 
@@ -86,7 +86,7 @@ def make_mini(directory: str | os.PathLike[str], seed: int = 2025) -> None:
 
 
 def _popularity(cluster: np.ndarray) -> np.ndarray:
-    """Zipf weights within each cluster, float64 [n_items]."""
+    """Return Zipf weights within each cluster, float64 [n_items]."""
     begins = np.searchsorted(cluster, cluster)  # first item of the own cluster
     return (np.arange(cluster.size) - begins + 1.0) ** -_POPULARITY
 
@@ -94,7 +94,7 @@ def _popularity(cluster: np.ndarray) -> np.ndarray:
 def _sequences(
     rng: np.random.Generator, cluster: np.ndarray, popularity: np.ndarray
 ) -> list[list[int]]:
-    """Each user's items in time order, none twice."""
+    """Draw each user's items in time order, none twice."""
     follow = _transitions(rng)  # [n_clusters, n_clusters]
     # Longer than 5 with a geometric tail, at most 30: a mean of about 11.
     lengths = [5 + int(min(25, -6.5 * np.log1p(-u))) for u in rng.random(_N_USERS)]
@@ -115,7 +115,7 @@ def _sequences(
 
 
 def _transitions(rng: np.random.Generator) -> np.ndarray:
-    """Weights [n_clusters, n_clusters] of staying and of two successors on random cycles."""
+    """Draw weights [n_clusters, n_clusters] of staying and of two successors on random cycles."""
     follow = np.eye(_N_CLUSTERS) * _STAY
     for share in _SUCCESSORS:
         cycle = np.argsort(rng.random(_N_CLUSTERS), kind="stable")
@@ -124,7 +124,7 @@ def _transitions(rng: np.random.Generator) -> np.ndarray:
 
 
 def _taste(rng: np.random.Generator) -> np.ndarray:
-    """A user's weights over clusters [n_clusters], mean one: some themes, some looks."""
+    """Draw a user's weights of themes and looks over clusters [n_clusters], mean one."""
     theme = rng.random(len(_THEMES)) ** 3
     look = rng.random(len(_LOOKS)) ** 3
     taste = (0.1 + theme[:, None]) * (0.1 + look[None, :])  # [themes, looks]
@@ -132,7 +132,7 @@ def _taste(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw(rng: np.random.Generator, weight: np.ndarray) -> int:
-    """Index drawn in proportion to ``weight``; only ``random`` is used, whose stream is fixed."""
+    """Draw an index in proportion to ``weight``, by ``random`` only, whose stream is fixed."""
     total = np.cumsum(weight)
     index = np.searchsorted(total, rng.random() * total[-1], side="right")
     return int(min(index, np.flatnonzero(weight)[-1]))
@@ -152,7 +152,7 @@ def _five_core(sequences: list[list[int]]) -> list[list[int]]:
 def _features(
     rng: np.random.Generator, part: np.ndarray, missing: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors float16 [n_items, DIM] that show ``part`` under style noise, and bool [n_items]."""
+    """Draw vectors float16 [n_items, DIM] of ``part`` under style noise, and a mask [n_items]."""
     prototypes = rng.standard_normal((int(part.max()) + 1, DIM))
     styles = rng.standard_normal((_STYLES, DIM)) * _STYLE_SCALE
     style = (rng.random(part.size) * _STYLES).astype(np.int64)  # [n_items]

@@ -1,4 +1,4 @@
-"""What to do about a data set that a run needs and that is not there."""
+"""Make a data set that a run needs, or tell the user how to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, raw_files
 
 
 def how_to_make(name: str, directory: Path) -> str:
-    """The command that makes data set ``name`` in ``directory`` (its own folder)."""
+    """Return the command that makes data set ``name`` in ``directory`` (its own folder)."""
     if name == mini.NAME:
         place = shlex.quote(str(directory))
         return f"make it with `python -m recbole_bbqrec.prepare.mini --output {place}`"
@@ -37,7 +37,7 @@ def prepare_missing(name: str, directory: Path, modalities: Collection[str]) -> 
     The image features, several GB, are fetched only if ``modalities`` has ``image``.
 
     Raises:
-        UserError: it is none that can be made without being told from what, or making it fails.
+        UserError: the data set needs files that only the user has, or making it fails.
     """
     if (directory / f"{name}.inter").is_file():
         return
@@ -48,7 +48,7 @@ def prepare_missing(name: str, directory: Path, modalities: Collection[str]) -> 
         # Imported here: a run that has its data need not load scikit-learn's text modules.
         from recbole_bbqrec.prepare.mcauley.build import prepare_from_raw
 
-        # Without interactions, what lies in its folder is no data set.
+        # A folder without interactions is no data set: replace it.
         report = prepare_from_raw(
             name, directory.parent, images="image" in modalities, force=directory.exists()
         )

@@ -15,17 +15,17 @@ from tqdm import tqdm
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
 
-#: What the paper uses.
+#: The paper's text encoder.
 SENTENCE_T5 = "sentence-transformers/sentence-t5-base"
-_CHUNK = 1024  # texts a file: what an interruption can cost
+_CHUNK = 1024  # texts per file; an interruption loses at most one file
 
 
 class SentenceEncoder:
     """A loaded model; made by :func:`open_encoder`.
 
     Attributes:
-        name: as given, a name on the Hugging Face hub or a folder.
-        identity: text that changes with the model: its name and, of a folder, its files.
+        name: a name on the Hugging Face hub, or a folder.
+        identity: text that changes with the model: its name and, for a folder, its files.
     """
 
     def __init__(self, name: str, model: Any) -> None:
@@ -36,13 +36,13 @@ class SentenceEncoder:
     def encode(
         self, texts: Sequence[str], kept: Path | None = None, batch_size: int = 64
     ) -> np.ndarray:
-        """Vectors of unit length, float16 [n_texts, width].
+        """Return vectors of unit length, float16 [n_texts, width].
 
         Args:
             texts: one text per item.
             kept: folder for finished chunks. Those of an earlier call with the same model and
                 texts are read instead of computed; all are removed when the last one is done.
-            batch_size: texts a step of the model.
+            batch_size: texts per step of the model.
 
         Raises:
             UserError: the model gives numbers that are not finite.
@@ -89,7 +89,7 @@ def open_encoder(name: str) -> SentenceEncoder:
     A model that is in the cache is loaded without asking the network.
 
     Raises:
-        UserError: sentence-transformers is not installed, or the model cannot be had.
+        UserError: sentence-transformers is not installed, or the model cannot be loaded.
     """
     try:
         from sentence_transformers import SentenceTransformer
@@ -103,7 +103,7 @@ def open_encoder(name: str) -> SentenceEncoder:
             model = SentenceTransformer(name, local_files_only=True)
         except Exception:
             model = SentenceTransformer(name)
-    except Exception as error:  # of the many kinds that its own dependencies raise
+    except Exception as error:  # its dependencies raise many kinds
         reason = " ".join(str(error).split())
         raise UserError(
             f"Text encoder {name!r} cannot be loaded ({reason}); expected tfidf, precomputed, or "
@@ -115,7 +115,7 @@ def open_encoder(name: str) -> SentenceEncoder:
 
 
 def _read_chunk(path: Path | None, rows: int) -> np.ndarray | None:
-    """A finished chunk; None where there is none, or one that cannot be it."""
+    """Return a finished chunk; None if it is absent or not as expected."""
     if path is None or not path.is_file():
         return None
     try:
@@ -128,7 +128,7 @@ def _read_chunk(path: Path | None, rows: int) -> np.ndarray | None:
 
 
 def _files(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a model folder's files; empty for a name on the hub."""
+    """Return name, size and mtime of a model folder's files; empty for a name on the hub."""
     if not folder.is_dir():
         return []
     paths = sorted(path for path in folder.rglob("*") if path.is_file())

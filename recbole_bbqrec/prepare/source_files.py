@@ -10,46 +10,30 @@ Layout of a source folder:
 * optional ``image_labels_multihot.npz`` (key ``multihot``, 0/1 [rows, labels]) with
   ``image_items.txt``, the item of each row.
 
-Every fault is a :class:`UserError` that names the file and, where there is one, the line.
+Every fault is a :class:`UserError` that names the file and, if known, the line.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from recbole_bbqrec.data.features import read_item_list
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.interactions import Interaction, is_token
 
 _HEADER = ("user_id", "item_id", "order")
-# RecBole reads tokens through a tab-separated pandas parser, so they must survive it: no
-# whitespace, no quotes, and none of the words that pandas takes for a missing value. [PAD] is
-# RecBole's own name for item 0.
-_TOKEN = re.compile(r'[^\s"]+')
-_MISSING_WORDS = frozenset(
-    ("NA", "N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "NULL", "null", "None", "<NA>", "#N/A",
-     "[PAD]", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
-)  # fmt: skip
-
-
-class Interaction(NamedTuple):
-    """One event: raw user and item tokens and the 0-based position in the user's sequence."""
-
-    user: str
-    item: str
-    order: int
 
 
 def read_items(folder: Path) -> dict[str, dict[str, Any]]:
-    """Items by raw token, in file order, from ``items.jsonl.gz``."""
+    """Read items by raw token, in file order, from ``items.jsonl.gz``."""
     path = folder / "items.jsonl.gz"
     items: dict[str, dict[str, Any]] = {}
     for number, line in _lines(path):
@@ -70,7 +54,7 @@ def read_items(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_interactions(folder: Path, items: dict[str, Any]) -> list[Interaction]:
-    """All events in file order; each item must be one of ``items``."""
+    """Read all events in file order; each item must be in ``items``."""
     path = folder / "interactions.tsv.gz"
     events: list[Interaction] = []
     finished: set[str] = set()  # users seen so far
@@ -103,9 +87,9 @@ def read_interactions(folder: Path, items: dict[str, Any]) -> list[Interaction]:
 def read_precomputed_text(
     folder: Path, n_items: int, item_file: str = "items.jsonl.gz"
 ) -> tuple[str, np.ndarray]:
-    """File name and matrix [n_items, dim] of the one ``text_*.npy`` in ``folder``.
+    """Return file name and matrix [n_items, dim] of the only ``text_*.npy`` in ``folder``.
 
-    ``item_file`` is the file whose lines its rows belong to, for messages.
+    Messages name ``item_file``, whose lines are the matrix's rows.
     """
     paths = sorted(folder.glob("text_*.npy"))
     if len(paths) != 1:
@@ -133,7 +117,7 @@ def read_precomputed_text(
 
 
 def read_image_labels(folder: Path, items: dict[str, Any]) -> tuple[list[str], np.ndarray] | None:
-    """Item tokens and 0/1 label matrix uint8 [rows, labels]; None where the source has none."""
+    """Return item tokens and 0/1 label matrix uint8 [rows, labels]; None if there are no labels."""
     path = folder / "image_labels_multihot.npz"
     if not path.is_file():
         return None
@@ -158,7 +142,7 @@ def read_image_labels(folder: Path, items: dict[str, Any]) -> tuple[list[str], n
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a gzip file, without their line ends."""
+    """Yield numbered lines of a gzip file, without their line ends."""
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
             for number, line in enumerate(file, start=1):
@@ -176,8 +160,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _load(path: Path, key: str | None) -> np.ndarray:
-    """An array from .npy (key None), or the array ``key`` of an .npz; nothing is unpickled."""
-    wanted = "an array" if key is None else f"an archive with the array {key!r}"
+    """Read an array from .npy (key None), or array ``key`` of an .npz, without unpickling."""
+    expected = "an array" if key is None else f"an archive with the array {key!r}"
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -186,9 +170,9 @@ def _load(path: Path, key: str | None) -> np.ndarray:
             with loaded:
                 array = loaded.get(key)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}); expected {wanted}.") from error
+        raise UserError(f"{path} cannot be read ({error}); expected {expected}.") from error
     if array is None:
-        raise UserError(f"{path} is of another kind; expected {wanted}.")
+        raise UserError(f"{path} is of another kind; expected {expected}.")
     return array
 
 
@@ -198,12 +182,6 @@ def _check_token(path: Path, number: int, token: str) -> None:
             path, number, f"has the token {token!r}",
             "a token without whitespace or quotes that does not read as a missing value",
         )  # fmt: skip
-
-
-def is_token(text: str) -> bool:
-    """Whether RecBole's reader gives ``text`` back unchanged as a user or item token."""
-    # What cannot be printed holds control characters, or surrogates that UTF-8 cannot write.
-    return bool(_TOKEN.fullmatch(text)) and text.isprintable() and text not in _MISSING_WORDS
 
 
 def _bad(path: Path, number: int, found: str, expected: str) -> UserError:

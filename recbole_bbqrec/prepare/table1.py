@@ -1,4 +1,4 @@
-"""A prepared data set's counts beside the paper's Table 1, differences marked and explained."""
+"""Compare a prepared data set's counts with the paper's Table 1; explain differences."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class PreparedReport:
 
     ``with_text`` counts items with any text that the encoder reads (``text_fields``);
     ``with_title`` those with a title or description, which is what the paper counts as text.
-    ``image_encoder`` says what the image vectors are (empty: there are none), ``image_features``
-    whether they are the CNN features that the paper used. ``notes`` are shown below the table.
+    ``image_encoder`` names the origin of the image vectors (empty: no vectors); ``image_features``
+    is True for the CNN features that the paper used. ``notes`` are shown below the table.
     """
 
     name: str
@@ -43,17 +43,17 @@ class PreparedReport:
 
     @property
     def average_length(self) -> float:
-        """Interactions per user."""
+        """Return interactions per user."""
         return self.interactions / self.users
 
     @property
     def row(self) -> tuple[int | float, ...]:
-        """The data set's row of Table 1, the average rounded as there."""
+        """Return the data set's row of Table 1, the average rounded to 2 decimals."""
         counts = (self.users, self.items, self.interactions, self.with_image, self.with_text)
         return (*counts, round(self.average_length, 2))
 
     def table(self) -> str:
-        """The row; below it the paper's, where there is one, with each difference explained."""
+        """Return the row as text, then the paper's if there is one, and explain each difference."""
         paper = PAPER_TABLE1.get(self.name)
         found = explanations(self)
         marked = [_text(v) + ("*" if c in found else " ") for c, v in zip(_COLUMNS, self.row)]
@@ -75,7 +75,7 @@ class PreparedReport:
 
 
 def explanations(report: PreparedReport) -> dict[str, str]:
-    """Column -> why it differs from the paper's; empty for a data set the paper does not have."""
+    """Return column -> why it differs from the paper's; empty for data sets not in the paper."""
     paper = PAPER_TABLE1.get(report.name)
     if paper is None:
         return {}

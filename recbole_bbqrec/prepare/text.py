@@ -24,9 +24,9 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.sentences import SentenceEncoder, open_encoder
 
 MAX_CHARACTERS = 2000  # of one item's text; sentence encoders read a few hundred tokens at most
-#: What the paper encodes.
+#: Fields that the paper encodes.
 PAPER_FIELDS = ("title", "description")
-#: What else a source may have, of use where titles and descriptions are scarce.
+#: All fields of a source; brand and categories help where titles and descriptions are scarce.
 ALL_FIELDS = ("title", "description", "brand", "categories")
 # Above this many different words and word pairs, the rarest are dropped.
 _MAX_TERMS = 100_000
@@ -35,13 +35,13 @@ _TAG = re.compile(r"<[a-zA-Z/!][^>]*>")
 
 
 def clean(text: str) -> str:
-    """Unescape HTML, strip tags, fold whitespace, drop what UTF-8 cannot write."""
+    """Unescape HTML, strip tags, fold whitespace, drop characters that UTF-8 cannot encode."""
     folded = " ".join(_TAG.sub(" ", html.unescape(text)).split())
     return folded.encode("utf-8", errors="ignore").decode("utf-8")
 
 
 def item_text(item: Mapping[str, Any], fields: Sequence[str] = ALL_FIELDS) -> str:
-    """The text of one item: of ``fields`` those it has, joined by ". ".
+    """Return the text of one item: its non-empty ``fields``, joined by ". ".
 
     A field may be a string, a list of strings or nested lists of them; ``categories`` are joined
     by commas. The result is empty when the item has none of the fields.
@@ -54,7 +54,7 @@ def item_text(item: Mapping[str, Any], fields: Sequence[str] = ALL_FIELDS) -> st
 
 
 def recipe(fields: Sequence[str]) -> str:
-    """How :func:`item_text` makes a text of ``fields``, in words."""
+    """Describe in words how :func:`item_text` makes a text of ``fields``."""
     return (
         f"{', '.join(fields)} joined by '. '; HTML unescaped, tags stripped, whitespace folded, "
         f"at most {MAX_CHARACTERS} characters"
@@ -62,7 +62,7 @@ def recipe(fields: Sequence[str]) -> str:
 
 
 def texts_sha256(tokens: Sequence[str], texts: Sequence[str]) -> str:
-    """SHA-256 over the items' tokens and texts, 64 hex characters."""
+    """Return the SHA-256 of the items' tokens and texts, 64 hex characters."""
     return hashlib.sha256(json.dumps([list(tokens), list(texts)]).encode()).hexdigest()
 
 
@@ -80,9 +80,9 @@ def encode_texts(
         texts: one text per item.
         encoder: ``tfidf``, or a sentence-transformers model, its name or its folder.
         dim: width of the ``tfidf`` vectors; fewer when the texts do not span that many.
-        seed: of the truncated SVD behind ``tfidf``.
+        seed: seed of the truncated SVD behind ``tfidf``.
         batch_size: texts per step of a sentence-transformers model.
-        kept: folder in which such a model's finished chunks outlive an interruption.
+        kept: folder for such a model's finished chunks, which outlive an interruption.
 
     Returns:
         float16 [n_texts, width]. A row is zero when ``tfidf`` knows no word of the text.
@@ -100,7 +100,7 @@ def encode_texts(
 
 
 def encode_labels(counts: np.ndarray, dim: int = 256, seed: int = 2025) -> np.ndarray:
-    """TF-IDF weights of a binary label matrix [n_items, n_labels], reduced to at most ``dim``.
+    """Reduce TF-IDF weights of a 0/1 label matrix [n_items, n_labels] to at most ``dim`` columns.
 
     Raw labels are a poor input here: most of them occur on a few items only, and standardising
     such a column turns each occurrence into an outlier. Returns float16 [n_items, width], rows
@@ -124,12 +124,12 @@ def _tfidf(texts: Sequence[str], dim: int, seed: int) -> np.ndarray:
 def _reduce(weighted: sparse.spmatrix, dim: int, seed: int) -> np.ndarray:
     width = min(dim, *weighted.shape)
     svd = TruncatedSVD(n_components=width, n_iter=4, random_state=seed)
-    # Reduced rows keep only part of their length, a different part for every item.
+    # The reduction shortens rows by different factors.
     return normalize(svd.fit_transform(weighted)).astype(np.float16)
 
 
 def _strings(value: object) -> list[str]:
-    """All strings in a string, a list of strings or nested lists, in order; others are skipped."""
+    """Return all strings in a string, a list or nested lists, in order; skip other values."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Which files of a data set's folder ``prepare`` wrote: only those may be replaced.
+"""Record of the files that ``prepare`` wrote to a data set's folder; only those are replaced.
 
 ``NAME.prepared.yaml`` lists them with their checksums. Folders from before that list existed are
 recognised by what they hold; a copy of such a folder is kept when it is replaced.
@@ -16,7 +16,7 @@ import yaml
 from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.errors import UserError
 
-_HEADERS = (  # of every NAME.inter that prepare has written
+_HEADERS = (  # first lines of NAME.inter, of all versions of prepare
     "user_id:token\titem_id:token\ttimestamp:float",
     "user_id:token\titem_id:token\ttimestamp:float\tunix_time:float",
 )
@@ -24,7 +24,7 @@ _WRITTEN = ("encoder", "recipe", "dimension", "items", "sha256")  # keys of a pr
 
 
 def record_path(folder: Path, name: str) -> Path:
-    """Path of the list of files that ``prepare`` wrote."""
+    """Return the path of the list of files that ``prepare`` wrote."""
     return folder / f"{name}.prepared.yaml"
 
 
@@ -42,7 +42,7 @@ def is_prepared_modality(matrix: Path, entry: object) -> bool:
 
 
 def read_entries(path: Path) -> dict[str, Any]:
-    """Read features.yaml: modality -> what is known of it; empty when absent.
+    """Read features.yaml: modality to description; empty when absent.
 
     Raises:
         UserError: the file is no YAML mapping.
@@ -82,7 +82,7 @@ def check_replaceable(folder: Path, name: str, replacements: Iterable[str]) -> N
 
 
 def check_no_input(folder: Path, replacements: Iterable[str], inputs: Iterable[Path]) -> None:
-    """Raise a UserError if a file that is read would be replaced by what is made of it."""
+    """Raise a UserError if an input file would be replaced."""
     for source in inputs:
         for path in (folder / file for file in replacements):
             if path.exists() and source.exists() and os.path.samefile(path, source):
@@ -103,7 +103,7 @@ def _record(folder: Path, name: str) -> Mapping[str, Any]:
 def _is_prepared(path: Path, name: str, record: Mapping[str, Any]) -> bool:
     folder, file = path.parent, path.name
     if path == record_path(folder, name) or file == f"{name}.features.yaml":
-        return True  # descriptions, whose foreign entries are taken over
+        return True  # rewritten with the entries of others kept
     if record_path(folder, name).exists():
         return path.is_file() and file in record and record[file] == sha256_of(path)
     if file in (f"{name}.inter", f"{name}.titles.tsv"):

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.prepare.tables.events import EventOptions, read_events
-from recbole_bbqrec.prepare.tables.filters import k_core
+from recbole_bbqrec.prepare.tables.events import EventOptions, k_core, read_events
 from recbole_bbqrec.prepare.tables.ledger import Ledger
 
 HEADER = ["user_id", "item_id", "note", "timestamp", "rating"]
@@ -120,13 +119,10 @@ ROWS = st.lists(
     rows=ROWS,
     cores=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     repeats=st.sampled_from(["keep", "first", "last"]),
-    chunk_rows=st.sampled_from([1, 3, 1000]),
 )
-def test_any_rows(rows, cores, repeats, chunk_rows, tmp_path_factory):
+def test_any_rows(rows, cores, repeats, tmp_path_factory):
     path = write_csv(tmp_path_factory.mktemp("any") / "e.csv", rows)
-    options = EventOptions(
-        min_rating=4, repeats=repeats, user_core=cores[0], item_core=cores[1], chunk_rows=chunk_rows
-    )
+    options = EventOptions(min_rating=4, repeats=repeats, user_core=cores[0], item_core=cores[1])
     expected, lost = reference(rows, options)
     ledger = Ledger()
     if not expected:
@@ -224,13 +220,13 @@ def test_bad_options(tmp_path, options, message):
     ("name", "content", "message"),
     [
         ("e.csv", b"user_id,item_id\nu,\xff\n", "cannot be read to its end .*utf-8"),
-        ("e.csv", b'user_id,item_id\n"u,i\nv,j\n', "cannot be read to its end .unexpected end"),
+        ("e.csv", b'user_id,item_id\n"u,i\nv,j\n', "cannot be read to its end .line 2: .*quote"),
         ("e.csv", b'user_id,item_id\n"u"x,i\nv,j\n', "cannot be read to its end"),
         ("e.csv", b"", "begins with an empty line"),
         ("e.csv", b"a,b\n1,2\n", "no column that looks like the user's .user_id, user,"),
         ("e.csv", b"user_id,item_id,user_id\n1,2,3\n", "two columns 'user_id'"),
         ("e.csv.gz", b"\x1f\x8b\x08\x00truncated", "cannot be read to its end"),
-        ("e.parquet", b"PAR1 no parquet", "cannot be read|pyarrow"),
+        ("e.parquet", b"PAR1 no parquet", "cannot be read to its end"),
         ("e.xlsx", b"PK", "of no known format; expected one of .csv"),
     ],
 )

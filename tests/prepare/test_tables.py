@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import gzip
 import json
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +20,12 @@ from recbole_bbqrec.data.loaders import create_dataset, split
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.atomic_files import Former
 from recbole_bbqrec.prepare.tables import build as own
+from recbole_bbqrec.prepare.tables import query
 from recbole_bbqrec.prepare.tables.build import OwnSource, prepare_own
 from recbole_bbqrec.prepare.tables.events import EventOptions
 from recbole_bbqrec.prepare.tables.features import FeatureFile
-from recbole_bbqrec.prepare.tables.files import read_header, text_chunks
 from recbole_bbqrec.prepare.tables.items import ItemOptions
+from recbole_bbqrec.prepare.tables.query import Table
 from recbole_bbqrec.prepare.tables.text_store import TextStore
 from recbole_bbqrec.quick_start import run
 from tests.support.data import make_config
@@ -244,31 +243,71 @@ def test_parquet_nanoseconds(tmp_path, zone):
     assert lines == ["u\ta\t0", "u\tb\t1", "u\tc\t2", "u\td\t3"]
     parquet.write_table(table.set_column(2, "time", times.cast(pa.time64("ns"))),
                         tmp_path / "e.parquet")  # fmt: skip
-    with pytest.raises(UserError, match=r"column 'time' is time64\[ns\]; expected numbers, dates"):
+    with pytest.raises(UserError, match=r"column 'time' is time(_ns)?; expected numbers, dates"):
         prepare_own("Own", OwnSource(tmp_path / "e.parquet"), tmp_path, ALL, force=True)
 
 
-def test_pyarrow_absent(shop, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    (shop / "e.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"pip install recbole_bbqrec\[parquet\]"):
-        prepare_own("Own", OwnSource(shop / "e.parquet"), tmp_path)
+@pytest.mark.parametrize("suffix", [".bz2", ".xz"])
+def test_other_compressions(shop, tmp_path, suffix):
+    path = shop / f"e.csv{suffix}"
+    path.write_bytes((shop / "events.csv").read_bytes())
+    with pytest.raises(UserError, match=f"compressed as {suffix}; expected .gz, .zst or none"):
+        prepare_own("Own", OwnSource(path), tmp_path)
+
+
+def cells(path, *names):
+    with Table(path) as table:
+        table.load({f"cell{n}": table.column(name)[0] for n, name in enumerate(names)})
+        return [row[1:] for row in table.rows()]
 
 
 @pytest.mark.parametrize("place", ["header", "row"])
 def test_long_cells(tmp_path, place):
-    """Longer than the csv module's limit, which other readers in the process keep."""
-    usual, path = csv.field_size_limit(), tmp_path / "items.csv"
+    path = tmp_path / "items.csv"
     words = {"header": "note", "row": "short", place: "x" * 300_000}
     path.write_text(f"item_id,{words['header']}\na,{words['row']}\nb,last\n")
-    chunks = text_chunks(path, read_header(path), ["item_id", words["header"]], rows=1)
-    for expected in [("a", words["row"]), ("b", "last")]:
-        _, _, rows = next(chunks)
-        assert rows == [expected] and csv.field_size_limit() == usual
+    assert cells(path, "item_id", words["header"]) == [("a", words["row"]), ("b", "last")]
     path.write_text('item_id,note\na,"' + "x" * (1 << 24) + ",never closed\n")
-    with pytest.raises(UserError, match="items.csv .*field limit.*every quote closed"):
-        list(text_chunks(path, read_header(path), ["note"]))
-    assert csv.field_size_limit() == usual
+    with pytest.raises(UserError, match="items.csv cannot be read to its end .*every quote closed"):
+        cells(path, "note")
+
+
+@pytest.mark.parametrize("name", ["e[1].csv", "e*?.csv", "e'; DROP TABLE x; --.csv"])
+def test_names_are_never_patterns_or_sql(tmp_path, name):
+    (tmp_path / "e1.csv").write_text("user_id,item_id\nother,other\n")
+    (tmp_path / name).write_text("user_id,item_id\nu,i\n")
+    assert cells(tmp_path / name, "user_id", "item_id") == [("u", "i")]
+
+
+def test_no_other_file_is_within_reach(tmp_path):
+    (tmp_path / "e.csv").write_text("user_id,item_id\nu,i\n")
+    (tmp_path / "secret.csv").write_text("a\nb\n")
+    with Table(tmp_path / "e.csv") as table:
+        for sql in (f"FROM '{tmp_path}/secret.csv'", "SET enable_external_access = true",
+                    f"COPY (SELECT 1) TO '{tmp_path}/made.csv'", "INSTALL httpfs"):  # fmt: skip
+            with pytest.raises(UserError, match="disabled|locked|Cannot"):
+                table.query(sql)
+    assert not (tmp_path / "made.csv").exists()
+
+
+def test_lines_of_faults(tmp_path):
+    """The first fault of each kind, in a text file with rows that have too many fields."""
+    rows = ["user_id,item_id,timestamp", "u,i,1", "u,i", ",i,1", "u,i,1,1", "u,j,x", "u,k,2"]
+    (tmp_path / "e.csv").write_text("\n".join(rows))
+    report = prepare_own("Own", OwnSource(tmp_path / "e.csv"), tmp_path, ALL)
+    firsts = {name.split()[-1]: reason.first for name, reason in report.ledger.items()}
+    assert firsts == {"header": "line 3", "user": "line 4", "date": "line 6"}
+    assert report.read == 6 and report.interactions == 2
+
+
+def test_ragged_item_rows(shop, tmp_path):
+    """They are counted, and features in the order of the file are then refused."""
+    (shop / "i.csv").write_text("sku,title\nsku-1,one\nsku-2\nsku-3,three\n")
+    report = prepare_own("Own", source(shop, items="i.csv"), tmp_path)
+    assert dict(report.ledger.items())["unreadable rows of the items file"].first == "line 3"
+    np.save(shop / "three.npy", numbered(range(3)))
+    with pytest.raises(UserError, match="which item is each row of.*as many fields in every row"):
+        prepare_own("No", source(shop, "a=@three.npy", items="i.csv"), tmp_path)
 
 
 def test_users_too_short_to_be_tested(tmp_path):
@@ -432,10 +471,11 @@ def test_bad_feature_arguments(text):
         FeatureFile.parse(text)
 
 
-def test_repeatable_with_any_chunk(shop, tmp_path):
-    for rows in (1, 7, 1000):
-        prepare_own("Own", source(shop), tmp_path / str(rows), EventOptions(chunk_rows=rows))
-    made = [contents(tmp_path / str(rows) / "Own") for rows in (1, 7, 1000)]
+def test_repeatable_with_any_threads(shop, tmp_path, monkeypatch):
+    for threads in (1, 2, 4):
+        monkeypatch.setitem(query.SETTINGS, "threads", threads)
+        prepare_own("Own", source(shop), tmp_path / str(threads))
+    made = [contents(tmp_path / str(threads) / "Own") for threads in (1, 2, 4)]
     assert made[0] == made[1] == made[2]
 
 

@@ -112,7 +112,7 @@ def prepare_from_raw(
 def fetch_missing(
     name: str, folder: Path, files: Sequence[RawFile], mirrors: tuple[Mirror, ...] = MIRRORS
 ) -> None:
-    """Download those of ``files`` that ``folder`` does not have.
+    """Download the ``files`` that ``folder`` lacks.
 
     Raises:
         UserError: one cannot be had; the message says which files to put where.
@@ -151,7 +151,7 @@ def _record_fault(path: Path) -> str | None:
 def _precomputed_text(
     work: Path, name: str, folder: Path, catalogue: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Write the text vectors of ``text_*.npy``, whose rows ``text_*.items.txt`` names."""
+    """Write the text vectors of ``text_*.npy``; ``text_*.items.txt`` names the rows' items."""
     paths = sorted(folder.glob("text_*.npy"))
     lists = [path.with_suffix(".items.txt") for path in paths]
     tokens = read_item_list(lists[0]) if len(lists) == 1 else []
@@ -188,7 +188,7 @@ def _notes(
     catalogue: dict[str, dict[str, Any]],
     found: ImageFeatures | None,
 ) -> list[str]:
-    """What was left out or is not as it should be, each with its count."""
+    """Return notes with counts about missing or unexpected data."""
     notes = []
     if reviews.is_core:
         notes.append(f"Every user and item has at least {CORE} reviews.")

@@ -1,4 +1,4 @@
-"""Fetch a file over HTTP so that neither a bad line nor an interruption costs what is there.
+"""Fetch a file over HTTP; resume after an interruption or a bad connection.
 
 The bytes go to ``<file>.part``. A transfer that breaks goes on from there (HTTP Range, and
 If-Range, so that a file that changed meanwhile starts anew), in this call or in a later one, also
@@ -32,18 +32,18 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.version import __version__
 
 _BLOCK = 1 << 20
-_ATTEMPTS = 5  # of one address in a row without a byte gained
+_ATTEMPTS = 5  # consecutive attempts at one address that gain no byte
 _TIMEOUT = 60  # seconds without a byte
 _LONGEST_WAIT = 60
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be gone at the next attempt
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses worth another attempt
 
 
 class DownloadError(Exception):
-    """No address gave the file; the message says what each server answered."""
+    """Raised when no address gave the file; the message lists the servers' answers."""
 
 
 class _Fault(Exception):
-    """A transfer that ended wrong, worth another attempt."""
+    """Raised when a transfer broke off and is worth another attempt."""
 
 
 def download(
@@ -52,7 +52,7 @@ def download(
     check: Callable[[Path], str | None] | None = None,
     wait: Callable[[float], Any] = time.sleep,
 ) -> None:
-    """Fetch ``target`` from the first of ``urls`` that gives it.
+    """Fetch ``target`` from the first of ``urls`` that has it.
 
     Args:
         urls: http or https addresses of the same file, best first.
@@ -89,7 +89,7 @@ def download(
 
 
 def gzip_fault(path: Path) -> str | None:
-    """What is wrong with a gzip file, found by reading it to its end; None if nothing is."""
+    """Return the fault of a gzip file, read to its end; None if it has none."""
     try:
         with gzip.open(path, "rb") as file:
             while file.read(_BLOCK):
@@ -105,7 +105,7 @@ def _fetch(
     check: Callable[[Path], str | None] | None,
     wait: Callable[[float], Any],
 ) -> str | None:
-    """Bring ``part`` to its end from one address; returns why that failed, None if it did not."""
+    """Complete ``part`` from one address; return the reason of a failure, or None."""
     fault, attempt, furthest = "", 0, _size(part)
     while attempt < _ATTEMPTS:
         if attempt:
@@ -125,23 +125,23 @@ def _fetch(
         except URLError as error:
             fault = str(error.reason)
             if isinstance(error.reason, socket.gaierror):
-                break  # no such host, or no network: not worth waiting for
+                break  # no such host, or no network: waiting does not help
         except (_Fault, HTTPException, ConnectionError, TimeoutError) as error:
             fault = str(error) or type(error).__name__
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise _full(part) from error
             fault = str(error)
-        except ValueError as error:  # an address that is none
+        except ValueError as error:  # not an address
             fault = str(error)
             break
         if _size(part) > furthest:
-            furthest, attempt = _size(part), 1  # it moves: be patient, but still wait
+            furthest, attempt = _size(part), 1  # progress: count attempts anew
     return fault
 
 
 def _transfer(url: str, part: Path) -> None:
-    """One request: append what is missing to ``part``, or start it anew."""
+    """Send one request: append the missing bytes to ``part``, or start it anew."""
     state = _read_state(part)
     offset = _size(part) if state.get("validator") else 0
     headers = {"User-Agent": f"recbole_bbqrec/{__version__}", "Accept-Encoding": "identity"}
@@ -150,7 +150,7 @@ def _transfer(url: str, part: Path) -> None:
     try:
         response = urlopen(Request(url, headers=headers), timeout=_TIMEOUT)
     except HTTPError as error:
-        if error.code == 416 and offset:  # nothing is left to send, or the file shrank
+        if error.code == 416 and offset:  # complete already, or the file shrank
             if offset == state.get("total"):
                 return
             part.unlink()
@@ -181,7 +181,7 @@ def _transfer(url: str, part: Path) -> None:
 
 
 def _check_range(value: str, offset: int, state: dict[str, Any], part: Path) -> int:
-    """Total size from the answer's Content-Range, which must go on with the file begun."""
+    """Return the total size in Content-Range, which must continue the file begun."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", value)
     if found is None or int(found[1]) != offset or int(found[2]) != state.get("total"):
         part.unlink(missing_ok=True)
@@ -204,7 +204,7 @@ def _full(part: Path, needed: int | None = None) -> UserError:
 
 
 def _validator(headers: Any) -> str | None:
-    """What tells this version of the file from another: a strong ETag, or its date."""
+    """Return the version of the file: a strong ETag, or its date."""
     tag = headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
 

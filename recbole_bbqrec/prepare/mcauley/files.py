@@ -1,4 +1,4 @@
-"""McAuley's files of 2014: which a category has, where they are published, how large they are.
+"""McAuley's files of 2014: names by category, mirrors and sizes.
 
 The collection: https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html. Cite He and McAuley
 (WWW 2016) and McAuley et al. (SIGIR 2015).
@@ -28,7 +28,7 @@ _GIGABYTES = {
 
 @dataclass(frozen=True)
 class Mirror:
-    """A server with the collection's layout; ``images``: it is known to have the image features."""
+    """A server with the collection's layout; ``images``: True if it has the image features."""
 
     base: str
     images: bool = True
@@ -44,7 +44,7 @@ MIRRORS = (
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file: its name, where under a mirror's base it lies, its rough size in GB."""
+    """One file: its name, path below a mirror's base, and rough size in GB."""
 
     name: str
     path: str
@@ -52,14 +52,14 @@ class RawFile:
     images: bool = False
 
     def urls(self, mirrors: tuple[Mirror, ...] = MIRRORS) -> list[str]:
-        """Where it can be fetched, best first."""
+        """Return addresses of the file, best first."""
         usable = [mirror for mirror in mirrors if mirror.images or not self.images]
         return [f"{mirror.base.rstrip('/')}/{self.path}" for mirror in usable]
 
 
 @dataclass(frozen=True)
 class RawFiles:
-    """The three files of a category."""
+    """Names and paths of a category's three files."""
 
     reviews: RawFile
     meta: RawFile
@@ -67,7 +67,7 @@ class RawFiles:
 
 
 def raw_files(name: str) -> RawFiles:
-    """The files of data set ``name``, one of :data:`CATEGORIES`."""
+    """Return the files of data set ``name``, one of :data:`CATEGORIES`."""
     category = CATEGORIES[name]
     sizes = _GIGABYTES[name]
     names = [pattern.format(category) for pattern in (_REVIEWS, _META, _IMAGES)]

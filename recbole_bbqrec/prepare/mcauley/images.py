@@ -28,7 +28,7 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the file held.
+    """Contents of the file.
 
     Attributes:
         tokens: the item of each written row, in file order.

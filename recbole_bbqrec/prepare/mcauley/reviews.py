@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 from tqdm import tqdm
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.prepare.source_files import Interaction, is_token
+from recbole_bbqrec.prepare.interactions import Interaction, is_token
 
 CORE = 5
 _LONGEST_LINE = 1 << 24  # bytes; a hundred times the longest review
@@ -41,7 +41,7 @@ class _Review(NamedTuple):
 
 @dataclass(frozen=True)
 class Reviews:
-    """What the reviews file holds.
+    """Contents of the reviews file.
 
     Attributes:
         events: users in the order of their first line, each user's events by time.
@@ -59,7 +59,7 @@ class Reviews:
 
     @property
     def is_core(self) -> bool:
-        """Whether every user and item has :data:`CORE` events, as the file's name promises."""
+        """Return True if every user and item has :data:`CORE` events, as the file's name says."""
         return self.sparse_users == self.sparse_items == 0
 
 
@@ -122,7 +122,7 @@ def read_metadata(path: Path, wanted: Collection[str]) -> Metadata:
     found: dict[str, tuple[int, dict[str, Any]]] = {}
     number = repeated = 0
     for number, line in _lines(path):
-        # A line whose ASIN can be seen not to be wanted is not worth parsing: most are not.
+        # Most lines are of other items: skip them by their ASIN, unparsed.
         named = [token.decode("ascii", errors="replace") for token in _ASIN.findall(line)]
         if named and not any(token in wanted for token in named):
             continue
@@ -150,7 +150,7 @@ def read_metadata(path: Path, wanted: Collection[str]) -> Metadata:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines of a gzip file that are not blank, with progress by compressed bytes."""
+    """Yield numbered non-blank lines of a gzip file, with progress by compressed bytes."""
     try:
         bar = {"total": path.stat().st_size, "desc": path.name, "disable": None}
         with open(path, "rb") as raw, tqdm.wrapattr(raw, "read", **bar) as tracked:
@@ -172,7 +172,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    """One record: a JSON object or a Python literal."""
+    """Parse one record: a JSON object or a Python literal."""
     try:
         text = line.decode("utf-8").strip()
     except UnicodeDecodeError as error:
@@ -204,7 +204,7 @@ def _fail(
 def _short(value: object) -> str:
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # an integer too long to print, a nesting too deep
+    except (ValueError, RecursionError):  # too long an integer, too deep a nesting
         return f"a {type(value).__name__}"
     text = text.encode("utf-8", errors="backslashreplace").decode("utf-8")
     return text if len(text) <= 60 else text[:60] + "..."

@@ -1,4 +1,4 @@
-"""Prepare a data set from tables and feature matrices of one's own.
+"""Prepare a data set from the user's tables and feature matrices.
 
 Writes the same files as :mod:`recbole_bbqrec.prepare.folder`: ``NAME.inter`` (time is the event's
 position in its user's sequence), ``NAME.<modality>.npy`` with ``NAME.<modality>.items.txt``,
@@ -40,12 +40,12 @@ _BLOCK_EVENTS = 1 << 16
 
 @dataclass(frozen=True)
 class OwnSource:
-    """The files that a data set is made of.
+    """Input files of a data set.
 
     Attributes:
         interactions: CSV, TSV or parquet.
         items: CSV, TSV, parquet or JSON lines; None for no texts and titles.
-        features: matrices, one a modality.
+        features: matrices, one per modality.
     """
 
     interactions: Path
@@ -55,9 +55,9 @@ class OwnSource:
 
 @dataclass(frozen=True)
 class OwnReport:
-    """What was prepared, and what was left out.
+    """Counts of what was prepared and left out.
 
-    ``short`` are the numbers of users with 1, 2 and 3 events.
+    ``short`` holds the numbers of users with 1, 2 and 3 events.
     """
 
     name: str
@@ -74,7 +74,7 @@ class OwnReport:
     former: Former = Former()
 
     def table(self) -> str:
-        """The report as text, with the command that trains on the data set."""
+        """Return the report as text, with the command that trains on the data set."""
         order = "in the order of the file"
         for role in ("time", "order"):
             if role in self.columns:
@@ -98,10 +98,10 @@ class OwnReport:
         return "\n".join(lines)
 
     def _not_tested(self) -> list[str]:
-        """Lines about users who are too short for a part of the split.
+        """Return lines about users with too few events for a part of the split.
 
-        It is made of events that have a history, the second and later ones: of these the first is
-        trained on, the last is for the test, and one before it, if it is another, for validation.
+        The split uses events that have a history, the second and later ones: the first is trained
+        on, the last is for the test, the one before it (if that is not the first) for validation.
         """
         one, two, three = self.short
         lines = []
@@ -115,11 +115,11 @@ class OwnReport:
         return lines
 
     def command(self) -> str:
-        """A command that trains BBQRec on the data set, or SASRec where it has no features."""
+        """Return the command that trains BBQRec, or SASRec without features."""
         options = [f"--data_path={shlex.quote(str(self.directory.parent))}"]
         if self.modalities:
             options.append(f"--modalities=[{','.join(self.modalities)}]")
-        # Where these differ from the defaults, RecBole would filter once more on loading.
+        # RecBole would filter again on loading, by its default of 5.
         for side, core in zip(("user", "item"), self.cores):
             if core != 5:
                 options.append(f'--{side}_inter_num_interval="[{core},inf)"')
@@ -137,7 +137,7 @@ def prepare_own(
     text_encoder: str = TFIDF,
     force: bool = False,
 ) -> OwnReport:
-    """Prepare data set ``name`` from one's own files into ``output_root/name``.
+    """Prepare data set ``name`` from the user's files into ``output_root/name``.
 
     Args:
         name: the data set's name; letters, digits, ``_`` and ``-``.
@@ -147,13 +147,13 @@ def prepare_own(
         items: columns of the items.
         text_encoder: as in :func:`recbole_bbqrec.prepare.text.encode_texts`; not used when
             ``source.features`` has the modality ``text``.
-        force: replace an existing folder, with the features that a preparation made. Files in
-            it made by others, such as features of your own, are kept.
+        force: replace an existing folder and the features that `prepare` made. Other files in it,
+            such as your own features, are kept.
 
     Raises:
-        UserError: an option, a file or the encoder is not as expected, nothing is left, ``strict``
-            and the input has faults, the folder cannot be written (a full disk), or it exists and
-            ``force`` is not set. The folder is then as it was.
+        UserError: an option, a file or the encoder is invalid; no event is left; ``strict`` is
+            set and the input has faults; the folder cannot be written, or it exists and
+            ``force`` is not set. The folder is then unchanged.
     """
     events = events or EventOptions()
     given = [file.modality for file in source.features]
@@ -200,7 +200,7 @@ def _write(
     encoder: str | SentenceEncoder,
     ledger: Ledger,
 ) -> dict[str, dict[str, Any]]:
-    """Write all files but features.yaml, whose entries are returned."""
+    """Write all files except features.yaml; return its entries."""
     _write_events(work / f"{name}.inter", sequences)
     names = sequences.item_names
     catalogue = {token: code for code, token in enumerate(names)}
@@ -227,7 +227,7 @@ def _write(
 
 
 def _write_events(path: Path, events: Events) -> None:
-    # Positions, not dates: RecBole keeps times as float32, in which seconds of today coincide.
+    # Positions, not times: RecBole rounds times to float32, which merges neighbouring seconds.
     users, items = (np.array(n, dtype=object) for n in (events.user_names, events.item_names))
     positions = events.positions()
     with open(path, "w", encoding="utf-8", newline="\n") as file:

@@ -1,4 +1,4 @@
-"""Which column of a table plays which role: as the user says, or by its usual name."""
+"""Find the column of a table for each role, by the name given or by a usual one."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ def find_column(
     path: Path,
     header: Sequence[str],
     role: str,
-    wanted: str | None,
+    name: str | None,
     required: bool = True,
     option: str | None = None,
 ) -> str | None:
-    """The column of ``role``: ``wanted``, or the first usual name; None if not required.
+    """Return the column of ``role``: ``name``, or the first usual one; None if not required.
 
-    ``option`` is what names the column on the command line (None: ``--<role>-column``).
+    ``option`` names the column on the command line (None: ``--<role>-column``).
 
     Raises:
-        UserError: the column is absent, or stands twice in the header.
+        UserError: the column is absent, or occurs twice in the header.
     """
     option = option or f"--{role}-column"
-    if wanted is not None:
-        if wanted not in header:
+    if name is not None:
+        if name not in header:
             raise UserError(
-                f"{path} has no column {wanted!r} ({option}); its header is {_shown(header)}. "
+                f"{path} has no column {name!r} ({option}); its header is {_shown(header)}. "
                 "Name one of these."
             )
-        return _once(path, header, wanted)
-    plain = {_plain(name): name for name in reversed(header)}
-    for name in USUAL[role]:
-        if _plain(name) in plain:
-            return _once(path, header, plain[_plain(name)])
+        return _once(path, header, name)
+    plain = {_plain(column): column for column in reversed(header)}
+    for usual in USUAL[role]:
+        if _plain(usual) in plain:
+            return _once(path, header, plain[_plain(usual)])
     if not required:
         return None
     raise UserError(

@@ -1,7 +1,7 @@
 """Interactions from a table of one's own: read, checked, ordered and filtered, as integer codes.
 
-Memory: one int32 for user and item each and one 8-byte time for each event, a few 8-byte arrays
-while sorting, and one string for each distinct user and item.
+Memory: DuckDB's limit while it reads and sorts, then one int32 for user and item each and one
+uint32 for the row of each event, and one string for each distinct user and item.
 """
 
 from __future__ import annotations
@@ -10,22 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.interactions import is_token
+from recbole_bbqrec.prepare.tables.cells import number_cell, time_cell, token_cell
 from recbole_bbqrec.prepare.tables.columns import find_column
-from recbole_bbqrec.prepare.tables.files import (
-    CHUNK_ROWS,
-    PARQUET,
-    Chunk,
-    read_chunks,
-    read_header,
-    suffix_of,
-)
-from recbole_bbqrec.prepare.tables.filters import k_core, one_per_pair, without_copies
 from recbole_bbqrec.prepare.tables.ledger import Ledger
-from recbole_bbqrec.prepare.tables.vocabulary import Vocabulary, readable, what_to_do
+from recbole_bbqrec.prepare.tables.query import Table
 
 REPEATS = ("keep", "first", "last")
+_UNUSABLE = (
+    "rows whose {} cannot be a token (blanks or quotes inside, or a word that means a missing "
+    "value)"
+)
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,8 @@ class EventOptions:
             used instead of ``time`` when it is given. The rating is read for ``min_rating`` only.
         min_rating: leave out events rated lower; None keeps all.
         repeats: events of a user with the same item: ``keep`` all, or the ``first`` or ``last``.
-        user_core, item_core: least number of events of a user and of an item.
+        user_core, item_core: smallest number of events of a user and of an item.
         strict: refuse faulty rows instead of leaving them out.
-        chunk_rows: rows read at a time.
     """
 
     user: str | None = None
@@ -52,7 +49,6 @@ class EventOptions:
     user_core: int = 5
     item_core: int = 5
     strict: bool = False
-    chunk_rows: int = CHUNK_ROWS
 
     def __post_init__(self) -> None:
         if self.repeats not in REPEATS:
@@ -105,32 +101,12 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
         UserError: the file or a column is missing or unreadable, ``strict`` and a row is faulty,
             or nothing is left.
     """
-    columns = _columns(path, options)
-    users, items, times, names, read = _read(path, columns, options, ledger)
-    if options.strict:
-        ledger.refuse_faults()
-    if not len(users):
-        raise UserError(
-            f"{path}: none of its {read:,} rows is usable:\n{ledger.table()}\nexpected a user and "
-            f"an item (and a time) in each. {what_to_do(ledger)}; columns in use: "
-            + ", ".join(f"{role} {name!r}" for role, name in columns.items())
+    with Table(path) as table:
+        columns = _columns(table, options)
+        names, read = _load(table, columns, options, ledger)
+        users, items, rows = _sorted(
+            table, "time" in columns or "order" in columns, options, ledger
         )
-    order = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
-    users, items = users[order], items[order]
-    if times is not None:
-        times = times[order]
-        kept = without_copies(users, items, times)
-        ledger.add("events recorded twice (same user, item and time)",
-                   len(users) - len(kept), fault=True)  # fmt: skip
-        if options.strict:
-            ledger.refuse_faults()
-        users, items, order = users[kept], items[kept], order[kept]
-        del times
-    if options.repeats != "keep":
-        kept = one_per_pair(users, items, options.repeats)
-        reason = f"repeated events of a user with an item (--repeats {options.repeats})"
-        ledger.add(reason, len(users) - len(kept))
-        users, items, order = users[kept], items[kept], order[kept]
     kept = k_core(users, items, options.user_core, options.item_core)
     _count_core(users, items, kept, options, ledger)
     if not len(kept):
@@ -139,16 +115,40 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
             f"{options.user_core} and every item at least {options.item_core}. Lower --user-core "
             "and --item-core."
         )
-    users, items, order = users[kept], items[kept], order[kept]
-    # Codes so far follow the parser's chunks; the order of first occurrence is the file's own.
-    users, user_names = _by_occurrence(users, order, names[0])
-    items, item_names = _by_occurrence(items, order, names[1])
+    users, items, rows = users[kept], items[kept], rows[kept]
+    users, user_names = _by_occurrence(users, rows, names["user"])
+    items, item_names = _by_occurrence(items, rows, names["item"])
     regrouped = np.argsort(users, kind="stable")  # keeps each user's order
     return Events(users[regrouped], items[regrouped], user_names, item_names, read, columns)
 
 
-def _columns(path: Path, options: EventOptions) -> dict[str, str]:
-    header = read_header(path)
+def k_core(users: np.ndarray, items: np.ndarray, user_core: int, item_core: int) -> np.ndarray:
+    """Return the largest set of events in which every user and every item occurs often enough.
+
+    Users and items that occur too rarely are dropped, repeatedly, until none is left to drop, like
+    RecBole's ``*_inter_num_interval`` options do. NumPy's counts are faster here than SQL's.
+
+    Args:
+        users: codes, non-negative integers [n_events].
+        items: codes, non-negative integers [n_events].
+        user_core: smallest number of events of a user that is kept; 1 keeps all.
+        item_core: smallest number of events of an item that is kept.
+
+    Returns:
+        int64 [n_kept], indices of the events kept, ascending.
+    """
+    kept = np.arange(len(users))
+    while len(kept):
+        often = np.bincount(users)[users] >= user_core
+        often &= np.bincount(items)[items] >= item_core
+        if often.all():
+            break
+        kept, users, items = kept[often], users[often], items[often]
+    return kept
+
+
+def _columns(table: Table, options: EventOptions) -> dict[str, str]:
+    path, header = table.path, table.header
     found = {
         "user": find_column(path, header, "user", options.user),
         "item": find_column(path, header, "item", options.item),
@@ -167,82 +167,149 @@ def _columns(path: Path, options: EventOptions) -> dict[str, str]:
     return columns
 
 
-def _read(
-    path: Path, columns: dict[str, str], options: EventOptions, ledger: Ledger
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[list[str], list[str]], int]:
-    """Codes of users and items, times, both vocabularies, and the number of rows read."""
-    vocabularies = {"user": Vocabulary(), "item": Vocabulary()}
-    parts: dict[str, list[np.ndarray]] = {"user": [], "item": [], "time": []}
-    clock = "order" if "order" in columns else "time"
-    timed = clock in columns
-    numbers = {role: columns[role] for role in (clock, "rating") if role in columns}
-    tokens = {role: columns[role] for role in ("user", "item")}
-    read = 0
-    header = read_header(path)
-    dates = ("time",)
-    for chunk in read_chunks(path, header, tokens, numbers, dates, options.chunk_rows):
-        read += len(chunk.lines) + len(chunk.skipped)
-        codes = {role: names.encode(chunk.tokens[role]) for role, names in vocabularies.items()}
-        usable = _usable(path, chunk, codes, clock, options, ledger)
-        for role in vocabularies:
-            parts[role].append(codes[role][usable])
-        if timed:
-            parts["time"].append(chunk.numbers[clock].values[usable])
-    users, items = (_joined(parts.pop(role), np.int32) for role in ("user", "item"))
-    times = _joined(parts.pop("time"), np.int64) if timed else None
-    names = (vocabularies["user"].names, vocabularies["item"].names)
-    kept = readable(users, items, names, ledger)
-    if kept is not None:
-        users, items = users[kept], items[kept]
-        times = times[kept] if times is not None else None
-    return users, items, times, names, read
+def _load(
+    table: Table, columns: dict[str, str], options: EventOptions, ledger: Ledger
+) -> tuple[dict[str, list[str]], int]:
+    """Make the table ``events`` of the usable rows; return names by code, and the rows read.
 
-
-def _usable(
-    path: Path,
-    chunk: Chunk,
-    codes: dict[str, np.ndarray],
-    clock: str,
-    options: EventOptions,
-    ledger: Ledger,
-) -> np.ndarray:
-    """Rows int64 of the chunk that are complete; the others are counted, each once."""
-    if chunk.skipped:
-        ledger.add("rows with more or fewer fields than the header", len(chunk.skipped),
-                   f"line {chunk.skipped[0]}", fault=True)  # fmt: skip
-    usable = np.ones(len(chunk.lines), dtype=bool)
-    place = "row" if suffix_of(path) in PARQUET else "line"
-
-    def leave_out(reason: str, bad: np.ndarray, fault: bool = True) -> None:
-        rows = np.flatnonzero(usable & bad)
-        if rows.size:
-            ledger.add(reason, rows.size, f"{place} {chunk.lines[rows[0]]}" if fault else "", fault)
-            usable[rows] = False
-
-    leave_out("rows without a user", codes["user"] < 0)
-    leave_out("rows without an item", codes["item"] < 0)
-    if clock in chunk.numbers:
+    Its columns: row, user and item (codes), time (double) and rest, which see :func:`time_cell`.
+    """
+    clock = next((role for role in ("order", "time") if role in columns), None)
+    time, rest = ("0", "0")
+    if clock is not None:
+        time, rest = time_cell(table, columns[clock], dates=clock == "time")
+    rating = number_cell(table, columns["rating"]) if "rating" in columns else "NULL"
+    cells = {role: token_cell(table, columns[role]) for role in ("user", "item")}
+    table.load({**cells, "time": time, "rest": rest, "rating": rating})
+    names = {role: _number_tokens(table, role) for role in ("user", "item")}
+    # Each row is counted for the first reason that it meets: condition, reason, fault.
+    reasons = [
+        ("users.code IS NULL", "rows without a user", True),
+        ("items.code IS NULL", "rows without an item", True),
+    ]
+    if clock is not None:
         expected = "number or ISO 8601 date" if clock == "time" else "number"
-        leave_out(f"rows whose {clock} is not a {expected}", ~chunk.numbers[clock].valid)
-    if "rating" in chunk.numbers:
-        rating = chunk.numbers["rating"]
-        leave_out("rows whose rating is not a number", ~rating.valid)
-        below = rating.values < options.min_rating
-        leave_out(f"rows rated below {options.min_rating:g}", below, fault=False)
-    return np.flatnonzero(usable)
+        reasons.append(
+            ("isfinite(time) IS NOT TRUE", f"rows whose {clock} is not a {expected}", True)
+        )
+    if "rating" in columns:
+        low = f"rows rated below {options.min_rating:g}"
+        reasons += [
+            ("isfinite(rating) IS NOT TRUE", "rows whose rating is not a number", True),
+            (f"rating < {float(options.min_rating or 0)!r}::DOUBLE", low, False),
+        ]
+    reasons += [(f"NOT {role}s.usable", _UNUSABLE.format(role), True) for role in ("user", "item")]
+    cases = " ".join(f"WHEN {reason[0]} THEN {code}" for code, reason in enumerate(reasons))
+    table.query(
+        "CREATE TABLE checked AS SELECT row, users.code AS user, items.code AS item, time, rest, "
+        f"(CASE {cases} END)::UTINYINT AS reason FROM cells "
+        "LEFT JOIN users ON users.cell = cells.user LEFT JOIN items ON items.cell = cells.item"
+    )
+    table.query("DROP TABLE cells")
+    ledger.add("rows with more or fewer fields than the header", len(table.skipped),
+               f"line {(table.skipped or [0])[0]}", fault=True)  # fmt: skip
+    counts = table.query(
+        "SELECT reason, count(*), min(row), arg_min(user, row), arg_min(item, row) FROM checked "
+        "GROUP BY reason ORDER BY reason NULLS LAST"
+    ).fetchall()
+    read = len(table.skipped)
+    usable = 0
+    for code, count, row, user, item in counts:
+        read += count
+        if code is None:
+            usable = count
+            continue
+        _, reason, fault = reasons[code]
+        first = table.place(row) if fault else ""
+        for role, name in (("user", user), ("item", item)):
+            if reason == _UNUSABLE.format(role):
+                first = repr(names[role][name])
+        ledger.add(reason, count, first, fault)
+    if options.strict:
+        ledger.refuse_faults()
+    if not usable:
+        raise UserError(
+            f"{table.path}: none of its {read:,} rows is usable:\n{ledger.table()}\nexpected a "
+            f"user and an item (and a time) in each. {_remedy(ledger)}; columns in use: "
+            + ", ".join(f"{role} {name!r}" for role, name in columns.items())
+        )
+    return names, read
 
 
-def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
+def _number_tokens(table: Table, role: str) -> list[str]:
+    """Make the table ``users`` or ``items``: cell, code and whether RecBole can read the token.
+
+    Blanks around a token are no part of it. Returns tokens by code.
+    """
+    cells = table.query(f"SELECT DISTINCT {role} AS cell FROM cells WHERE {role} IS NOT NULL")
+    column = cells.fetchnumpy()["cell"]
+    codes: dict[str, int] = {}
+    numbers = [codes.setdefault(token, len(codes)) for token in map(str.strip, column)]
+    usable = np.fromiter(map(is_token, codes), bool, len(codes))
+    rows = pd.DataFrame({"cell": column, "code": np.array(numbers, dtype=np.int32)})
+    rows["usable"] = usable[rows["code"]]
+    table.create(f"{role}s", rows[rows["code"] != codes.get("", -1)])
+    return list(codes)
+
+
+def _sorted(
+    table: Table, timed: bool, options: EventOptions, ledger: Ledger
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return users, items (int32) and rows (uint32) [n_events], by user, time and row.
+
+    Events recorded twice and repeats that the options exclude are left out and counted.
+    """
+    chosen = "SELECT row, user, item, time, rest FROM checked WHERE reason IS NULL"
+    if timed:
+        chosen = (
+            "SELECT min(row) AS row, user, item, time, rest FROM checked WHERE reason IS NULL "
+            "GROUP BY user, item, time, rest"
+        )
+    table.query(f"CREATE TABLE once AS {chosen}")
+    twice = _count(table, "checked WHERE reason IS NULL") - _count(table, "once")
+    ledger.add("events recorded twice (same user, item and time)", twice, fault=True)
+    if options.strict:
+        ledger.refuse_faults()
+    table.query("DROP TABLE checked")
+    events = "once"
+    if options.repeats != "keep":
+        direction = "ASC" if options.repeats == "first" else "DESC"
+        table.query(
+            "CREATE TABLE pairs AS SELECT DISTINCT ON (user, item) * FROM once "
+            f"ORDER BY time {direction}, rest {direction}, row {direction}"
+        )
+        events = "pairs"
+        reason = f"repeated events of a user with an item (--repeats {options.repeats})"
+        ledger.add(reason, _count(table, "once") - _count(table, "pairs"))
+    result = table.query(f"SELECT user, item, row FROM {events} ORDER BY user, time, rest, row")
+    columns = result.fetchnumpy()
+    return columns["user"], columns["item"], columns["row"]
+
+
+def _count(table: Table, events: str) -> int:
+    row = table.query(f"SELECT count(*) FROM {events}").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _remedy(ledger: Ledger) -> str:
+    """Return what helps where no row is usable."""
+    if any(ledger.count(_UNUSABLE.format(role)) for role in ("user", "item")):
+        return (
+            "A user or item may hold no blanks or quotes and be no word such as NA or null. "
+            "Replace these (a blank by '_', say) in every file that names users or items"
+        )
+    return "Check the column options"
 
 
 def _by_occurrence(
-    codes: np.ndarray, place: np.ndarray, names: list[str]
+    codes: np.ndarray, rows: np.ndarray, names: list[str]
 ) -> tuple[np.ndarray, list[str]]:
-    """New codes int32, counted up by the least place in the file, and the names still in use."""
-    first = np.full(len(names), np.iinfo(np.int64).max)  # [n_names]
-    np.minimum.at(first, codes, place)
-    used = np.flatnonzero(first < np.iinfo(np.int64).max)
+    """Return new codes int32, by the first row of each, and the names still in use."""
+    unused = np.iinfo(rows.dtype).max
+    first = np.full(len(names), unused, dtype=rows.dtype)  # [n_names]
+    np.minimum.at(first, codes, rows)
+    used = np.flatnonzero(first < unused)
     used = used[np.argsort(first[used])]
     new = np.full(len(names), -1, dtype=np.int32)
     new[used] = np.arange(len(used), dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Feature matrices of one's own, aligned with the catalogue and written a block at a time."""
+"""Feature matrices from the user's files, aligned with the catalogue and written in blocks."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class FeatureFile:
     items: Path | None
 
     def paths(self) -> tuple[Path, ...]:
-        """The files: the matrix, and the list of items if there is one."""
+        """Return the matrix, and the list of items if there is one."""
         return (self.matrix,) if self.items is None else (self.matrix, self.items)
 
     @classmethod
     def parse(cls, text: str) -> FeatureFile:
-        """Read the command line's form.
+        """Parse the command line's form.
 
         Raises:
-            UserError: it is of another form, or the modality's name cannot be used.
+            UserError: the form or the modality's name is invalid.
         """
         name, equals, files = text.partition("=")
         matrix, _, items = files.partition(",")
@@ -65,15 +65,15 @@ def write_features(
         file: the matrix [rows, dim] and the item of each row.
         catalogue: raw token to code.
         names: raw tokens by code.
-        row_codes: codes by row of the items file, for a matrix without a list of its own.
+        row_codes: codes by row of the items file, for a matrix without a list of items.
         stem: path of the files without their suffix.
-        ledger: takes counts of rows and items without the other.
+        ledger: takes counts of rows without an item and items without a row.
 
     Returns:
         The modality's entry for features.yaml.
 
     Raises:
-        UserError: a file is unreadable, rows and items differ in number, none of the items is of
+        UserError: a file is unreadable, rows and items differ in number, none of the items is in
             the catalogue, or no row is left.
     """
     rows = open_matrix(file.matrix)
@@ -81,25 +81,25 @@ def write_features(
     what = f"{file.modality} features"
     ledger.add(f"rows of {what} whose item has no interaction left (or is not usable)",
                int((codes < 0).sum()))  # fmt: skip
-    wanted = np.flatnonzero(codes >= 0)
-    finite, present = _check(rows, wanted)
+    used = np.flatnonzero(codes >= 0)
+    finite, present = _check(rows, used)
     bad = np.flatnonzero(~finite)
     if bad.size:
-        row = wanted[bad[0]]
+        row = used[bad[0]]
         first = f"row {row}, item {names[codes[row]]}"
         ledger.add(f"rows of {what} with a NaN or an infinity", bad.size, first, fault=True)
     ledger.add(f"rows of {what} that are all zero", int((finite & ~present).sum()))
-    kept = wanted[finite & present]
+    kept = used[finite & present]
     if not kept.size:
         raise UserError(
             f"{file.matrix}: no row is left for an item with interactions (of {len(codes):,} rows "
-            f"{len(wanted):,} are of such items, {bad.size:,} of these not finite, the rest zero). "
+            f"{len(used):,} are of such items, {bad.size:,} of these not finite, the rest zero). "
             "Expected finite numbers; make the features again."
         )
     ledger.add(f"items without {what}", len(names) - len(kept))
     matrix_path, items_path = Path(f"{stem}.npy"), Path(f"{stem}.items.txt")
     stored = np.float16 if rows.dtype.itemsize == 2 else np.float32
-    # Written, not memory-mapped: a full disk is then an error and not the end of the process.
+    # Not memory-mapped: there, a full disk would kill the process instead of raising an error.
     with open(matrix_path, "wb") as out:
         header = np.lib.format.header_data_from_array_1_0(np.empty((0, rows.shape[1]), stored))
         np.lib.format.write_array_header_1_0(out, {**header, "shape": (len(kept), rows.shape[1])})
@@ -117,7 +117,7 @@ def write_features(
 def _codes(
     file: FeatureFile, n_rows: int, catalogue: Mapping[str, int], row_codes: np.ndarray | None
 ) -> np.ndarray:
-    """Code of each row's item, -1 where it is not of the catalogue."""
+    """Return the code of each row's item, -1 where it is not in the catalogue."""
     if file.items is not None:
         tokens = read_item_list(file.items)
         codes = np.fromiter((catalogue.get(token, -1) for token in tokens), np.int64, len(tokens))
@@ -128,7 +128,7 @@ def _codes(
         raise UserError(
             f"--features {file.modality}={file.matrix}: which item is each row of? Name a list "
             f"({file.modality}={file.matrix},ITEMS.txt, one item a line), or give --items, whose "
-            "order the rows then follow."
+            "order the rows then follow, with as many fields in every row as in the header."
         )
     if len(codes) != n_rows:
         raise UserError(
@@ -144,15 +144,15 @@ def _codes(
     return codes
 
 
-def _check(rows: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each wanted row, whether it is finite and whether any of it differs from zero."""
-    finite = np.zeros(len(wanted), dtype=bool)
-    present = np.zeros(len(wanted), dtype=bool)
-    for begin in range(0, len(wanted), _BLOCK_ROWS):
+def _check(rows: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two masks over ``used``: rows that are finite, and rows that are not all zero."""
+    finite = np.zeros(len(used), dtype=bool)
+    present = np.zeros(len(used), dtype=bool)
+    for begin in range(0, len(used), _BLOCK_ROWS):
         part = slice(begin, begin + _BLOCK_ROWS)
-        block = rows[wanted[part]]
+        block = rows[used[part]]
         if block.dtype.itemsize == 8:
-            with np.errstate(over="ignore"):  # what exceeds float32 is infinite in the file written
+            with np.errstate(over="ignore"):  # beyond float32: infinite in the file
                 block = block.astype(np.float32)
         finite[part] = np.isfinite(block).all(axis=1)
         present[part] = block.any(axis=1)

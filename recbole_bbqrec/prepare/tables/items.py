@@ -1,4 +1,4 @@
-"""A table of items of one's own: which rows describe the catalogue, their titles and texts."""
+"""Titles and texts of the catalogue from the user's table of items."""
 
 from __future__ import annotations
 
@@ -13,28 +13,20 @@ import numpy as np
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.tables.columns import find_column
-from recbole_bbqrec.prepare.tables.files import (
-    CHUNK_ROWS,
-    PARQUET,
-    open_text,
-    read_header,
-    reading,
-    suffix_of,
-    text_chunks,
-)
 from recbole_bbqrec.prepare.tables.ledger import Ledger
+from recbole_bbqrec.prepare.tables.query import Table
 from recbole_bbqrec.prepare.tables.text_store import TextStore
 from recbole_bbqrec.prepare.text import item_text
 
-#: Columns that make an item's text when none are named, those that the table has.
+#: Columns that make an item's text by default, if the table has them.
 USUAL_TEXT = ("title", "name", "product_title", "product_name", "prod_name", "description", "brand",
               "category", "categories")  # fmt: skip
-JSON_LINES = (".jsonl", ".ndjson")
+_KEY_LINES = 1000  # lines that say which keys the objects have
 
 
 @dataclass(frozen=True)
 class ItemOptions:
-    """How to read a table of items: column names, None (or none) for the usual ones."""
+    """Columns of a table of items; None (or an empty tuple) for the usual ones."""
 
     item: str | None = None
     title: str | None = None
@@ -43,16 +35,17 @@ class ItemOptions:
 
 @dataclass
 class ItemTable:
-    """What a table of items says about the catalogue.
+    """Rows of a table of items that describe the catalogue.
 
     Attributes:
-        codes: int32 [rows], each row's item; -1 where the row is not used.
-        text_codes: int64 [n_texts], items that have a text.
+        codes: int32 [rows], each row's item, -1 where the row is not used; None where rows with
+            another number of fields than the header leave the places of the others unknown.
+        text_codes: int64 [n_texts], codes of the items that have a text.
         texts: their texts, in that order.
         text_columns: the columns that the texts are made of.
     """
 
-    codes: np.ndarray
+    codes: np.ndarray | None
     text_codes: np.ndarray
     texts: TextStore
     text_columns: tuple[str, ...]
@@ -77,46 +70,46 @@ def read_items(
         ledger: takes counts of rows and items left out.
 
     Raises:
-        UserError: the file or a column is missing or unreadable, or no row is of the catalogue.
+        UserError: the file or a column is missing or unreadable, or no row is of an item in the
+            catalogue.
     """
-    header, columns = _columns(path, options)
     seen = np.zeros(len(catalogue), dtype=bool)
-    codes: list[np.ndarray] = []
+    codes: list[int] = []
     text_codes: list[int] = []
-    with open(titles, "w", encoding="utf-8", newline="\n", errors="replace") as file:
+    with (
+        Table(path) as table,
+        open(titles, "w", encoding="utf-8", newline="\n", errors="replace") as file,
+    ):
+        columns = _columns(table, options)
         file.write("item_id\ttitle\n")
-        for skipped, lines, rows in _rows(path, header, columns.all):
-            if skipped:
-                ledger.add("unreadable rows of the items file", len(skipped),
-                           f"line {skipped[0]}", fault=True)  # fmt: skip
-            chunk = np.full(len(rows) + len(skipped), -1, dtype=np.int32)
-            # A row that cannot be read keeps its place, for features in the order of the file.
-            place = np.arange(len(rows)) + np.searchsorted(skipped, lines)
-            for number, (token, title, *cells) in enumerate(rows):
-                name = _token(token)
-                if not name:
-                    ledger.add("rows of the items file without an item", 1,
-                               f"{_place(path)} {lines[number]}", fault=True)  # fmt: skip
-                    continue
-                code = catalogue.get(name, -1)
-                if code < 0:
-                    ledger.add("rows of the items file whose item has no interaction left", 1)
-                    continue
-                if seen[code]:
-                    ledger.add("later rows of the items file for the same item", 1,
-                               f"{_place(path)} {lines[number]}", fault=True)  # fmt: skip
-                    continue
+        for row, cells in _rows(table, columns):
+            codes.append(-1)
+            if cells is None:
+                ledger.add("unreadable rows of the items file", 1, table.place(row), fault=True)
+                continue
+            name = _token(cells[0])
+            code = catalogue.get(name, -1)
+            if not name:
+                ledger.add("rows of the items file without an item", 1,
+                           table.place(row), fault=True)  # fmt: skip
+            elif code < 0:
+                ledger.add("rows of the items file whose item has no interaction left", 1)
+            elif seen[code]:
+                ledger.add("later rows of the items file for the same item", 1,
+                           table.place(row), fault=True)  # fmt: skip
+            else:
                 seen[code] = True
-                chunk[place[number]] = code
-                fields = dict(zip(columns.text, map(_as_written, cells)))
+                codes[-1] = code
+                fields = dict(zip(columns.text, map(_as_written, cells[2:])))
                 text = item_text(fields, columns.text)
                 if text:
                     store.append(text)
                     text_codes.append(code)
-                # Without a title, the rest of the text is better than nothing for a reader.
-                readable = item_text({"title": _as_written(title)}, ("title",)) or text
-                file.write(f"{name}\t{readable}\n")
-            codes.append(chunk)
+                # Reports show the text of an item without a title.
+                title = item_text({"title": _as_written(cells[1])}, ("title",)) or text
+                file.write(f"{name}\t{title}\n")
+        ledger.add("unreadable rows of the items file", len(table.skipped),
+                   f"line {(table.skipped or [0])[0]}", fault=True)  # fmt: skip
         if not seen.any():
             raise UserError(
                 f"{path}: none of its rows is of an item with interactions; expected the same "
@@ -127,9 +120,8 @@ def read_items(
     ledger.add("items without a row in the items file", int((~seen).sum()))
     if columns.text:
         ledger.add("items without a text", len(seen) - len(text_codes))
-    return ItemTable(
-        np.concatenate(codes), np.array(text_codes, dtype=np.int64), store, columns.text
-    )
+    row_codes = None if table.skipped else np.array(codes, dtype=np.int32)
+    return ItemTable(row_codes, np.array(text_codes, dtype=np.int64), store, columns.text)
 
 
 @dataclass(frozen=True)
@@ -138,9 +130,11 @@ class _Columns:
     text: tuple[str, ...]
 
 
-def _columns(path: Path, options: ItemOptions) -> tuple[list[str], _Columns]:
-    json_lines = suffix_of(path) in JSON_LINES
-    header = _json_keys(path) if json_lines else read_header(path)
+def _columns(table: Table, options: ItemOptions) -> _Columns:
+    path, header = table.path, table.header
+    if table.json_lines:
+        table.load({"line": "c0"})
+        header = _json_keys(table)
     item = find_column(path, header, "item", options.item, option="--items-item-column")
     usual = {name.lower().replace(" ", "_"): name for name in reversed(header)}
     text = options.text or tuple(usual[name] for name in USUAL_TEXT if name in usual)
@@ -152,48 +146,43 @@ def _columns(path: Path, options: ItemOptions) -> tuple[list[str], _Columns]:
             )
     title = find_column(path, header, "title", options.title, required=False)
     assert item is not None
-    return header, _Columns((item, title or (text[0] if text else item), *text), text)
+    return _Columns((item, title or (text[0] if text else item), *text), text)
 
 
-def _json_keys(path: Path, lines: int = 1000) -> list[str]:
-    """Keys of the first objects, in the order met."""
+def _json_keys(table: Table) -> list[str]:
+    """Return the keys of the first objects, in the order met."""
     keys: dict[str, None] = {}
-    with reading(path), open_text(path) as file:
-        for _, line in zip(range(lines), file):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
-                keys.update(dict.fromkeys(record))
+    for _, record in islice(_records(table), _KEY_LINES):
+        keys.update(dict.fromkeys(record or ()))
     if not keys:
-        raise UserError(f"{path}: expected one JSON object a line; there is none at its start.")
+        raise UserError(
+            f"{table.path}: expected one JSON object a line; there is none at its start."
+        )
     return list(keys)
 
 
-def _rows(
-    path: Path, header: Sequence[str], columns: Sequence[str]
-) -> Iterator[tuple[list[int], np.ndarray, list[tuple[Any, ...]]]]:
-    if suffix_of(path) not in JSON_LINES:
-        yield from text_chunks(path, header, columns)
+def _rows(table: Table, columns: _Columns) -> Iterator[tuple[int, Sequence[Any] | None]]:
+    """Yield number and cells of each row in the order of the file, None for bad JSON."""
+    if table.json_lines:
+        for row, record in _records(table):
+            yield row, None if record is None else [record.get(name) for name in columns.all]
         return
-    with reading(path), open_text(path) as file:
-        numbered = enumerate(file, start=1)
-        while batch := list(islice(numbered, CHUNK_ROWS)):
-            skipped, lines, rows = [], [], []
-            for number, line in batch:
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    record = None
-                if isinstance(record, dict):
-                    lines.append(number)
-                    rows.append(tuple(record.get(column) for column in columns))
-                else:
-                    skipped.append(number)
-            yield skipped, np.array(lines, dtype=np.int64), rows
+    cells = {f"cell{n}": table.column(name)[0] for n, name in enumerate(columns.all)}
+    table.load(cells)
+    for row, *values in table.rows():
+        yield row, values
+
+
+def _records(table: Table) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield number and object of each line that is not blank, None if it holds no object."""
+    for row, line in table.rows():
+        if line is None or not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        yield row, record if isinstance(record, dict) else None
 
 
 def _token(value: object) -> str:
@@ -205,11 +194,7 @@ def _token(value: object) -> str:
 
 
 def _as_written(cell: object) -> object:
-    """A cell as :func:`item_text` takes it: numbers as text, whatever the table's format."""
+    """Return a cell for :func:`item_text`: numbers as text, whatever the table's format."""
     if isinstance(cell, (int, float)) and not isinstance(cell, bool) and cell == cell:
         return str(cell)
     return cell
-
-
-def _place(path: Path) -> str:
-    return "row" if suffix_of(path) in PARQUET else "line"

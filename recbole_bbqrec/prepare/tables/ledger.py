@@ -1,4 +1,4 @@
-"""Counts of what a preparation leaves out, by reason, so that nothing goes missing unseen."""
+"""Counts of everything that a preparation leaves out, by reason."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Reason:
 
 @dataclass
 class Ledger:
-    """Reasons in the order in which they were first met.
+    """Reasons in the order in which they were added.
 
     A *fault* is something wrong with the input, which ``--strict`` refuses; anything else was
-    asked for (a minimum rating, a core) or is harmless (an item that nobody touched).
+    asked for (a minimum rating, a core) or is harmless (an item without interactions).
     """
 
     reasons: dict[str, Reason] = field(default_factory=dict)
@@ -36,25 +36,25 @@ class Ledger:
             self.reasons[reason] = Reason(int(count), first, fault)
 
     def count(self, reason: str) -> int:
-        """Cases of one reason so far."""
+        """Return the number of cases of one reason."""
         return self.reasons[reason].count if reason in self.reasons else 0
 
     def table(self) -> str:
-        """One aligned line a reason, empty without any."""
+        """Return one aligned line per reason; empty without any."""
         if not self.reasons:
             return ""
         width = max(len(f"{r.count:,}") for r in self.reasons.values())
         return "\n".join(f"  {r.count:>{width},}  {name}{_example(r)}" for name, r in self.items())
 
     def items(self) -> list[tuple[str, Reason]]:
-        """Names and reasons."""
+        """Return pairs of name and reason."""
         return list(self.reasons.items())
 
     def refuse_faults(self) -> None:
-        """What ``--strict`` asks for.
+        """Raise an error if there is a fault, as ``--strict`` demands.
 
         Raises:
-            UserError: there is a fault; the message lists all of them.
+            UserError: lists all faults.
         """
         faults = [f"{r.count:,} {name}{_example(r)}" for name, r in self.items() if r.fault]
         if faults:

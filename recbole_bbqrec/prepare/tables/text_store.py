@@ -1,4 +1,4 @@
-"""A sequence of texts on disk, for catalogues whose texts do not fit in memory."""
+"""Sequence of texts on disk, for catalogues whose texts do not fit in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TextStore(Sequence[str]):
     """Texts in an unnamed file, 8 bytes of memory each; a context manager that removes it.
 
     Args:
-        folder: where the file lies while it is open.
+        folder: folder of the file.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,0 +1,29 @@
+"""Interactions, and the tokens of users and items that RecBole's atomic files can hold."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+# RecBole reads tokens through a tab-separated pandas parser, so they must survive it: no
+# whitespace, no quotes, and none of the words that pandas takes for a missing value. [PAD] is
+# RecBole's own name for item 0.
+_TOKEN = re.compile(r'[^\s"]+')
+_MISSING_WORDS = frozenset(
+    ("NA", "N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "NULL", "null", "None", "<NA>", "#N/A",
+     "[PAD]", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
+)  # fmt: skip
+
+
+class Interaction(NamedTuple):
+    """One event: raw user and item tokens and the 0-based position in the user's sequence."""
+
+    user: str
+    item: str
+    order: int
+
+
+def is_token(text: str) -> bool:
+    """Return True if RecBole's reader gives ``text`` back unchanged as a user or item token."""
+    # Unprintable text holds control characters, or surrogates that UTF-8 cannot encode.
+    return bool(_TOKEN.fullmatch(text)) and text.isprintable() and text not in _MISSING_WORDS

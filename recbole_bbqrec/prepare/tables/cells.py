@@ -1,0 +1,91 @@
+"""SQL expressions that read the cells of a table: tokens, numbers and times."""
+
+from __future__ import annotations
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.tables.query import Table
+
+_SAMPLE = 1000  # readable cells that decide between numbers and dates
+_EXACT = 2**53  # whole numbers below it are exact as doubles
+_INTEGERS = ("tinyint", "smallint", "integer", "bigint", "hugeint")
+# Adds forms of ISO 8601 that DuckDB's cast refuses; refuses `epoch` and `infinity`, which it takes.
+_DATE = (
+    "epoch_us(coalesce(TRY_CAST({0} AS TIMESTAMPTZ), try_strptime({0}, ['%Y-%m', '%Y-%m-%dT%H', "
+    "'%Y%m%dT%H%M', '%Y%m%dT%H%M%S', '%Y%m%dT%H%M%S%z'])::TIMESTAMPTZ))"
+).format(r"regexp_replace(regexp_extract({0}, '^\s*(\d.*?)\s*$', 1), '\s+([+-])', '\1')")
+
+
+def token_cell(table: Table, name: str) -> str:
+    """Return the expression of a column of tokens, as text.
+
+    Raises:
+        UserError: a column of a parquet file is neither text nor whole numbers.
+    """
+    column, kind = table.column(name)
+    if kind in ("float", "double"):
+        # Whole numbers beside missing ones are doubles when pandas writes them.
+        whole = f"isfinite({column}) AND {column} = floor({column}) AND abs({column}) < {_EXACT}"
+        row = table.query(f"SELECT bool_and({whole}) FROM {table.source()}").fetchone()
+        if row is not None and row[0] is not False:
+            return f"{column}::BIGINT::VARCHAR"
+    elif kind == "varchar":
+        return column
+    elif kind.lstrip("u") in _INTEGERS:
+        return f"{column}::VARCHAR"
+    raise UserError(
+        f"{table.path}: column {name!r} is {kind}; expected text or whole numbers. Convert it."
+    )
+
+
+def number_cell(table: Table, name: str) -> str:
+    """Return the expression of a column of numbers as double, NULL where it holds none."""
+    return f"TRY_CAST({_number(table, name, dates=False)} AS DOUBLE)"
+
+
+def time_cell(table: Table, name: str, dates: bool) -> tuple[str, str]:
+    """Return two expressions to sort by: a double, and what it lacks to a large whole number.
+
+    Nanoseconds of today exceed what a double tells apart.
+
+    Args:
+        table: the table.
+        name: the column.
+        dates: whether text may hold ISO 8601 dates instead of numbers; a column holds either, and
+            its first cells decide.
+
+    Raises:
+        UserError: a column of a parquet file is a time of day or an interval.
+    """
+    number = _number(table, name, dates)
+    time = f"TRY_CAST({number} AS DOUBLE)"
+    rest = f"TRY_CAST({number} AS HUGEINT) - TRY_CAST({time} AS HUGEINT)"
+    rest = f"coalesce(TRY_CAST({rest} AS SMALLINT), 0)"
+    return time, f"(CASE WHEN abs({time}) < {_EXACT} THEN 0 ELSE {rest} END)::SMALLINT"
+
+
+def _number(table: Table, name: str, dates: bool) -> str:
+    """Return the expression of a column as something that can be cast to a number."""
+    column, kind = table.column(name)
+    if kind.startswith("timestamp") or kind == "date":
+        unit = "ns" if kind.endswith("_ns") else "us"
+        return f"epoch_{unit}({column})"
+    if kind.startswith(("time", "interval")):
+        raise UserError(
+            f"{table.path}: column {name!r} is {kind}; expected numbers, dates or timestamps. "
+            "Convert it."
+        )
+    if kind == "boolean":
+        return "NULL"
+    if kind == "varchar" and dates and _holds_dates(table, column):
+        return _DATE.format(column)
+    return column
+
+
+def _holds_dates(table: Table, column: str) -> bool:
+    """Return True if more of the first readable cells are dates than numbers."""
+    row = table.query(
+        f"SELECT count(date) > count(number) FROM (SELECT {_DATE.format(column)} AS date, "
+        f"TRY_CAST({column} AS DOUBLE) AS number FROM {table.source()} "
+        f"WHERE date IS NOT NULL OR number IS NOT NULL LIMIT {_SAMPLE})"
+    ).fetchone()
+    return row is not None and bool(row[0])

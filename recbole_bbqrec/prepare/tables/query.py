@@ -1,0 +1,245 @@
+"""Tables read through DuckDB: CSV and TSV (plain, gzip or zstd), and parquet.
+
+DuckDB gets no network, no extensions and no file but the table; what exceeds its memory goes to a
+temporary folder (``TMPDIR``).
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from recbole_bbqrec.errors import UserError
+
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t"}
+PARQUET = {".parquet", ".pq"}
+JSON_LINES = {".jsonl", ".ndjson"}
+_RECORD_SEPARATOR = "\x1e"  # occurs in no text and no JSON, so that a line is one cell
+_FETCHED_ROWS = 1 << 14
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_OTHER_COMPRESSIONS = (".bz2", ".xz")
+#: At most four threads: each holds buffers, and parsing in file order uses one.
+SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "threads": 4,
+    "memory_limit": "700MB",
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+_LONGEST_LINE = 1 << 24  # bytes; a longer one is a quote that was never closed
+_FIELD_COUNT_ERRORS = ("MISSING COLUMNS", "TOO MANY COLUMNS")
+# Without sniffing, an unclosed quote is an error; with it, DuckDB reads the quote as text.
+_QUOTED = "strict_mode = true, quote = '\"', escape = '\"'"
+_NOT_QUOTED = "strict_mode = false, quote = '', escape = ''"
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix of the format in lower case, without one of compression."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in (*_COMPRESSIONS, *_OTHER_COMPRESSIONS):
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+class Table:
+    """A table file and a database to query it in; a context manager that removes the database.
+
+    Attributes:
+        path: the file.
+        header: column names, without RecBole's ``:type``.
+        types: DuckDB's type of each column, in lower case; ``varchar`` in a text file.
+        skipped: after :meth:`load`, lines (from 1) with another number of fields than the header.
+            Line breaks within quotes are not counted.
+
+    Raises:
+        UserError: the file is absent, of an unknown format, unreadable or empty.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parquet = suffix_of(path) in PARQUET
+        self.json_lines = suffix_of(path) in JSON_LINES
+        self.skipped: list[int] = []
+        if path.suffix.lower() in _OTHER_COMPRESSIONS:
+            raise UserError(
+                f"{path} is compressed as {path.suffix}; expected .gz, .zst or none. Decompress it "
+                "first."
+            )
+        if suffix_of(path) not in {*SEPARATORS, *PARQUET, *JSON_LINES}:
+            known = ", ".join([*SEPARATORS, *sorted(PARQUET)])
+            raise UserError(
+                f"{path} is of no known format; expected one of {known} (a text file may be "
+                "compressed: .csv.gz, .csv.zst). Rename or convert it."
+            )
+        self._folder = tempfile.TemporaryDirectory(prefix="recbole_bbqrec-")
+        try:
+            with reading(path):
+                self._database = self._connect()
+                self.header, self.types = self._read_header()
+        except BaseException:
+            self._folder.cleanup()
+            raise
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+        self._folder.cleanup()
+
+    def query(self, sql: str, *parameters: object) -> duckdb.DuckDBPyConnection:
+        """Run SQL; an error of the database is one of the file.
+
+        Raises:
+            UserError: the query failed.
+        """
+        with reading(self.path):
+            return self._database.execute(sql, list(parameters))
+
+    def create(self, name: str, rows: pd.DataFrame) -> None:
+        """Make a table from memory."""
+        with reading(self.path):
+            self._database.register("rows_in_memory", rows)
+            self._database.execute(f"CREATE TABLE {name} AS FROM rows_in_memory")
+            self._database.unregister("rows_in_memory")
+
+    def load(self, columns: dict[str, str]) -> None:
+        """Make the table ``cells`` of all rows that have as many fields as the header.
+
+        Its column ``row`` counts them from 1 in the order of the file; the others are ``columns``,
+        name to expression over c0, c1, ... (the columns of the file).
+
+        Raises:
+            UserError: the file cannot be read to its end, or has a quote that is not closed.
+        """
+        chosen = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
+        source = self.source("store_rejects = true")
+        self.query(
+            f"CREATE TABLE cells AS SELECT row_number() OVER ()::UINTEGER AS row, {chosen} "
+            f"FROM {source}"
+        )
+        if self.parquet:
+            return
+        rejects = self.query(
+            "SELECT DISTINCT line, error_type, error_message FROM reject_errors ORDER BY ALL"
+        ).fetchall()
+        for line, kind, message in rejects:
+            if kind not in _FIELD_COUNT_ERRORS:
+                raise _unreadable(self.path, f"line {line}: {message}")
+        self.skipped = sorted({line for line, _, _ in rejects})
+
+    def source(self, text_option: str = "ignore_errors = true") -> str:
+        """Return the FROM clause whose columns are c0, c1, ...; ``text_option`` is for CSV."""
+        names = ", ".join(f"c{number}" for number in range(len(self.header)))
+        if self.parquet:
+            return f"read_parquet(getvariable('path')) AS file({names})"
+        if self.json_lines:
+            return self._lines(text_option)
+        columns = ", ".join(f"c{number}: 'VARCHAR'" for number in range(len(self.header)))
+        options = (_QUOTED, f"header = true, columns = {{{columns}}}", text_option)
+        return self._read_csv(SEPARATORS[suffix_of(self.path)], *options)
+
+    def column(self, name: str) -> tuple[str, str]:
+        """Return the expression of a column by its name in the header, and its type."""
+        number = self.header.index(name)
+        return f"c{number}", self.types[number]
+
+    def place(self, row: int) -> str:
+        """Return where a row of ``cells`` stands, in words.
+
+        Blank lines before it and line breaks within quotes are not counted.
+        """
+        if self.parquet:
+            return f"row {row}"
+        line = row if self.json_lines else row + 1
+        for skipped in self.skipped:
+            line += skipped <= line
+        return f"line {line}"
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of ``cells`` in the order of the file."""
+        result = self.query("SELECT * FROM cells ORDER BY row")
+        while rows := result.fetchmany(_FETCHED_ROWS):
+            yield from rows
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        config = {**SETTINGS, "temp_directory": self._folder.name}
+        database = duckdb.connect(":memory:", config=config)
+        path = str(self.path.absolute())
+        database.execute("SET TimeZone = 'UTC'")
+        pattern = glob.escape(path)
+        database.execute("SET VARIABLE path = ?", [pattern])
+        database.execute("SET allowed_paths = [?, ?]", [path, pattern])
+        database.execute("SET enable_external_access = false")
+        database.execute("SET lock_configuration = true")
+        return database
+
+    def _read_csv(self, separator: str, *options: str) -> str:
+        compression = _COMPRESSIONS.get(self.path.suffix.lower(), "none")
+        return (
+            f"read_csv(getvariable('path'), auto_detect = false, delim = '{separator}', "
+            f"compression = '{compression}', max_line_size = {_LONGEST_LINE}, "
+            f"buffer_size = {2 * _LONGEST_LINE}, {', '.join(options)})"
+        )
+
+    def _lines(self, *options: str) -> str:
+        """Return the FROM clause of the lines of a text file, whose column is c0."""
+        columns = "header = false, columns = {c0: 'VARCHAR'}"
+        return self._read_csv(_RECORD_SEPARATOR, _NOT_QUOTED, columns, *options)
+
+    def _read_header(self) -> tuple[list[str], list[str]]:
+        if self.parquet:
+            rows = self._database.execute(
+                "DESCRIBE SELECT * FROM read_parquet(getvariable('path'))"
+            ).fetchall()
+            return [row[0] for row in rows], [row[1].lower() for row in rows]
+        if self.json_lines:
+            return ["c0"], ["varchar"]
+        separator = SEPARATORS[suffix_of(self.path)]
+        first = self._database.execute(f"SELECT c0 FROM {self._lines()} LIMIT 1").fetchone()
+        if first is None or not first[0]:
+            raise UserError(
+                f"{self.path} begins with an empty line; expected a header of column names."
+            )
+        header = first[0].split(separator)
+        if '"' in first[0]:
+            header = next(csv.reader([first[0]], delimiter=separator, strict=True))
+        typed = suffix_of(self.path) in (".inter", ".item")
+        names = [name.partition(":")[0] if typed else name.strip() for name in header]
+        return names, ["varchar"] * len(names)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a reader raises into a UserError that names the file."""
+    if not path.is_file():
+        raise UserError(f"{path} not found; expected a table. Check the path.")
+    try:
+        yield
+    except UserError:
+        raise
+    except duckdb.OutOfMemoryException as error:
+        raise UserError(
+            f"{path}: no room is left for sorting ({_first_line(error)}). Free space on the disk "
+            f"of {tempfile.gettempdir()}, or set TMPDIR to a folder on a larger one."
+        ) from error
+    except (OSError, EOFError, ValueError, csv.Error, duckdb.Error) as error:
+        raise _unreadable(path, _first_line(error)) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n\n")[0].replace("\n", " ")
+
+
+def _unreadable(path: Path, fault: str) -> UserError:
+    return UserError(
+        f"{path} cannot be read to its end ({fault}); expected a complete table of the kind that "
+        "its suffix says, text in UTF-8 with every quote closed. It may be truncated."
+    )
