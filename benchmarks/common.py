@@ -132,7 +132,7 @@ def random_catalogue(
 
 
 def generator_of(catalogue: Catalogue, **settings: Any) -> Generator:
-    """BBQRec's network at its default size (properties/model/BBQRec.yaml)."""
+    """BBQRec's network at its default width, with two decoder layers and the code loss."""
     values: dict[str, Any] = {
         "levels": LEVELS,
         "codebook_size": CODES,
@@ -140,6 +140,12 @@ def generator_of(catalogue: Catalogue, **settings: Any) -> Generator:
         "vector_dim": 0 if catalogue.vectors is None else catalogue.vectors.shape[1],
         "similarity": catalogue.vectors is not None,
         "dropout": 0.2,
+        "decoder_layers": 2,
+        "history_tokens": "level",
+        "generation_loss": "code",
+        "item_embedding": False,
+        "item_head": False,
+        "repeat_logit": False,
     }
     values.update(settings)
     return Generator(GeneratorSettings(**values))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recbole_bbqrec.config.config import BBQRecConfig, check_options_read, options_read
-from recbole_bbqrec.config.options import asks_nothing, check_known
+from recbole_bbqrec.config.options import check_known, is_default
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.store import Run
 
@@ -23,7 +23,7 @@ def check_common(common: Mapping[str, Any], models: Sequence[str], datasets: Seq
         return
     read = frozenset[str]().union(*(options_read(m, d) for m in models for d in datasets))
     for key, value in common.items():
-        if key in read or asks_nothing(key, value):
+        if key in read or is_default(key, value):
             continue
         if len(models) == 1:
             check_options_read(models[0], datasets[0], {key: value})
@@ -45,7 +45,7 @@ def left_out(
     lines = []
     for key, value in common.items():
         without = [m for m in models if not any(key in options_read(m, d) for d in datasets)]
-        if without and not asks_nothing(key, value):
+        if without and not is_default(key, value):
             lines.append(f"`{key}` is left out for {', '.join(without)}: not read there")
     return lines
 

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.nn.dropout import Dropout
-from recbole_bbqrec.protocols import RunConfig
 
 INIT_STD = 0.02  # of embeddings and matrices, as RecBole's SASRec
 
@@ -101,19 +100,6 @@ class CausalEncoder(nn.Module):
         self.attentions = nn.ModuleList([Attention(hidden, heads, dropout) for _ in range(layers)])
         self.feeds = nn.ModuleList([FeedForward(hidden, inner, dropout) for _ in range(layers)])
         self.norm = nn.LayerNorm(hidden)
-
-    @classmethod
-    def of(cls, config: RunConfig, input_norm: bool = True) -> CausalEncoder:
-        """The encoder that a run's options describe."""
-        return cls(
-            hidden=config["hidden_size"],
-            layers=config["encoder_layers"],
-            heads=config["n_heads"],
-            inner=config["inner_size"],
-            max_length=config["MAX_ITEM_LIST_LENGTH"],
-            dropout=config["dropout"],
-            input_norm=input_norm,
-        )
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Item vectors [B, T, H] -> states [B, T, H]; state t has seen items 0..t only."""

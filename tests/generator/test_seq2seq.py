@@ -147,7 +147,26 @@ def test_the_network_can_learn_to_copy_the_last_item() -> None:
     catalogue = small_catalogue(12, codes=4, duplicates=0)
     catalogue = Catalogue.build(catalogue.codes, torch.randn(12, 6), 4)
     generator = Generator(
-        GeneratorSettings(3, 4, 2, 6, 16, 32, 2, 1, 1, 32, 0.0, 6, similarity_buckets=10)
+        GeneratorSettings(
+            n_signals=2,
+            vector_dim=6,
+            levels=3,
+            codebook_size=4,
+            code_dim=16,
+            max_history=6,
+            hidden_size=32,
+            n_heads=2,
+            encoder_layers=1,
+            decoder_layers=1,
+            inner_size=32,
+            dropout=0.0,
+            similarity_buckets=10,
+            history_tokens="level",
+            generation_loss="code",
+            item_embedding=False,
+            item_head=False,
+            repeat_logit=False,
+        )  # fmt: skip
     )
     optimizer = torch.optim.Adam(generator.parameters(), 5e-3)
     for _ in range(250):
@@ -203,13 +222,13 @@ def test_bad_batches(items: Any, targets: Any, encoding: str, message: str) -> N
         ("dropout", 1.0, {}),
         ("generation_loss", "token", {}),
         ("history_encoding", "left", {}),
-        ("label_smoothing", 0.1, {"generation_loss": "item"}),
+        ("label_smoothing", 0.1, {}),
         ("vector_dim", 0, {}),
-        ("n_items", 0, {"item_embedding": True}),
+        ("n_items", 1, {}),
         ("initializer_range", 0.0, {}),
     ],
 )
 def test_config_names_the_field_and_the_value(field: str, value: Any, others: Any) -> None:
-    settings = {"levels": 3, "codebook_size": 4, "n_signals": 2, "vector_dim": 6, **others}
+    settings = {"n_signals": 2, "vector_dim": 6, "n_items": 9, **others}
     with pytest.raises(ValueError, match=f"{field} is {value!r}"):
         GeneratorSettings(**{**settings, field: value})

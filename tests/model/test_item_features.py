@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from recbole_bbqrec.model.parts.item_features import item_features
+from recbole_bbqrec.model.settings import FeatureSettings
 from tests.support.generator import histories, small_catalogue, small_generator
 
 
@@ -28,7 +29,7 @@ def data_set(**modalities: tuple[Tensor, list[int]]) -> SimpleNamespace:
 def test_modalities_are_brought_to_one_scale() -> None:
     torch.manual_seed(0)
     data = data_set(text=(torch.randn(40, 6) * 3 + 1, [5]), image=(torch.rand(40, 9) * 90, [7, 8]))
-    text, image = item_features(data, ("text", "image"), "zscore", 20, False)
+    text, image = item_features(data, ("text", "image"), FeatureSettings("zscore", 20, False))
     features = torch.cat([text, image], dim=1)
     assert text.shape == (40, 6) and image.shape == (40, 9)
     assert not features[0].any()
@@ -36,14 +37,14 @@ def test_modalities_are_brought_to_one_scale() -> None:
     assert not features[[7, 8], 6:].any() and features[7, :6].any()
     for part, count in ((features[:, :6], 38), (features[:, 6:], 37)):
         assert float(part.square().sum() / count / part.shape[1]) == pytest.approx(1, abs=1e-5)
-    assert item_features(data, (), "zscore", 20, False) == []
+    assert item_features(data, (), FeatureSettings("zscore", 20, False)) == []
 
 
 def test_a_wide_modality_is_cut_to_its_principal_components() -> None:
     torch.manual_seed(1)
     wide = (torch.randn(60, 3) @ torch.randn(3, 30) + 0.01 * torch.randn(60, 30)).half()
     data = data_set(image=(wide, [4]))
-    (cut,) = item_features(data, ("image",), "none", 3, False)
+    (cut,) = item_features(data, ("image",), FeatureSettings("none", 3, False))
     assert cut.shape == (60, 3) and not cut[4].any()
     rows = [i for i in range(1, 60) if i != 4]
     known = wide[rows].double().numpy()
@@ -51,7 +52,7 @@ def test_a_wide_modality_is_cut_to_its_principal_components() -> None:
     reference = reference / reference.square().mean().sqrt()
     # Components are known up to their sign.
     torch.testing.assert_close(cut[rows].abs(), reference.abs(), atol=1e-3, rtol=1e-3)
-    (again,) = item_features(data, ("image",), "none", 3, False)
+    (again,) = item_features(data, ("image",), FeatureSettings("none", 3, False))
     assert torch.equal(cut, again)
 
 
@@ -60,7 +61,7 @@ def test_whitening_makes_principal_components_equally_wide() -> None:
     rows = torch.randn(300, 8).double() @ torch.diag(2.0 ** -torch.arange(8.0)).double()
     rows[:, 7] = rows[:, 0]  # a direction without any variance
     data = data_set(text=(torch.cat([rows.new_zeros(1, 8), rows]).float(), [9]))
-    (white,) = item_features(data, ("text",), "none", 20, True)
+    (white,) = item_features(data, ("text",), FeatureSettings("none", 20, True))
     assert white.shape == (301, 8) and not white[[0, 9]].any()
     known = rows[[i for i in range(300) if i != 8]]
     known = known - known.mean(0)
@@ -72,14 +73,14 @@ def test_whitening_makes_principal_components_equally_wide() -> None:
     torch.testing.assert_close(got @ got.T, expected @ expected.T, atol=1e-4, rtol=1e-4)
     widths = got.std(0)
     assert widths[:4].max() < 1.2 * widths[:4].min() and widths[7] < 1e-3
-    assert torch.equal(white, item_features(data, ("text",), "none", 20, True)[0])
+    assert torch.equal(white, item_features(data, ("text",), FeatureSettings("none", 20, True))[0])
 
 
 @pytest.mark.parametrize("absent", ([2, 3, 4], [3, 4], []))
 def test_features_that_do_not_differ_are_no_error(absent: list[int]) -> None:
     data = data_set(text=(torch.ones(5, 3) * 2, absent))
     for scaling in ("zscore", "none"):
-        (white,) = item_features(data, ("text",), scaling, 2, True)
+        (white,) = item_features(data, ("text",), FeatureSettings(scaling, 2, True))
         assert bool(torch.isfinite(white).all())
 
 

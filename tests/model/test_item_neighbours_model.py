@@ -14,6 +14,7 @@ from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.parts.item_features import item_features
 from recbole_bbqrec.model.parts.neighbour_graph import alike, chosen_after
+from recbole_bbqrec.model.settings import FeatureSettings
 from recbole_bbqrec.quick_start import load_data_and_model, run
 from tests.support.runs import ROOT
 
@@ -25,7 +26,7 @@ def test_a_run_ranks_by_the_definition(rundir):
     result = run("ItemNeighbours", "Mini", overrides={**OPTIONS, **changes})
     _, model, dataset, train, _, test = load_data_and_model(result["files"]["model"])
     source = train._dataset
-    features = item_features(source, source.modalities, "zscore", 512, True)
+    features = item_features(source, source.modalities, FeatureSettings("zscore", 512, True))
     after = chosen_after(Histories.from_training_data(source), model.n_items).toarray()
     similar = alike(features).toarray()
     rows = test._dataset.inter_feat

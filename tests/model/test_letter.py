@@ -314,7 +314,8 @@ def test_temperature_divides_the_training_logits_only(temperature):
     settings = GeneratorSettings(
         levels=2, codebook_size=5, n_signals=1, code_dim=4, hidden_size=8, n_heads=2,
         encoder_layers=1, decoder_layers=1, inner_size=8, dropout=0.0, max_history=4,
-        similarity=False,
+        similarity=False, history_tokens="level", generation_loss="code", item_embedding=False,
+        item_head=False, repeat_logit=False,
     )  # fmt: skip
     generator = RankingGuidedGenerator(settings, temperature).double()
     codes = torch.randint(5, (9, 2, 1))

@@ -16,6 +16,7 @@ import numpy as np
 from recbole_bbqrec.config.config import BBQRecConfig, check_options_read
 from recbole_bbqrec.config.options import (
     MODEL_OPTIONS,
+    PHASE_TWO_ONLY,
     RECBOLE_OPTIONS,
     RUN_OPTIONS,
     check_values,
@@ -37,17 +38,6 @@ EXHAUSTIVE, RANDOM, BAYES = "exhaustive", "random", "bayes"
 _PROTOCOL = {
     "model", "dataset", "data_path", "seed", "eval_args", "metrics", "topk", "valid_metric",
     "mask_history", "user_inter_num_interval", "item_inter_num_interval", "load_col",
-}  # fmt: skip
-
-#: Options that a search on fixed semantic IDs can change: those that phase one does not read.
-PHASE_TWO = {
-    "epochs", "train_batch_size", "learning_rate", "weight_decay", "learner", "eval_step",
-    "stopping_step", "hidden_size", "n_heads", "encoder_layers", "decoder_layers", "inner_size",
-    "dropout", "similarity_buckets", "similarity_init", "token_fusion", "history_encoding",
-    "history_tokens", "generation_loss", "decoder_start", "label_smoothing", "item_embedding",
-    "item_head", "repeat_logit", "item_features", "feature_components", "feature_whitening",
-    "tie_codes", "generation_temperature", "warmup_ratio", "cooccurrence_weight",
-    "feature_similarity_weight", "neighbour_decay", "num_beams",
 }  # fmt: skip
 
 
@@ -234,7 +224,7 @@ def _check(base: Run, config: BBQRecConfig, space: Sequence[Parameter]) -> None:
             )
         for value in parameter.extremes:
             check_options_read(base.model, base.dataset, {name: value})
-        if fixed and name not in PHASE_TWO:
+        if fixed and name not in PHASE_TWO_ONLY:
             raise UserError(
                 f"Parameter `{name}` has a part in phase one, whose semantic IDs are fixed here; "
                 "remove it, or search without a fixed tokenizer."

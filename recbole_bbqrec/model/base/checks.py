@@ -24,15 +24,6 @@ def require_modality(config: RunConfig, model: str, name: str) -> None:
         )
 
 
-def require_divisible(config: RunConfig, width: str, heads: str) -> None:
-    """Attention heads share the width evenly."""
-    if config[width] % config[heads]:
-        raise UserError(
-            f"Option `{width}` is {config[width]}; expected a multiple of `{heads}`, which is "
-            f"{config[heads]}."
-        )
-
-
 def require_whole_histories(config: RunConfig, model: str) -> None:
     """Training by user needs RecBole's leave-one-out rows, and draws its own negatives if any."""
     if config["train_neg_sample_args"]["distribution"] != "none":

@@ -24,8 +24,10 @@ from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
 from recbole_bbqrec.generator.network.seq2seq import Generator
 from recbole_bbqrec.generator.settings import GeneratorSettings
+from recbole_bbqrec.model.settings import PhaseOneSettings, PhaseTwoSettings
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.runtime import autocast, resolve_precision
+from recbole_bbqrec.settings import Settings, read
 from recbole_bbqrec.tokenizer.base import PhaseOneNetwork, Tokenization
 from recbole_bbqrec.tokenizer.collisions import resolve_collisions
 
@@ -34,7 +36,7 @@ class GenerativeRecommender(SequentialRecommender):
     """Base of every model that generates semantic IDs.
 
     A subclass says how items are tokenized (:meth:`signals_of`, :meth:`build_tokenizer`) and may
-    change the generator's configuration (:meth:`generator_config`).
+    change the settings of both networks (:meth:`tokenizer_settings`, :meth:`generator_settings`).
     """
 
     input_type = InputType.POINTWISE  # rows are (history, next item); no sampled negatives
@@ -57,8 +59,7 @@ class GenerativeRecommender(SequentialRecommender):
         self.codebook_size: int = config["codebook_size"]
         self.dtype = resolve_precision(config["precision"], torch.device(config["device"]))
         signals = self.signals_of(config)
-        levels = config["codebook_levels"]
-        width = self.vector_width(config, len(signals))
+        levels, width = config["codebook_levels"], self.vector_width(config, len(signals))
         # The IDs travel in the checkpoint; row 0 is [PAD].
         self.register_buffer("codes", torch.zeros(self.n_items, levels, len(signals)).long())
         self.register_buffer("vectors", torch.zeros(self.n_items, width))
@@ -66,8 +67,8 @@ class GenerativeRecommender(SequentialRecommender):
         # So do the features: their principal components may come out otherwise elsewhere.
         parts = self.build_features(config, dataset)
         self.register_buffer("features", torch.cat(parts, dim=1) if parts else None)
-        settings = self.generator_config(config, len(signals), width)
-        settings = replace(settings, feature_dim=sum(part.shape[1] for part in parts))
+        width = sum(part.shape[1] for part in parts)
+        settings = self.generator_settings(config, self.n_items, feature_dim=width)
         self.generator = self.build_generator(config, settings)
         self.neighbours = self.build_neighbours(config, dataset, parts)
         self._catalogue: Catalogue | None = None
@@ -121,36 +122,23 @@ class GenerativeRecommender(SequentialRecommender):
         """The phase-two network."""
         return Generator(settings)
 
-    def generator_config(self, config: RunConfig, n_signals: int, width: int) -> GeneratorSettings:
-        """The phase-two network's configuration (paper, 4.2)."""
-        keys = ("similarity_buckets", "similarity_init") if self.use_similarity else ()
-        return GeneratorSettings(
-            levels=config["codebook_levels"],
-            codebook_size=config["codebook_size"],
-            n_signals=n_signals,
-            n_items=self.n_items,
-            vector_dim=width,
-            code_dim=config["codebook_dim"],
-            hidden_size=config["hidden_size"],
-            n_heads=config["n_heads"],
-            encoder_layers=config["encoder_layers"],
-            decoder_layers=config["decoder_layers"],
-            inner_size=config["inner_size"],
-            dropout=config["dropout"],
-            max_history=config["MAX_ITEM_LIST_LENGTH"],
-            similarity=self.use_similarity,
-            token_fusion=config["token_fusion"],
-            history_encoding=config["history_encoding"],
-            history_tokens=config["history_tokens"],
-            generation_loss=config["generation_loss"],
-            decoder_start=config["decoder_start"],
-            label_smoothing=config["label_smoothing"],
-            item_embedding=config["item_embedding"],
-            item_head=config["item_head"],
-            repeat_logit=config["item_head"] and config["repeat_logit"],
-            tie_codes=config["tie_codes"],
-            **{key: config[key] for key in keys},
-        )
+    @classmethod
+    def tokenizer_settings(cls, config: RunConfig) -> Settings:
+        """Settings of the phase-one network (paper, 4.1)."""
+        raise NotImplementedError
+
+    @classmethod
+    def generator_settings(cls, config: RunConfig, n_items: int, **given: Any) -> GeneratorSettings:
+        """Settings of the phase-two network (paper, 4.2); ``given`` fields win over the options."""
+        n_signals = len(cls.signals_of(config))
+        fields = {
+            "n_items": n_items,
+            "n_signals": n_signals,
+            "vector_dim": cls.vector_width(config, n_signals),
+            "similarity": cls.use_similarity,
+            "repeat_logit": config["item_head"] and config["repeat_logit"],
+        }
+        return read(GeneratorSettings, config, **{**fields, **given})
 
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
@@ -164,33 +152,15 @@ class GenerativeRecommender(SequentialRecommender):
         if config["mask_history"]:
             need += config["MAX_ITEM_LIST_LENGTH"]
             why += f" plus the {config['MAX_ITEM_LIST_LENGTH']} history items that are masked"
-        if config["num_beams"] < need:
+        beams = read(PhaseTwoSettings, config).num_beams
+        if beams < need:
             raise UserError(
-                f"Option `num_beams` is {config['num_beams']}; expected at least {need}: {why}. "
-                "Widen the beam or lower `topk`."
+                f"Option `num_beams` is {beams}; expected at least {need}: {why}. Widen the beam "
+                "or lower `topk`."
             )
-        if config["item_head"] and config["generation_loss"] != "item":
-            raise UserError(
-                f"Option `item_head` is True with `generation_loss` {config['generation_loss']!r}; "
-                "it needs `item`, which normalises over the tokens that exist. Add "
-                "--item_head=False, or leave `generation_loss` as it is."
-            )
-        if config["hidden_size"] % config["n_heads"]:
-            raise UserError(
-                f"Option `hidden_size` is {config['hidden_size']}; expected a multiple of "
-                f"`n_heads`, which is {config['n_heads']}."
-            )
-        if config["tokenizer_warmup_epochs"] >= config["tokenizer_epochs"]:
-            raise UserError(
-                f"Option `tokenizer_warmup_epochs` is {config['tokenizer_warmup_epochs']}; "
-                f"expected less than `tokenizer_epochs`, which is {config['tokenizer_epochs']}: "
-                "the epochs after the warm-up are those that quantize."
-            )
-        if config["tokenize_only"] and config["tokenizer_path"] is not None:
-            raise UserError(
-                "Options `tokenize_only` and `tokenizer_path` are both set; the semantic IDs in "
-                f"{config['tokenizer_path']} leave nothing to do. Remove one."
-            )
+        cls.generator_settings(config, n_items=2)  # any number: the data are not read yet
+        cls.tokenizer_settings(config)
+        read(PhaseOneSettings, config)
         if config["train_neg_sample_args"]["distribution"] != "none":
             raise UserError(
                 "Option `train_neg_sample_args` asks for sampled negatives; a generative model "

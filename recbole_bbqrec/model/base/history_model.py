@@ -11,11 +11,14 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_bbqrec.data.histories import HistoryBatch
-from recbole_bbqrec.model.base.checks import require_divisible, require_whole_histories
+from recbole_bbqrec.model.base.checks import require_whole_histories
 from recbole_bbqrec.model.base.length_groups import length_groups
 from recbole_bbqrec.model.base.predict import PredictByRanking
+from recbole_bbqrec.model.settings import EncoderSettings, HistoryTrainingSettings
+from recbole_bbqrec.nn.transformer import CausalEncoder
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.runtime import autocast, resolve_precision
+from recbole_bbqrec.settings import read
 
 _USERS = 512  # whose states are computed in one pass for ranking
 
@@ -31,16 +34,32 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
     input_type = InputType.POINTWISE  # rows are (history, next item); no sampled negatives
     trains_on_histories = True
     encoding = "causal"
+    settings_class: type[EncoderSettings] = EncoderSettings
+    settings: EncoderSettings
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
+        self.settings = read(self.settings_class, config)
         self.dtype = resolve_precision(config["precision"], torch.device(config["device"]))
 
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
         """Checks across options, before any file is read; raises UserError."""
         require_whole_histories(config, cls.__name__)
-        require_divisible(config, "hidden_size", "n_heads")
+        read(cls.settings_class, config)
+        read(HistoryTrainingSettings, config)
+
+    def causal_encoder(self, input_norm: bool = True) -> CausalEncoder:
+        """Make the encoder that the settings describe."""
+        return CausalEncoder(
+            hidden=self.settings.hidden_size,
+            layers=self.settings.encoder_layers,
+            heads=self.settings.n_heads,
+            inner=self.settings.inner_size,
+            max_length=self.settings.max_history,
+            dropout=self.settings.dropout,
+            input_norm=input_norm,
+        )
 
     # what a subclass decides ----------------------------------------------------------------
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.base.checks import require_modality
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
-from recbole_bbqrec.nn.transformer import INIT_STD, CausalEncoder, init_weights
+from recbole_bbqrec.model.settings import CodeSettings
+from recbole_bbqrec.nn.transformer import INIT_STD, init_weights
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.tokenizer.opq import fit_opq, whiten
 
@@ -49,26 +49,24 @@ class ItemCodes(nn.Module):
     mean of its code embeddings.
 
     Args:
-        config: reads ``code_digits`` M, ``codebook_size`` K, ``code_components`` (0: the text as
-            it is), ``opq_iterations``, ``hidden_size`` H and ``seed``.
+        settings: ``code_digits`` is M, ``codebook_size`` K and ``hidden_size`` H.
         dataset: a ``MultiModalDataset`` with text.
+        seed: of the quantization.
     """
 
     codes: Tensor
     made: Tensor
 
-    def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
+    def __init__(self, settings: CodeSettings, dataset: ItemDataset, seed: int) -> None:
         super().__init__()
-        self.digits: int = config["code_digits"]
-        self.codebook_size: int = config["codebook_size"]
-        self.components: int = config["code_components"]
-        self.iterations: int = config["opq_iterations"]
-        self.seed: int = config["seed"]
+        self.digits, self.codebook_size = settings.code_digits, settings.codebook_size
+        self.components, self.iterations = settings.code_components, settings.opq_iterations
+        self.seed = seed
         # Not registered: needed once, on the CPU, and never saved.
         self.features = dataset.item_features(CODE_MODALITY)
         # [M * K, H]; row d * K + c is code c of digit d. A mean of M has the usual deviation.
         self.code_embedding = nn.Parameter(
-            torch.randn(self.digits * self.codebook_size, config["hidden_size"])
+            torch.randn(self.digits * self.codebook_size, settings.hidden_size)
             * (INIT_STD * self.digits**0.5)
         )
         n_items = self.features.matrix.shape[0]
@@ -143,25 +141,21 @@ class CodeRecommender(HistoryRecommender):
     """A causal encoder over item vectors made of :class:`ItemCodes`; items have no other ID."""
 
     dataset_class = MultiModalDataset
+    settings_class: type[CodeSettings] = CodeSettings
+    settings: CodeSettings
     input_norm = True  # of item vectors, before the encoder's first layer
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
-        self.temperature: float = config["temperature"]
-        self.item_codes = ItemCodes(config, dataset)
-        self.encoder = CausalEncoder.of(config, self.input_norm)
+        self.temperature = self.settings.temperature
+        self.item_codes = ItemCodes(self.settings, dataset, config["seed"])
+        self.encoder = self.causal_encoder(self.input_norm)
         self.apply(init_weights)
 
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
         super().check_options(config)
         require_modality(config, cls.__name__, CODE_MODALITY)
-        if 0 < config["code_components"] < config["code_digits"]:
-            raise UserError(
-                f"Option `code_components` is {config['code_components']}; expected 0 or at least "
-                f"`code_digits`, which is {config['code_digits']}: a digit codes one component or "
-                "more."
-            )
 
     def states(self, items: Tensor) -> Tensor:
         return self.encoder(self.item_codes(items))

@@ -10,32 +10,27 @@ from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from recbole_bbqrec.protocols import ItemDataset, RunConfig
+from recbole_bbqrec.model.settings import FeatureSettings
+from recbole_bbqrec.protocols import ItemDataset
 from recbole_bbqrec.tokenizer.bbq.encoders import Standardizer
 
 _RIDGE = 0.01  # of the mean variance; narrower directions are noise and stay narrower
 
 
-def configured_features(
-    config: RunConfig, dataset: ItemDataset, names: Sequence[str]
-) -> list[Tensor]:
-    """:func:`item_features` by the options ``feature_scaling``, ``_components``, ``_whitening``."""
-    keys = ("feature_scaling", "feature_components", "feature_whitening")
-    return item_features(dataset, names, *(config[key] for key in keys))
-
-
 def item_features(
-    dataset: ItemDataset, names: Sequence[str], scaling: str, components: int, whitening: bool
+    dataset: ItemDataset, names: Sequence[str], settings: FeatureSettings
 ) -> list[Tensor]:
     """Features of all items, float32 [n_items, F_m] of each modality in the order of ``names``.
 
-    Each modality is scaled (``zscore``, ``l2`` or ``none``, over the items that have it), cut to
-    its first ``components`` principal components where it is wider, and brought to a mean square
-    of one; ``whitening`` makes all its principal components about equally wide. Rows of items
-    that lack it, and of [PAD], are zero.
+    Each modality is scaled over the items that have it, cut to its first ``feature_components``
+    principal components where it is wider, and brought to a mean square of one;
+    ``feature_whitening`` makes all its principal components about equally wide. Rows of items that
+    lack it, and of [PAD], are zero.
 
     ``dataset``: a ``MultiModalDataset`` that holds the modalities ``names``.
     """
+    scaling, components = settings.feature_scaling, settings.feature_components
+    whitening = settings.feature_whitening
     parts = []
     for name in names:
         source = dataset.item_features(name)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
-from recbole_bbqrec.protocols import RunConfig
+from recbole_bbqrec.model.settings import NeighbourSettings
 
 _LATER = 50  # items after an item, in a user's history, that count as chosen after it
 _CHOSEN = 500  # items chosen after an item that are kept, the ones of the largest values
@@ -27,23 +27,25 @@ _STEPS = 10_000  # to one: cosines are compared in these steps, for rounding mak
 _CELLS = 1 << 25  # cosines held at a time
 
 
-def configured_neighbours(
-    config: RunConfig, histories: Histories | None, features: Sequence[Tensor], n_items: int
+def weighted_neighbours(
+    settings: NeighbourSettings,
+    histories: Histories | None,
+    features: Sequence[Tensor],
+    n_items: int,
 ) -> Neighbours | None:
-    """Both kinds of values, each by its weight; None where there is nothing to weigh.
+    """Sum both kinds of values by their weights; None where there is nothing to weigh.
 
-    ``config``: reads ``cooccurrence_weight``, without use if ``histories`` are None,
-    ``feature_similarity_weight``, without use if there are no ``features`` [n_items, F_m], and
-    ``neighbour_decay``.
+    Without ``histories`` co-occurrence is left out, without ``features`` (each [n_items, F_m])
+    their similarity.
     """
     parts = []
-    if config["cooccurrence_weight"] and histories is not None:
-        parts.append(config["cooccurrence_weight"] * chosen_after(histories, n_items))
-    if config["feature_similarity_weight"] and features:
-        parts.append(config["feature_similarity_weight"] * alike(features))
+    if settings.cooccurrence_weight and histories is not None:
+        parts.append(settings.cooccurrence_weight * chosen_after(histories, n_items))
+    if settings.feature_similarity_weight and features:
+        parts.append(settings.feature_similarity_weight * alike(features))
     if not parts:
         return None
-    return Neighbours.of_matrix(sum(parts[1:], parts[0]), config["neighbour_decay"])
+    return Neighbours.of_matrix(sum(parts[1:], parts[0]), settings.neighbour_decay)
 
 
 def chosen_after(histories: Histories, n_items: int) -> sparse.csr_matrix:

@@ -10,9 +10,11 @@ from torch import Tensor
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
-from recbole_bbqrec.model.parts.item_features import configured_features
-from recbole_bbqrec.model.parts.neighbour_graph import configured_neighbours
+from recbole_bbqrec.model.parts.item_features import item_features
+from recbole_bbqrec.model.parts.neighbour_graph import weighted_neighbours
+from recbole_bbqrec.model.settings import FeatureSettings, NeighbourSettings
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
+from recbole_bbqrec.settings import read
 
 
 class NeighbourScores:
@@ -24,9 +26,10 @@ class NeighbourScores:
     @classmethod
     def of(cls, config: RunConfig, dataset: ItemDataset) -> NeighbourScores:
         """From training data and features; ``dataset`` is a ``MultiModalDataset``."""
-        features = configured_features(config, dataset, dataset.modalities)
+        features = item_features(dataset, dataset.modalities, read(FeatureSettings, config))
         histories = Histories.from_training_data(dataset)
-        return cls(configured_neighbours(config, histories, features, dataset.item_num))
+        settings = read(NeighbourSettings, config)
+        return cls(weighted_neighbours(settings, histories, features, dataset.item_num))
 
     def add_to(self, scores: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
         """Add to ``scores`` float [B, n_items], in place.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -11,12 +11,13 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
 from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
-from recbole_bbqrec.model.parts.item_features import configured_features
-from recbole_bbqrec.model.parts.neighbour_graph import configured_neighbours
+from recbole_bbqrec.model.parts.item_features import item_features
+from recbole_bbqrec.model.parts.neighbour_graph import weighted_neighbours
+from recbole_bbqrec.model.settings import GeneratorFeatureSettings, NeighbourSettings
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
-from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQSettings, BBQTokenizer
-
-ID_SIGNAL = "id"
+from recbole_bbqrec.settings import read
+from recbole_bbqrec.tokenizer.bbq.settings import ID_SIGNAL, BBQSettings
+from recbole_bbqrec.tokenizer.bbq.tokenizer import BBQTokenizer
 
 
 class BBQRec(GenerativeRecommender):
@@ -49,33 +50,41 @@ class BBQRec(GenerativeRecommender):
 
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
-        super().check_options(config)
         signals = cls.signals_of(config)
         if not signals:
             raise UserError(
                 f"Option `modalities` is {config['modalities']!r}, which leaves {cls.__name__} "
                 "without any signal; expected at least one modality that the model uses."
             )
+        super().check_options(config)
         weights = config["commitment_weight"]
         if isinstance(weights, dict) and set(weights) != set(signals):
             raise UserError(
                 f"Option `commitment_weight` names the signals {sorted(weights)}; expected exactly "
                 f"{sorted(signals)}."
             )
-        if config["sequence_hidden_size"] % config["sequence_heads"]:
-            raise UserError(
-                f"Option `sequence_hidden_size` is {config['sequence_hidden_size']}; expected a "
-                f"multiple of `sequence_heads`, which is {config['sequence_heads']}."
-            )
 
-    def generator_config(self, config: RunConfig, n_signals: int, width: int) -> GeneratorSettings:
-        settings = super().generator_config(config, n_signals, width)
+    @classmethod
+    def tokenizer_settings(cls, config: RunConfig) -> BBQSettings:
+        return read(
+            BBQSettings,
+            config,
+            use_id=cls.use_id,
+            use_mim=cls.use_mim,
+            use_contrastive=cls.use_contrastive,
+            share_codebook=cls.share_codebook,
+        )
+
+    @classmethod
+    def generator_settings(cls, config: RunConfig, n_items: int, **given: Any) -> GeneratorSettings:
         # A learned item embedding is an ID representation, too.
-        return settings if self.use_id else replace(settings, item_embedding=False)
+        given = {"item_embedding": cls.use_id and config["item_embedding"], **given}
+        return super().generator_settings(config, n_items, **given)
 
     def build_features(self, config: RunConfig, dataset: ItemDataset) -> list[torch.Tensor]:
-        modalities = self.modalities_of(config) if config["item_features"] else ()
-        return configured_features(config, dataset, modalities)
+        settings = read(GeneratorFeatureSettings, config)
+        modalities = self.modalities_of(config) if settings.item_features else ()
+        return item_features(dataset, modalities, settings)
 
     def build_neighbours(
         self, config: RunConfig, dataset: ItemDataset, features: list[torch.Tensor]
@@ -84,7 +93,8 @@ class BBQRec(GenerativeRecommender):
             return None
         # Who chose an item is an ID representation, too.
         histories = Histories.from_training_data(dataset) if self.use_id else None
-        return configured_neighbours(config, histories, features, self.n_items)
+        settings = read(NeighbourSettings, config)
+        return weighted_neighbours(settings, histories, features, self.n_items)
 
     def build_tokenizer(
         self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor
@@ -93,30 +103,4 @@ class BBQRec(GenerativeRecommender):
         for name in self.modalities_of(config):
             modality = dataset.item_features(name)
             features[name] = (modality.matrix, modality.present)
-        return BBQTokenizer(self.tokenizer_config(config), features, self.n_items, trained_items)
-
-    def tokenizer_config(self, config: RunConfig) -> BBQSettings:
-        """The phase-one network's configuration (paper, 4.1)."""
-        return BBQSettings(
-            levels=config["codebook_levels"],
-            codebook_size=config["codebook_size"],
-            codebook_dim=config["codebook_dim"],
-            commitment_weight=config["commitment_weight"],
-            contrastive_weight=config["contrastive_weight"],
-            mim_weight=config["mim_weight"],
-            temperature=config["temperature"],
-            encoder_hidden=tuple(config["encoder_hidden"]),
-            dropout=config["encoder_dropout"],
-            use_id=self.use_id,
-            use_mim=self.use_mim,
-            use_contrastive=self.use_contrastive,
-            share_codebook=self.share_codebook,
-            sequence_encoder=config["sequence_encoder"],
-            sequence_layers=config["sequence_layers"],
-            sequence_heads=config["sequence_heads"],
-            sequence_hidden_size=config["sequence_hidden_size"],
-            sequence_dropout=config["sequence_dropout"],
-            max_history=config["MAX_ITEM_LIST_LENGTH"],
-            recon_reduction=config["recon_reduction"],
-            feature_scaling=config["feature_scaling"],
-        )
+        return BBQTokenizer(self.tokenizer_settings(config), features, self.n_items, trained_items)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from recbole_bbqrec.model.sequential_recommender.tiger import TIGER
-from recbole_bbqrec.protocols import RunConfig
-from recbole_bbqrec.tokenizer.rqvae.cost import CoSTSettings, CoSTTokenizer
+from recbole_bbqrec.tokenizer.rqvae.cost import CoSTTokenizer
+from recbole_bbqrec.tokenizer.rqvae.settings import CoSTSettings
 
 
 class CoST(TIGER):
@@ -22,13 +20,4 @@ class CoST(TIGER):
 
     properties_base = "TIGER"
     tokenizer_class = CoSTTokenizer
-    tokenizer_config_class = CoSTSettings
-
-    @classmethod
-    def tokenizer_settings(cls, config: RunConfig) -> dict[str, Any]:
-        return {
-            **super().tokenizer_settings(config),
-            "contrastive_weight": config["contrastive_weight"],
-            "reconstruction_weight": config["reconstruction_weight"],
-            "temperature": config["temperature"],
-        }
+    tokenizer_settings_class = CoSTSettings

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
-from recbole_bbqrec.nn.transformer import CausalEncoder, init_weights
+from recbole_bbqrec.model.settings import ESASRecSettings
+from recbole_bbqrec.nn.transformer import init_weights
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 
@@ -27,13 +28,16 @@ class ESASRec(HistoryRecommender):
     in the ranking (``mask_history``), which no model here does unless told to.
     """
 
+    settings_class = ESASRecSettings
+    settings: ESASRecSettings
+
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
-        self.n_negatives: int = config["n_negatives"]
-        self.logq_correction: bool = config["logq_correction"]
-        hidden = config["hidden_size"]
+        self.n_negatives = self.settings.n_negatives
+        self.logq_correction = self.settings.logq_correction
+        hidden = self.settings.hidden_size
         self.item_embedding = nn.Embedding(self.n_items, hidden, padding_idx=0)
-        self.encoder = CausalEncoder.of(config)
+        self.encoder = self.causal_encoder()
         self.apply(init_weights)
 
     def states(self, items: Tensor) -> Tensor:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from recbole_bbqrec.data.features import load_modality
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
-from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.batch.encoded_history import Memory
 from recbole_bbqrec.generator.network.seq2seq import Generator
 from recbole_bbqrec.generator.settings import GeneratorSettings
-from recbole_bbqrec.model.base.checks import require_divisible
 from recbole_bbqrec.model.sequential_recommender.tiger import TIGER
+from recbole_bbqrec.model.settings import LETTERGenerationSettings
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
+from recbole_bbqrec.settings import read
 from recbole_bbqrec.tokenizer.rqvae.collaborative import NextItemModel, fit_item_embeddings
-from recbole_bbqrec.tokenizer.rqvae.letter import LETTERSettings, LETTERTokenizer
+from recbole_bbqrec.tokenizer.rqvae.letter import LETTERTokenizer
+from recbole_bbqrec.tokenizer.rqvae.settings import CollaborativeSettings, LETTERSettings
 
 _CF_BATCH = 256  # histories a step of the collaborative model
 
@@ -54,75 +54,54 @@ class LETTER(TIGER):
 
     properties_base = "TIGER"
     tokenizer_class = LETTERTokenizer
-    tokenizer_config_class = LETTERSettings
+    tokenizer_settings_class = LETTERSettings
 
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
         super().check_options(config)
-        require_divisible(config, "sequence_hidden_size", "sequence_heads")
-        if 2 * config["diversity_clusters"] > config["codebook_size"]:
-            raise UserError(
-                f"Option `diversity_clusters` is {config['diversity_clusters']}; expected at most "
-                f"half of `codebook_size`, which is {config['codebook_size']}: every code needs "
-                "another one in its cluster."
-            )
-        path = config["cf_embedding_path"]
-        if path is not None and len(Path(path).name.split(".")) != 3:
-            raise UserError(
-                f"Option `cf_embedding_path` is {path!r}; expected a file <Dataset>.<name>.npy "
-                "with <Dataset>.<name>.items.txt beside it, such as Beauty.cf.npy."
-            )
+        read(CollaborativeSettings, config)
 
     def build_generator(self, config: RunConfig, settings: GeneratorSettings) -> Generator:
-        return RankingGuidedGenerator(settings, config["generation_temperature"])
-
-    @classmethod
-    def tokenizer_settings(cls, config: RunConfig) -> dict[str, Any]:
-        return {
-            **super().tokenizer_settings(config),
-            "alignment_weight": config["alignment_weight"],
-            "diversity_weight": config["diversity_weight"],
-            "diversity_clusters": config["diversity_clusters"],
-        }
+        temperature = read(LETTERGenerationSettings, config).generation_temperature
+        return RankingGuidedGenerator(settings, temperature)
 
     def tokenizer_inputs(
         self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor
     ) -> tuple[torch.Tensor, Callable[[torch.device], torch.Tensor]]:
         """Which items have behaviour embeddings bool [n_items], and how to make them."""
-        if config["cf_embedding_path"] is None:
-            return trained_items, lambda device: _train(config, dataset, self.n_items, device)
-        path = Path(config["cf_embedding_path"])
+        settings = read(CollaborativeSettings, config)
+        if settings.cf_embedding_path is None:
+            seed = config["seed"]
+            return trained_items, lambda device: _train(settings, dataset, seed, device)
+        path = Path(settings.cf_embedding_path)
         stem, name, _ = path.name.split(".")
         loaded = load_modality(
-            path.parent, stem, name, dataset.item_tokens, expected_dim=config["codebook_dim"]
+            path.parent, stem, name, dataset.item_tokens, expected_dim=settings.embedding_dim
         )
         return loaded.present, lambda device: loaded.matrix.float().to(device)
 
 
 def _train(
-    config: RunConfig, dataset: ItemDataset, n_items: int, device: torch.device
+    settings: CollaborativeSettings, dataset: ItemDataset, seed: int, device: torch.device
 ) -> torch.Tensor:
     """Item embeddings float32 [n_items, D] of a SASRec on the training histories."""
     batches = HistoryBatches(
         Histories.from_training_data(dataset),
         batch_size=_CF_BATCH,
-        max_length=config["MAX_ITEM_LIST_LENGTH"],
+        max_length=settings.max_history,
         encoding="causal",
         unit="histories",
-        seed=config["seed"],
+        seed=seed,
     )
     model = NextItemModel(
-        n_items,
-        config["codebook_dim"],
-        hidden=config["sequence_hidden_size"],
-        layers=config["sequence_layers"],
-        heads=config["sequence_heads"],
-        max_history=config["MAX_ITEM_LIST_LENGTH"],
-        dropout=config["sequence_dropout"],
+        dataset.item_num,
+        settings.embedding_dim,
+        hidden=settings.sequence_hidden_size,
+        layers=settings.sequence_layers,
+        heads=settings.sequence_heads,
+        max_history=settings.max_history,
+        dropout=settings.sequence_dropout,
     ).to(device)
     return fit_item_embeddings(
-        model,
-        batches,
-        epochs=config["cf_epochs"],
-        learning_rate=config["tokenizer_learning_rate"],
+        model, batches, epochs=settings.cf_epochs, learning_rate=settings.learning_rate
     )

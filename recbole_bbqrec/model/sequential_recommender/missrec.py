@@ -12,6 +12,7 @@ from recbole_bbqrec.model.base.checks import require_modalities
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
 from recbole_bbqrec.model.parts.feature_fusion import ProjectedFeatures
 from recbole_bbqrec.model.parts.interests import dpc_knn, first_occurrences
+from recbole_bbqrec.model.settings import MISSRecSettings
 from recbole_bbqrec.nn.dropout import Dropout
 from recbole_bbqrec.nn.transformer import (
     INIT_STD,
@@ -47,25 +48,28 @@ class MISSRec(HistoryRecommender):
 
     dataset_class = MultiModalDataset
     encoding = "bidirectional"
+    settings_class = MISSRecSettings
+    settings: MISSRecSettings
 
     interest_of: Tensor
     known: Tensor
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
-        self.temperature: float = config["temperature"]
-        self.orthogonality_weight: float = config["orthogonality_weight"]
-        self.neighbours: int = config["interest_neighbours"]
-        self.update_epochs: int = config["interest_update_epochs"]
-        hidden, heads, dropout = config["hidden_size"], config["n_heads"], config["dropout"]
+        settings = self.settings
+        self.temperature = settings.temperature
+        self.orthogonality_weight = settings.orthogonality_weight
+        self.neighbours = settings.interest_neighbours
+        self.update_epochs = settings.interest_update_epochs
+        hidden, heads, dropout = settings.hidden_size, settings.n_heads, settings.dropout
 
         self.item_embedding = nn.Embedding(self.n_items, hidden, padding_idx=0)
         self.position_embedding = nn.Embedding(self.max_seq_length, hidden)
         # Beside the interests there is always this token, also without any known interest.
         self.no_interest_embedding = nn.Parameter(torch.randn(hidden) * INIT_STD)
         shape = (hidden, heads, dropout)
-        encoder_layers, decoder_layers = config["encoder_layers"], config["decoder_layers"]
-        inner = config["inner_size"]
+        encoder_layers, decoder_layers = settings.encoder_layers, settings.decoder_layers
+        inner = settings.inner_size
         self.encoder_attention = nn.ModuleList(Attention(*shape) for _ in range(encoder_layers))
         self.encoder_feed = nn.ModuleList(
             FeedForward(hidden, inner, dropout) for _ in range(encoder_layers)
@@ -80,7 +84,7 @@ class MISSRec(HistoryRecommender):
         self.apply(init_weights)
 
         self.features = ProjectedFeatures(
-            dataset, dataset.modalities, hidden, config["feature_scaling"], std=INIT_STD
+            dataset, dataset.modalities, hidden, settings.feature_scaling, std=INIT_STD
         )
         # Candidate fusion: weight of modality m is softmax(factor * cosine_m); at first all alike.
         self.fusion_factor = nn.Parameter(torch.zeros(()))
@@ -90,7 +94,7 @@ class MISSRec(HistoryRecommender):
         known = torch.cat([torch.ones(self.n_items, 1, dtype=torch.bool), present], dim=1)
         self.register_buffer("known", known, persistent=False)  # [n_items, 1 + M]
         clustered = int(present.any(1).sum())
-        self.n_interests = max(1, round(config["interest_ratio"] * clustered))
+        self.n_interests = max(1, round(settings.interest_ratio * clustered))
         # 0: the item has no modality and so no interest. Kept in the checkpoint.
         self.register_buffer("interest_of", torch.zeros(self.n_items, dtype=torch.int64))
 

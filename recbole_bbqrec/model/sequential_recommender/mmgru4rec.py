@@ -10,8 +10,10 @@ from recbole_bbqrec.model.base.checks import require_modalities
 from recbole_bbqrec.model.base.length_groups import InLengthGroups
 from recbole_bbqrec.model.base.predict import PredictByRanking
 from recbole_bbqrec.model.parts.feature_fusion import FusedItemEmbedding, ProjectedFeatures
+from recbole_bbqrec.model.settings import MMGRU4RecSettings
 from recbole_bbqrec.nn.dropout import replace_dropout
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
+from recbole_bbqrec.settings import read
 
 
 class MMGRU4Rec(InLengthGroups, PredictByRanking, GRU4Rec):
@@ -29,9 +31,10 @@ class MMGRU4Rec(InLengthGroups, PredictByRanking, GRU4Rec):
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
+        settings = read(MMGRU4RecSettings, config)
         std = float(self.item_embedding.weight.detach().std())
         features = ProjectedFeatures(
-            dataset, dataset.modalities, config["feature_size"], config["feature_scaling"], std
+            dataset, dataset.modalities, settings.feature_size, settings.feature_scaling, std
         )
         self.item_embedding = FusedItemEmbedding(self.item_embedding, features)
         replace_dropout(self)
@@ -39,3 +42,4 @@ class MMGRU4Rec(InLengthGroups, PredictByRanking, GRU4Rec):
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
         require_modalities(config, cls.__name__)
+        read(MMGRU4RecSettings, config)

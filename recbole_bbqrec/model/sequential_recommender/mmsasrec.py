@@ -6,12 +6,14 @@ from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.model.base.checks import require_divisible, require_modalities
+from recbole_bbqrec.model.base.checks import require_modalities
 from recbole_bbqrec.model.base.length_groups import InLengthGroups
 from recbole_bbqrec.model.base.predict import PredictByRanking
 from recbole_bbqrec.model.parts.feature_fusion import FusedItemEmbedding, ProjectedFeatures
+from recbole_bbqrec.model.settings import MMSASRecSettings
 from recbole_bbqrec.nn.dropout import replace_dropout
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
+from recbole_bbqrec.settings import read
 
 
 class MMSASRec(InLengthGroups, PredictByRanking, SASRec):
@@ -29,11 +31,12 @@ class MMSASRec(InLengthGroups, PredictByRanking, SASRec):
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
+        settings = read(MMSASRecSettings, config)
         features = ProjectedFeatures(
             dataset,
             dataset.modalities,
-            config["feature_size"],
-            config["feature_scaling"],
+            settings.feature_size,
+            settings.feature_scaling,
             std=self.initializer_range,
         )
         self.item_embedding = FusedItemEmbedding(self.item_embedding, features)
@@ -42,4 +45,4 @@ class MMSASRec(InLengthGroups, PredictByRanking, SASRec):
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
         require_modalities(config, cls.__name__)
-        require_divisible(config, "hidden_size", "n_heads")
+        read(MMSASRecSettings, config)

@@ -10,13 +10,15 @@ from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import Tensor, nn
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.model.base.checks import require_divisible, require_modalities
+from recbole_bbqrec.model.base.checks import require_modalities
 from recbole_bbqrec.model.base.length_groups import length_groups
 from recbole_bbqrec.model.base.predict import PredictByRanking
 from recbole_bbqrec.model.parts.feature_fusion import ProjectedFeatures
 from recbole_bbqrec.model.parts.non_invasive import NonInvasiveEncoder
+from recbole_bbqrec.model.settings import NOVABERTSettings
 from recbole_bbqrec.nn.dropout import replace_dropout
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
+from recbole_bbqrec.settings import read
 
 _ROWS = 128  # histories in one pass
 
@@ -43,10 +45,10 @@ class NOVABERT(PredictByRanking, BERT4Rec):
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
-        self.ft_ratio: float = config["ft_ratio"]
-        self.train_target: bool = config["train_target"]
+        settings = read(NOVABERTSettings, config)
+        self.ft_ratio, self.train_target = settings.ft_ratio, settings.train_target
         self.features = ProjectedFeatures(
-            dataset, dataset.modalities, self.hidden_size, config["feature_scaling"], std=1.0
+            dataset, dataset.modalities, self.hidden_size, settings.feature_scaling, std=1.0
         )
         # All sources of a query have the item's scale; RecBole normalises item plus position.
         self.feature_norm = nn.LayerNorm(self.hidden_size, eps=self.layer_norm_eps)
@@ -54,7 +56,7 @@ class NOVABERT(PredictByRanking, BERT4Rec):
         self.trm_encoder = NonInvasiveEncoder(
             self.n_layers,
             len(dataset.modalities) + 1,
-            config["nova_fusion"],
+            settings.nova_fusion,
             hidden=self.hidden_size,
             inner=self.inner_size,
             heads=self.n_heads,
@@ -69,7 +71,7 @@ class NOVABERT(PredictByRanking, BERT4Rec):
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
         require_modalities(config, cls.__name__)
-        require_divisible(config, "hidden_size", "n_heads")
+        read(NOVABERTSettings, config)
 
     # network --------------------------------------------------------------------------------
 

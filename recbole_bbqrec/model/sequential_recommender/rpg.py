@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.model.parts.item_codes import CodeRecommender
+from recbole_bbqrec.model.settings import RPGSettings
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 _STATES = 32  # that items are scored for at a time: their table stays in a processor's cache
@@ -25,11 +26,12 @@ class RPG(CodeRecommender):
     text-embedding-3-large; the model is narrower (see RPG.yaml).
     """
 
+    settings_class = RPGSettings
     input_norm = False  # as in GPT-2
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
-        hidden = config["hidden_size"]
+        hidden = self.settings.hidden_size
         # Residual block of digit d: h + SiLU(h W_d + b_d); zero at first, so digits start alike.
         self.head_weight = nn.Parameter(torch.zeros(self.item_codes.digits, hidden, hidden))
         self.head_bias = nn.Parameter(torch.zeros(self.item_codes.digits, 1, hidden))

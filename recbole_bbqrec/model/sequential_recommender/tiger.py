@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 
-from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.model.base.checks import require_modality
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
+from recbole_bbqrec.model.settings import TIGERSettings
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
+from recbole_bbqrec.settings import read
 from recbole_bbqrec.tokenizer.base import Tokenization
 from recbole_bbqrec.tokenizer.disambiguation import append_disambiguation
-from recbole_bbqrec.tokenizer.rqvae.rqvae import RQVAESettings, RQVAETokenizer
+from recbole_bbqrec.tokenizer.rqvae.rqvae import RQVAETokenizer
+from recbole_bbqrec.tokenizer.rqvae.settings import RQVAESettings
 
 
 class TIGER(GenerativeRecommender):
@@ -30,7 +31,7 @@ class TIGER(GenerativeRecommender):
     """
 
     tokenizer_class: type[RQVAETokenizer] = RQVAETokenizer
-    tokenizer_config_class: type[RQVAESettings] = RQVAESettings
+    tokenizer_settings_class: type[RQVAESettings] = RQVAESettings
     use_similarity = False
     properties_base: str | None = "BBQRec"  # generator and decoding are the same
 
@@ -42,21 +43,11 @@ class TIGER(GenerativeRecommender):
     def check_options(cls, config: RunConfig) -> None:
         super().check_options(config)
         require_modality(config, cls.__name__, config["tokenizer_modality"])
-        if isinstance(config["commitment_weight"], dict):
-            raise UserError(
-                f"Option `commitment_weight` is {config['commitment_weight']!r}; {cls.__name__} "
-                "has one signal and expects one number."
-            )
-        if config["disambiguation"] == "token" and config["codebook_levels"] < 2:
-            raise UserError(
-                f"Option `codebook_levels` is {config['codebook_levels']}; expected at least 2: "
-                "with `disambiguation: token` the last level is the disambiguation token."
-            )
 
     @classmethod
-    def quantized_levels(cls, config: RunConfig) -> int:
-        """Levels of the residual quantizer: all but the disambiguation token, if there is one."""
-        return config["codebook_levels"] - (config["disambiguation"] == "token")
+    def tokenizer_settings(cls, config: RunConfig) -> RQVAESettings:
+        levels = read(TIGERSettings, config).quantized_levels
+        return read(cls.tokenizer_settings_class, config, levels=levels)
 
     @classmethod
     def make_unique(cls, config: RunConfig, result: Tokenization) -> Tokenization:
@@ -64,16 +55,17 @@ class TIGER(GenerativeRecommender):
             return append_disambiguation(result)
         return super().make_unique(config, result)
 
-    def generator_config(self, config: RunConfig, n_signals: int, width: int) -> GeneratorSettings:
+    @classmethod
+    def generator_settings(cls, config: RunConfig, n_items: int, **given: Any) -> GeneratorSettings:
         """BBQRec's generator with code embeddings as wide as the model, as a T5 has them."""
-        settings = super().generator_config(config, n_signals, width)
-        return replace(settings, code_dim=config["hidden_size"])
+        given = {"code_dim": config["hidden_size"], **given}
+        return super().generator_settings(config, n_items, **given)
 
     def build_tokenizer(
         self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor
     ) -> RQVAETokenizer:
         features = dataset.item_features(config["tokenizer_modality"])
-        settings = self.tokenizer_config_class(**self.tokenizer_settings(config))
+        settings = self.tokenizer_settings(config)
         more = self.tokenizer_inputs(config, dataset, trained_items)
         return self.tokenizer_class(
             settings, features.name, features.matrix, features.present, *more
@@ -86,17 +78,3 @@ class TIGER(GenerativeRecommender):
     ) -> tuple[Any, ...]:
         """What ``tokenizer_class`` takes behind the features: nothing."""
         return ()
-
-    @classmethod
-    def tokenizer_settings(cls, config: RunConfig) -> dict[str, Any]:
-        """The fields of ``tokenizer_config_class``."""
-        return {
-            "levels": cls.quantized_levels(config),
-            "codebook_size": config["codebook_size"],
-            "codebook_dim": config["codebook_dim"],
-            "commitment_weight": config["commitment_weight"],
-            "encoder_hidden": tuple(config["encoder_hidden"]),
-            "dropout": config["encoder_dropout"],
-            "recon_reduction": config["recon_reduction"],
-            "feature_scaling": config["feature_scaling"],
-        }

@@ -4,88 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union
 
-from recbole_bbqrec.tokenizer.bbq.encoders import SCALINGS
-from recbole_bbqrec.tokenizer.bbq.sequence_encoders import SEQUENCE_ENCODERS
-from recbole_bbqrec.tokenizer.club import REDUCTIONS
+from recbole_bbqrec.settings import Check, Positive, PositiveNumber, Weight, is_number, option
+from recbole_bbqrec.tokenizer.settings import QuantizerSettings, SequenceSettings
 
 ID_SIGNAL = "id"
-_AT_LEAST_ONE = (
-    "levels", "codebook_size", "codebook_dim", "mim_hidden", "sequence_layers", "sequence_heads",
-    "sequence_hidden_size", "max_history",
-)  # fmt: skip
-_NOT_NEGATIVE = ("contrastive_weight", "mim_weight")
-_CHOICES = {
-    "sequence_encoder": SEQUENCE_ENCODERS,
-    "recon_reduction": REDUCTIONS,
-    "feature_scaling": SCALINGS,
-}
+
+
+def _is_commitment(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _is_commitment(v) for k, v in value.items())
+    return is_number(value) and value >= 0
+
+
+Commitment = Annotated[
+    Union[float, Mapping[str, float]],
+    Check(
+        "a number of at least 0, or a table signal: number",
+        "float >= 0, or table signal: float >= 0",
+        _is_commitment,
+    ),
+]
 
 
 @dataclass(frozen=True)
-class BBQSettings:
-    """Defaults are the paper's where it gives them (section 6) and ours elsewhere.
+class BBQSettings(QuantizerSettings, SequenceSettings):
+    """Shape and losses of a :class:`~recbole_bbqrec.tokenizer.bbq.tokenizer.BBQTokenizer`.
 
-    ``commitment_weight`` (alpha_m) is one number or one per signal. ``recon_reduction`` "sum"
-    is Eqs. 3 and 9 as printed. "mean" divides each squared norm by its own dimension: the
+    Defaults are the paper's where it gives them (section 6) and ours elsewhere. ``recon_reduction``
+    "sum" is Eqs. 3 and 9 as printed. "mean" divides each squared norm by its own dimension: the
     reconstruction by the feature's, the quantization terms by ``codebook_dim`` and the
     mutual-information bound by the width of zbar. All terms are then of order one; a
     commitment term summed over 128 dimensions beside a reconstruction averaged over 768 would
     pull every item onto the same few codes.
     """
 
-    levels: int = 3
-    codebook_size: int = 256
-    codebook_dim: int = 128
-    commitment_weight: float | Mapping[str, float] = 0.25
-    contrastive_weight: float = 1.0
-    mim_weight: float = 1.0
-    temperature: float = 0.1
-    encoder_hidden: tuple[int, ...] = (512, 256)
-    dropout: float = 0.0
-    mim_hidden: int = 256
     use_id: bool = True
     use_mim: bool = True
     use_contrastive: bool = True
     share_codebook: bool = True
-    sequence_encoder: str = "sasrec"
-    sequence_layers: int = 2
-    sequence_heads: int = 2
-    sequence_hidden_size: int = 128
-    sequence_dropout: float = 0.2
-    max_history: int = 20
-    recon_reduction: str = "mean"
-    feature_scaling: str = "zscore"
+    mim_hidden: Positive = 256  # width of the estimators of mutual information
+    levels: Positive = option(3, "L, code levels of an item.", name="codebook_levels")
+    codebook_dim: Positive = option(128, "D, width of a code embedding.")
+    commitment_weight: Commitment = option(0.25, "alpha_m, Eq. 9.")
+    contrastive_weight: Weight = option(1.0, "beta, Eq. 13.")
+    mim_weight: Weight = option(1.0, "gamma, Eq. 13.")
+    temperature: PositiveNumber = option(0.1, "tau, Eq. 12.")
+    encoder_hidden: Annotated[tuple[Positive, ...], "integers of at least 1"] = option(
+        (512, 256), "Hidden widths of the modality encoders."
+    )
+    sequence_encoder: Literal["sasrec", "srgnn"] = option("sasrec", "f of Eq. 11.")
 
     def __post_init__(self) -> None:
-        for name in _AT_LEAST_ONE:
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in _NOT_NEGATIVE:
-            self._require(name, getattr(self, name) >= 0, "zero or more")
-        for name in ("dropout", "sequence_dropout"):
-            self._require(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
-        for name, choices in _CHOICES.items():
-            self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
-        self._require("temperature", self.temperature > 0, "positive")
-        self._require("encoder_hidden", min(self.encoder_hidden, default=1) >= 1, "widths >= 1")
-        weights = self.commitment_weight
-        values = weights.values() if isinstance(weights, Mapping) else [weights]
-        self._require("commitment_weight", all(w >= 0 for w in values), "zero or more")
-        self._require(
-            "sequence_hidden_size", self.sequence_hidden_size % self.sequence_heads == 0,
-            f"a multiple of sequence_heads={self.sequence_heads}",
-        )  # fmt: skip
-        self._require(
-            "use_id", self.use_contrastive or not self.use_id,
-            "false when use_contrastive is false: that task alone supervises the ID representation",
-        )  # fmt: skip
-
-    def _require(self, name: str, valid: bool, expected: str) -> None:
-        if not valid:
-            raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+        super().__post_init__()
+        if self.use_id and not self.use_contrastive:
+            self._refuse(
+                "use_id",
+                "False when use_contrastive is False: that task alone supervises the ID "
+                "representation",
+            )
 
     def commitment_of(self, signal: str) -> float:
-        """alpha_m of one signal; ValueError where a mapping lacks it."""
+        """Return alpha_m of one signal; ValueError where a mapping lacks it."""
         if not isinstance(self.commitment_weight, Mapping):
             return float(self.commitment_weight)
         if signal not in self.commitment_weight:

@@ -6,26 +6,12 @@ Recommendation", RecSys 2024.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from recbole_bbqrec.tokenizer.contrastive import info_nce
-from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAESettings, RQVAETokenizer
-
-
-@dataclass(frozen=True)
-class CoSTSettings(RQVAESettings):
-    """As :class:`RQVAESettings`; ``reconstruction_weight`` 0 replaces the reconstruction loss."""
-
-    contrastive_weight: float = 1.0
-    reconstruction_weight: float = 0.0
-    temperature: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require("temperature", self.temperature > 0, "positive")
+from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAETokenizer
+from recbole_bbqrec.tokenizer.rqvae.settings import CoSTSettings
 
 
 class CoSTTokenizer(RQVAETokenizer):

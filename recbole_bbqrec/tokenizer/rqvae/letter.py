@@ -17,46 +17,14 @@ on purpose from its code:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.tokenizer.rqvae.balanced_kmeans import constrained_kmeans
-from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAESettings, RQVAETokenizer
-
-_SMALLEST_CLUSTER = 10  # codes; half of an even share where that is less
-_LARGEST_CLUSTER = 6  # times the number of clusters
-
-
-@dataclass(frozen=True)
-class LETTERSettings(RQVAESettings):
-    """As :class:`RQVAESettings`, with LETTER's weights (its alpha and beta) and clusters."""
-
-    levels: int = 4
-    alignment_weight: float = 0.01
-    diversity_weight: float = 1e-4
-    diversity_clusters: int = 10
-
-    @property
-    def cluster_sizes(self) -> tuple[int, int]:
-        """The least and greatest number of codes in a cluster, by the rule of LETTER's code.
-
-        10 to 60 for 10 clusters of 256 codes. Never below 2 (a code needs a partner), nor out
-        of reach.
-        """
-        clusters, codes = self.diversity_clusters, self.codebook_size
-        smallest = max(2, min(codes // (2 * clusters), _SMALLEST_CLUSTER))
-        largest = max(_LARGEST_CLUSTER * clusters, -(-codes // clusters))
-        return smallest, min(largest, codes)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require(
-            "diversity_clusters", 2 * self.diversity_clusters <= self.codebook_size,
-            f"at most half of codebook_size={self.codebook_size}: a code needs a partner",
-        )  # fmt: skip
+from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAETokenizer
+from recbole_bbqrec.tokenizer.rqvae.settings import LETTERSettings
 
 
 class LETTERTokenizer(RQVAETokenizer):

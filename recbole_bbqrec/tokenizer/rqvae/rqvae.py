@@ -5,56 +5,16 @@ Reference: Rajput et al., "Recommender Systems with Generative Retrieval", NeurI
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.tokenizer.bbq.encoders import SCALINGS, ModalityDecoder, Standardizer, mlp
-from recbole_bbqrec.tokenizer.club import REDUCTIONS
+from recbole_bbqrec.tokenizer.bbq.encoders import ModalityDecoder, Standardizer, mlp
 from recbole_bbqrec.tokenizer.network import QuantizingNetwork
 from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
-
-_NOT_NEGATIVE = (
-    "commitment_weight", "alignment_weight", "diversity_weight", "contrastive_weight",
-    "reconstruction_weight",
-)  # fmt: skip
-_AT_LEAST_ONE = ("levels", "codebook_size", "codebook_dim", "diversity_clusters")
-_CHOICES = {"recon_reduction": REDUCTIONS, "feature_scaling": SCALINGS}
-
-
-@dataclass(frozen=True)
-class RQVAESettings:
-    """Defaults are TIGER's. ``recon_reduction`` "mean" divides every squared norm by its width.
-
-    Raises ValueError, naming the field and its value, for a value out of range.
-    """
-
-    levels: int = 3
-    codebook_size: int = 256
-    codebook_dim: int = 32
-    commitment_weight: float = 0.25
-    encoder_hidden: tuple[int, ...] = (512, 256, 128)
-    dropout: float = 0.0
-    recon_reduction: str = "mean"
-    feature_scaling: str = "zscore"
-
-    def __post_init__(self) -> None:
-        known = vars(self)  # subclasses bring further fields of the same kinds
-        for name in known.keys() & set(_AT_LEAST_ONE):
-            self._require(name, known[name] >= 1, "at least 1")
-        for name in known.keys() & set(_NOT_NEGATIVE):
-            self._require(name, known[name] >= 0, "zero or more")
-        for name in known.keys() & set(_CHOICES):
-            self._require(name, known[name] in _CHOICES[name], f"one of {_CHOICES[name]}")
-        self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
-        self._require("encoder_hidden", min(self.encoder_hidden, default=1) >= 1, "widths >= 1")
-
-    def _require(self, name: str, valid: bool, expected: str) -> None:
-        if not valid:
-            raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+from recbole_bbqrec.tokenizer.rqvae.settings import RQVAESettings
 
 
 class ItemPass(NamedTuple):

@@ -1,0 +1,322 @@
+"""Settings of training, of ranking, and of the models that have one phase.
+
+Those of the generative networks are in :mod:`recbole_bbqrec.generator.settings` and
+:mod:`recbole_bbqrec.tokenizer`. Defaults are the values of the model's YAML file, and of
+BBQRec.yaml where a class serves several models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Optional
+
+from recbole_bbqrec.settings import (
+    NotNegative,
+    OptionalText,
+    Positive,
+    PositiveNumber,
+    Probability,
+    Settings,
+    Weight,
+    at_least,
+    between,
+    option,
+)
+
+Share = Annotated[float, between(0, 1)]
+PositiveShare = Annotated[float, between(0, 1, open_below=True)]
+Scaling = Literal["zscore", "l2", "none"]
+OptionalNames = Optional[Annotated[tuple[str, ...], "modality names"]]
+
+# training ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainingSettings(Settings):
+    """Training of every model, RecBole's too; a model's YAML file has values of its own."""
+
+    epochs: Positive = option(20, "Upper bound; early stopping may end before.")
+    train_batch_size: Positive = option(512, "Targets (history, next item) a step.")
+    learning_rate: PositiveNumber = option(0.001, "Of the optimizer; the peak of a schedule.")
+    weight_decay: Weight = option(0.05, "On matrices only.")
+    eval_step: NotNegative = option(4, "Epochs between validations.")
+    stopping_step: NotNegative = option(3, "Validations without improvement before stopping.")
+    eval_batch_size: Positive = option(2048, "Users an evaluation batch.")
+
+
+@dataclass(frozen=True)
+class PrecisionSettings(Settings):
+    """Numbers of the networks that this package trains itself."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = option("auto", "Autocast.")
+
+
+@dataclass(frozen=True)
+class PhaseTwoSettings(TrainingSettings, PrecisionSettings):
+    """Training and ranking of generative models."""
+
+    warmup_ratio: Share = option(0.05, "Share of all steps spent on warm-up.")
+    num_beams: Positive = option(
+        50, "Beam width; at least max(topk), plus MAX_ITEM_LIST_LENGTH with mask_history."
+    )
+
+
+@dataclass(frozen=True)
+class HistoryTrainingSettings(TrainingSettings, PrecisionSettings):
+    """Training of the single-phase models that train on whole histories; ESASRec.yaml."""
+
+    weight_decay: Weight = 0.0
+    eval_step: NotNegative = 2
+    stopping_step: NotNegative = 5
+    eval_batch_size: Positive = 4096
+    lr_schedule: Literal["constant", "cosine"] = option(
+        "cosine", "cosine: linear warm-up, then a fall to zero by `epochs`."
+    )
+    warmup_ratio: Share = option(0.05, "Share of all steps spent on warm-up.")
+
+
+@dataclass(frozen=True)
+class PhaseOneSettings(PrecisionSettings):
+    """Training of a tokenizer."""
+
+    tokenizer_path: OptionalText = option(
+        None, "Semantic IDs to reuse instead of running phase one."
+    )
+    tokenize_only: bool = option(False, "End after phase one: semantic IDs, no generator, no test.")
+    tokenizer_epochs: Positive = option(8, "Epochs over all users and items.")
+    tokenizer_batch_size: Positive = option(256, "Histories, or items, a step.")
+    tokenizer_learning_rate: PositiveNumber = option(0.001, "AdamW, cosine decay to zero.")
+    tokenizer_weight_decay: Weight = option(
+        0.0001, "On matrices only; never on codebooks or embeddings."
+    )
+    tokenizer_warmup_epochs: NotNegative = option(3, "Epochs without quantization, before k-means.")
+    tokenizer_stopping_step: NotNegative = option(
+        15, "Validations without a better recall before stopping; more than the epochs: never."
+    )
+    tokenizer_max_collisions: Share = option(
+        0.05, "A state with a larger share of colliding items is not kept."
+    )
+    tokenizer_valid_users: NotNegative = option(
+        5000, "Users sampled for validation recall; 0: all."
+    )
+    mim_inner_steps: Positive = option(5, "Likelihood steps of q_theta a batch (Eq. 3).")
+    mim_learning_rate: PositiveNumber = option(0.001, "Adam of q_theta.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokenizer_warmup_epochs >= self.tokenizer_epochs:
+            self._refuse(
+                "tokenizer_warmup_epochs",
+                f"less than `tokenizer_epochs`, which is {self.tokenizer_epochs}: the epochs after "
+                "the warm-up are those that quantize",
+            )
+        if self.tokenize_only and self.tokenizer_path is not None:
+            self._refuse(
+                "tokenize_only",
+                f"False with `tokenizer_path`: the semantic IDs in {self.tokenizer_path} leave "
+                "nothing to do. Remove one",
+            )
+
+
+# features and neighbours ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModalitySettings(Settings):
+    """Features that the data set loads."""
+
+    modalities: OptionalNames = option(
+        ("text", "image"), "Feature files to use; the data set's YAML narrows it."
+    )
+
+
+@dataclass(frozen=True)
+class FeatureSettings(Settings):
+    """Features of the items as phase two and the neighbours read them."""
+
+    feature_scaling: Scaling = option("zscore", "Of the features.")
+    feature_components: Positive = option(512, "Principal components kept of a wider modality.")
+    feature_whitening: bool = option(True, "Make their principal components equally wide.")
+
+
+@dataclass(frozen=True)
+class GeneratorFeatureSettings(FeatureSettings):
+    """Features of the items in BBQRec's generator."""
+
+    item_features: bool = option(
+        True, "The encoder and the item head read the items' features, too."
+    )
+
+
+@dataclass(frozen=True)
+class NeighbourSettings(Settings):
+    """Values that the items near those of the history add to a score."""
+
+    cooccurrence_weight: Weight = option(4.0, "Of items chosen after the history's in training.")
+    feature_similarity_weight: Weight = option(1.7, "Of items with features like the history's.")
+    neighbour_decay: Share = option(
+        0.6, "Of both, by how many items ago those of the history were chosen."
+    )
+
+
+# generative models ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TIGERSettings(Settings):
+    """Semantic IDs of one modality."""
+
+    tokenizer_modality: str = option("text", "The modality that is quantized.")
+    disambiguation: Literal["token", "reassign"] = option(
+        "token",
+        "token: the last level separates items that share the others; reassign: it is quantized, "
+        "collisions move.",
+    )
+    codebook_levels: Positive = option(4, "L, code levels of an item.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantized_levels < 1:
+            self._refuse(
+                "codebook_levels",
+                "at least 2: with `disambiguation: token` the last level is the disambiguation "
+                "token",
+            )
+
+    @property
+    def quantized_levels(self) -> int:
+        """Levels of the residual quantizer: all but the disambiguation token, if there is one."""
+        return self.codebook_levels - (self.disambiguation == "token")
+
+
+@dataclass(frozen=True)
+class LETTERGenerationSettings(Settings):
+    """LETTER's tempered loss."""
+
+    generation_temperature: PositiveNumber = option(
+        1.0, "Of the ranking-guided loss; it divides the logits in training, never in decoding."
+    )
+
+
+# single-phase models that train on histories ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EncoderSettings(Settings):
+    """A transformer over histories."""
+
+    hidden_size: Positive = option(128, "Model dimension.")
+    n_heads: Positive = option(2, "Attention heads; divides hidden_size.")
+    encoder_layers: Positive = option(2, "Transformer layers of the encoder.")
+    inner_size: Positive = option(512, "Feed-forward width.")
+    dropout: Probability = option(0.5, "After embeddings and sub-layers.")
+    max_history: Positive = option(
+        20, "Length of a history, its last items.", name="MAX_ITEM_LIST_LENGTH"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_multiple("hidden_size", "n_heads")
+
+
+@dataclass(frozen=True)
+class ESASRecSettings(EncoderSettings):
+    n_negatives: NotNegative = option(0, "Uniform negatives a target; 0: softmax over all items.")
+    logq_correction: bool = option(False, "Correct the logits for the negatives' sampling rate.")
+
+
+@dataclass(frozen=True)
+class CodeSettings(EncoderSettings):
+    """VQRec, and what RPG shares with it."""
+
+    inner_size: Positive = 256
+    code_digits: Positive = option(32, "Digits of an item's code, at most the text's width.")
+    codebook_size: Annotated[int, at_least(2)] = option(256, "Codes per digit.")
+    code_components: NotNegative = option(
+        0, "Whitened principal components that are quantized; 0: the text itself."
+    )
+    opq_iterations: NotNegative = option(20, "Rotation updates; 0 is plain product quantization.")
+    temperature: PositiveNumber = option(0.07, "Of the cosine soft-max.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 < self.code_components < self.code_digits:
+            self._refuse(
+                "code_components",
+                f"0 or at least `code_digits`, which is {self.code_digits}: a digit codes one "
+                "component or more",
+            )
+
+
+@dataclass(frozen=True)
+class RPGSettings(CodeSettings):
+    n_heads: Positive = 4
+    inner_size: Positive = 512
+    dropout: Probability = 0.3
+    code_components: NotNegative = 128
+    temperature: PositiveNumber = 0.03
+
+
+@dataclass(frozen=True)
+class MISSRecSettings(EncoderSettings):
+    n_heads: Positive = 4
+    encoder_layers: Positive = 1
+    decoder_layers: Positive = option(1, "Transformer layers of the decoder.")
+    inner_size: Positive = 256
+    feature_scaling: Scaling = option("zscore", "Of the features before projection.")
+    interest_ratio: PositiveShare = option(0.5, "Interests per item with features.")
+    interest_neighbours: Positive = option(5, "k of the density in DPC-kNN.")
+    interest_update_epochs: Positive = option(1, "Epochs between clusterings.")
+    orthogonality_weight: Weight = option(0.0001, "Of the regulariser on a user's interests.")
+    temperature: PositiveNumber = option(0.07, "Of the cosine soft-max.")
+
+
+# models on top of RecBole's, which reads most of these options itself ---------------------------
+
+
+@dataclass(frozen=True)
+class RecBoleSettings(Settings):
+    feature_scaling: Scaling = option("zscore", "Of the features before projection.")
+    hidden_size: Positive = option(128, "Model dimension.")
+    loss_type: Literal["CE"] = option("CE", "Softmax over all items; nothing else is supported.")
+
+
+@dataclass(frozen=True)
+class MMGRU4RecSettings(RecBoleSettings):
+    feature_size: Positive = option(64, "Width of each projected modality.")
+    embedding_size: Positive = option(128, "Item embedding.")
+    num_layers: Positive = option(1, "GRU layers.")
+    dropout_prob: Probability = option(0.4, "On the fused input.")
+
+
+@dataclass(frozen=True)
+class RecBoleTransformerSettings(RecBoleSettings):
+    n_layers: Positive = option(2, "Transformer layers.")
+    n_heads: Positive = option(2, "Attention heads; divides hidden_size.")
+    inner_size: Positive = option(256, "Feed-forward width.")
+    hidden_dropout_prob: Probability = option(0.5, "After embeddings and layers.")
+    attn_dropout_prob: Probability = option(0.5, "On attention weights.")
+    hidden_act: Literal["gelu", "relu", "swish", "tanh", "sigmoid"] = option(
+        "gelu", "Feed-forward."
+    )
+    layer_norm_eps: PositiveNumber = option(1e-12, "Added to a variance.")
+    initializer_range: PositiveNumber = option(0.02, "Standard deviation of the initial weights.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_multiple("hidden_size", "n_heads")
+
+
+@dataclass(frozen=True)
+class MMSASRecSettings(RecBoleTransformerSettings):
+    feature_size: Positive = option(64, "Width of each projected modality.")
+
+
+@dataclass(frozen=True)
+class NOVABERTSettings(RecBoleTransformerSettings):
+    hidden_dropout_prob: Probability = 0.3
+    attn_dropout_prob: Probability = 0.3
+    nova_fusion: Literal["add", "concat", "gate"] = option("gate", "Of item and side information.")
+    mask_ratio: PositiveShare = option(0.2, "Chance that an item is masked.")
+    ft_ratio: Share = option(0.5, "Share of rows that mask the last item alone.")
+    train_target: bool = option(True, "Rows include their target.")
