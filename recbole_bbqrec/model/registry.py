@@ -40,8 +40,8 @@ MODELS: dict[str, str] = {
     "ESASRec": "esasrec",
     "RPG": "rpg",
     "ItemNeighbours": "itemneighbours",
-    "ESASRecNeighbours": "esasrecneighbours",
-    "VQRecNeighbours": "vqrecneighbours",
+    "ESASRecNeighbours": "itemneighbours",
+    "VQRecNeighbours": "itemneighbours",
 }
 
 
