@@ -88,7 +88,7 @@ def _with_neighbours(plain: ModelSpec) -> ModelSpec:
     """Return the spec of ``plain`` with the history's neighbours in its scores."""
     name = f"{plain.name}Neighbours"
     return replace(
-        plain, name=name, module=f"{_OURS}.{name.lower()}", base=plain.name, trained_as=plain.name,
+        plain, name=name, module=f"{_OURS}.itemneighbours", base=plain.name, trained_as=plain.name,
         reads_features=True, uses_id=True, ranks_by_neighbours=True,
     )  # fmt: skip
 

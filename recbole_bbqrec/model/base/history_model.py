@@ -13,7 +13,6 @@ from torch import Tensor
 from recbole_bbqrec.data.histories import HistoryBatch
 from recbole_bbqrec.model.base.checks import require_whole_histories
 from recbole_bbqrec.model.base.length_groups import length_groups
-from recbole_bbqrec.model.base.predict import PredictByRanking
 from recbole_bbqrec.model.settings import EncoderSettings, HistoryTrainingSettings
 from recbole_bbqrec.nn.transformer import CausalEncoder
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
@@ -21,6 +20,19 @@ from recbole_bbqrec.runtime import autocast, resolve_precision
 from recbole_bbqrec.settings import read
 
 _USERS = 512  # whose states are computed in one pass for ranking
+
+
+class PredictByRanking:
+    """Goes before a RecBole model class; a candidate is scored as in ``full_sort_predict``."""
+
+    ITEM_ID: str
+    full_sort_predict: Any
+
+    @torch.no_grad()
+    def predict(self, interaction: Any) -> Tensor:
+        """Score [B] of ``interaction[item_id]`` as the next item."""
+        wanted = interaction[self.ITEM_ID].unsqueeze(1)
+        return self.full_sort_predict(interaction).gather(1, wanted).squeeze(1)
 
 
 class HistoryRecommender(PredictByRanking, SequentialRecommender):

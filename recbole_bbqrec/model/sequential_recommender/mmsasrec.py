@@ -6,8 +6,8 @@ from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import nn
 
 from recbole_bbqrec.model.base.checks import require_modalities
+from recbole_bbqrec.model.base.history_model import PredictByRanking
 from recbole_bbqrec.model.base.length_groups import InLengthGroups
-from recbole_bbqrec.model.base.predict import PredictByRanking
 from recbole_bbqrec.model.parts.feature_fusion import FusedItemEmbedding, ProjectedFeatures
 from recbole_bbqrec.model.settings import MMSASRecSettings
 from recbole_bbqrec.nn.dropout import replace_dropout

@@ -10,8 +10,8 @@ from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import Tensor, nn
 
 from recbole_bbqrec.model.base.checks import require_modalities
+from recbole_bbqrec.model.base.history_model import PredictByRanking
 from recbole_bbqrec.model.base.length_groups import length_groups
-from recbole_bbqrec.model.base.predict import PredictByRanking
 from recbole_bbqrec.model.parts.feature_fusion import ProjectedFeatures
 from recbole_bbqrec.model.parts.non_invasive import NonInvasiveEncoder
 from recbole_bbqrec.model.settings import NOVABERTSettings
