@@ -132,7 +132,7 @@ def random_catalogue(
 
 
 def generator_of(catalogue: Catalogue, **settings: Any) -> Generator:
-    """Build BBQRec's network at its default size (properties/model/BBQRec.yaml)."""
+    """BBQRec's network at its default size (properties/model/BBQRec.yaml)."""
     values: dict[str, Any] = {
         "levels": LEVELS,
         "codebook_size": CODES,

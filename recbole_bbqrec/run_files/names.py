@@ -22,7 +22,6 @@ RESULT = "result.json"  # metrics, seconds and files; written last
 LOCK = "lock"  # held by the process that works on the run
 # Files of a store alone.
 PLAN = "plan.json"  # model, data, seed and key of the run
-LOG = "run.log"  # standard output and error of the run's process
 FAILURE = "error.txt"  # message of a run that failed
 SAVED = "saved"  # checkpoint_dir of the run
 # Files of a run alone.

@@ -1,7 +1,8 @@
 """The test metrics of every single user, beside the means that RecBole reports.
 
-Tests of significance need the values behind a mean. They are recorded where RecBole's metrics
-average them, so their mean is the reported figure, for its models and for ours.
+RecBole's evaluator averages over users at once; tests of significance need the values behind the
+mean. They are RecBole's own, taken where its metrics hand them over to be averaged, so that their
+mean is the reported figure for its models and for ours.
 """
 
 from __future__ import annotations
@@ -93,22 +94,18 @@ def recorded(trainer: Any) -> Iterator[_RecordingEvaluator]:
 
 
 class _RecordingEvaluator(Evaluator):
-    """RecBole's evaluator, which also keeps the values that its top-k metrics average."""
+    """RecBole's evaluator that also keeps what its top-k metrics average over."""
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.rank: np.ndarray | None = None  # int32 [U]
         self.values: dict[str, np.ndarray] = {}
+        self._decimals = config["metric_decimal_place"]
         for name, metric in self.metric_class.items():
             if isinstance(metric, TopkMetric):
                 self.metric_class[name] = self._recording(metric)
 
     def _recording(self, metric: TopkMetric) -> TopkMetric:
-        """Wrap the method that averages.
-
-        RecBole's registry makes the metric objects, one class each: a wrapper on the object serves
-        all of them, a subclass would be needed for every metric.
-        """
         average = metric.topk_result
 
         def keep_and_average(name: str, value: np.ndarray) -> dict[str, float]:
@@ -128,10 +125,10 @@ class _RecordingEvaluator(Evaluator):
         return super().evaluate(dataobject)
 
     def per_user(self, dataset: ItemDataset, split_hash: str) -> PerUser | None:
-        """Return the values recorded on the split ``dataset``.
+        """What was recorded of the split ``dataset``.
 
-        None if the evaluation has not one row per user: value metrics, several processes, or
-        several test items of a user.
+        None where the protocol has no row a user (value metrics, several processes, or a split
+        with several test items a user).
         """
         tokens = dataset.field2id_token[dataset.uid_field]
         users = tokens[dataset.inter_feat[dataset.uid_field].numpy()].astype(np.str_)

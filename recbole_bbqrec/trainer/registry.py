@@ -14,7 +14,7 @@ from recbole_bbqrec.trainer.two_phase_trainer import TwoPhaseTrainer
 
 
 def get_trainer_class(model: str) -> Any:
-    """Return the trainer class of a model; RecBole's own get safe checkpoints."""
+    """The trainer class of a model; RecBole's own trainers get our safe checkpoints."""
     model_class = get_model(model)
     if getattr(model_class, "two_phase", False):
         return TwoPhaseTrainer

@@ -106,10 +106,7 @@ def _trainer(config: RunConfig, model: Any) -> Any:
 
 @contextmanager
 def _no_tensorboard() -> Iterator[None]:
-    """Keep RecBole's trainer from opening an event file.
-
-    Its constructor does so through a function of the module: no method or option stands between.
-    """
+    """RecBole's trainer opens an event file when it is made; an evaluation has none to write."""
     usual = recbole_trainer.get_tensorboard
     recbole_trainer.get_tensorboard = lambda logger: None
     try:

@@ -28,9 +28,10 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.progress import Progress
 from recbole_bbqrec.experiment.store.run_key import INPUT_FILES, RunKey, check_features, run_key
 from recbole_bbqrec.experiment.store.splits import planned_split_hash
-from recbole_bbqrec.run_files.names import CONFIG, FAILURE, LOG, PLAN, RESULT
+from recbole_bbqrec.run_files.names import CONFIG, FAILURE, PLAN, RESULT
 from recbole_bbqrec.run_files.per_user import PerUser
 
+LOG = "run.log"
 _GRACE_SECONDS = 10.0
 
 

@@ -59,10 +59,8 @@ def work(directory: Path) -> None:
             )
         with atomic_path(directory / RESULT) as temporary:
             temporary.write_text(json.dumps({**result, "run": plan}, indent=2) + "\n", "utf-8")
-        for files in RunFiles.all_in(directory / SAVED):
-            files.resume.unlink(
-                missing_ok=True
-            )  # as large as the model, twice over, and of no more use
+        for resume in (directory / SAVED).glob("*/resume.pth"):
+            resume.unlink()  # as large as the model, twice over, and of no more use
         (directory / FAILURE).unlink(missing_ok=True)
 
 
@@ -83,10 +81,9 @@ def _relative(directory: Path, result: dict[str, Any]) -> dict[str, Any]:
 
 def _finished(directory: Path) -> dict[str, Any] | None:
     """The result of a process that was killed between its last two writes."""
-    for files in RunFiles.all_in(directory / SAVED):
-        if files.result.is_file():
-            result = json.loads(files.result.read_text(encoding="utf-8"))
-            return _relative(directory, {**result, "files": files.written()})
+    for path in (directory / SAVED).glob("*/result.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        return _relative(directory, {**result, "files": RunFiles(path.parent).written()})
     return None
 
 

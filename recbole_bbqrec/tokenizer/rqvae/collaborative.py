@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_bbqrec.nn import optim
 from recbole_bbqrec.tokenizer.bbq.sequence_encoders import SelfAttentionEncoder
 
 _LOG_EVERY = 10  # epochs
@@ -69,14 +68,16 @@ def fit_item_embeddings(
     """
     device = model.items.weight.device
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    # Not optim.cosine_schedule, which rounds differently: LETTER's metrics would change.
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(histories))
     model.train()
     for epoch in range(epochs):
         total = torch.zeros((), device=device)
         for batch in histories.epoch(epoch):
             loss = model(batch.items.to(device), batch.targets.to(device))
-            optim.step(loss, model, optimizer, schedule=schedule)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
             total += loss.detach()
         if (epoch + 1) % _LOG_EVERY == 0 or epoch + 1 == epochs:
             mean = float(total) / len(histories)
