@@ -114,4 +114,4 @@ def test_seconds_are_those_of_all_processes(own_data, tiny, model):
         state["loops"]["tokenize"]["seconds"] = 1000.0
     torch.save(state, files.resume)
     resumed = run(model, "Mini", overrides={**options, "resume": "auto"})
-    assert 1000 < resumed["seconds"]["train"] < 1100
+    assert 1000 <= resumed["seconds"]["train"] < 1100

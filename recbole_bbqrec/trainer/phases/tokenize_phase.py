@@ -7,7 +7,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from logging import getLogger
 from typing import Any, Callable
 
 import torch
@@ -63,8 +62,8 @@ class TokenizePhase(Phase):
     epoch covers every item. A network without sequences sees the slices alone.
 
     The best state has the highest recall of h.v on the validation split, among the states in which
-    at most ``tokenizer_max_collisions`` of the items collide. Without a sequence encoder, the last
-    state is the best.
+    the share of colliding items is at most ``tokenizer_max_collisions``. Without a sequence encoder
+    it is the last.
     """
 
     name = "tokenize"
@@ -108,7 +107,6 @@ class TokenizePhase(Phase):
             torch.optim.Adam(estimators, lr=config["mim_learning_rate"]) if estimators else None
         )
         self.best: dict[str, torch.Tensor] = {}
-        self.logger = getLogger()
 
     def steps(self, epoch: int) -> int:
         return self.n_steps
