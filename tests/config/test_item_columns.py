@@ -11,6 +11,7 @@ from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.values import parse_value
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import run
+from tests.support.contract import WITH_FIELDS
 from tests.support.runs import ROOT
 
 COLUMNS = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]}
@@ -70,10 +71,11 @@ def test_selected_features_is_a_list_of_names(value):
         BBQRecConfig("SASRecF", "Mini", overrides=given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", WITH_LIST)
 def test_loaded_columns_train(model, own_data, rundir):
     options = {
         "data_path": str(own_data[0]), "load_col": COLUMNS, "epochs": 1, "train_batch_size": 2048,
-        "num_threads": 1, "show_progress": False, "state": "ERROR",
+        "num_threads": 1, "show_progress": False, "state": "ERROR", **WITH_FIELDS.get(model, {}),
     }  # fmt: skip
     assert run(model, "Mini", overrides=options, saved=False)["test_result"]

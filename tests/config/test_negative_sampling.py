@@ -38,6 +38,7 @@ def test_by_default_only_those_without_a_softmax_need_them():
     assert with_bpr.isdisjoint({*MODELS, "BERT4Rec", "RepeatNet"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "options"), NEEDING)
 def test_models_that_need_negatives_train_by_default(model, options, rundir):
     config = BBQRecConfig(model, "Mini", overrides=options)

@@ -73,6 +73,7 @@ def test_metrics_of_a_baseline_are_recboles(baseline):
     assert found["recomputed"] == pytest.approx(found["reported"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_models_that_score_pairs_only_are_ranked_alike(baseline, monkeypatch):
     """RecBole's DIN and others have no full_sort_predict; here SASRec is made to lack it."""
     config, model, _, _, _, test_data = load_data_and_model(baseline.files.model)

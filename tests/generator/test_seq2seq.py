@@ -141,6 +141,7 @@ def test_similarity_reaches_the_output_and_vectors_stay_frozen() -> None:
         generator.encode(Catalogue.build(catalogue.codes, None, 3), items)
 
 
+@pytest.mark.slow
 def test_the_network_can_learn_to_copy_the_last_item() -> None:
     """The target is the prefix's last item: the decoder must find the end of each prefix."""
     torch.manual_seed(6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import load_data_and_model, run
 from recbole_bbqrec.run_files.epochs import read_epochs
 from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
-from tests.support.contract import RECBOLES
+from tests.support.contract import EVERY_EVENT, RECBOLES, WITH_FIELDS, write_cut
 from tests.support.resume import check_resumed_equals_uninterrupted
 
 COMMON = {"epochs": 2, "train_batch_size": 512, "seed": 7, "show_progress": False, "state": "ERROR"}
@@ -60,15 +59,16 @@ def test_metrics_equal_recbole_bit_for_bit(name, rundir, tiny, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SASRecF", "GRU4RecF", "FDSA"])
+@pytest.mark.parametrize("name", list(WITH_FIELDS))
 def test_models_with_a_layer_of_item_fields_reload_and_resume(name, rundir, tiny, monkeypatch):
     """RecBole lists that layer, a module, among the other parameters of a checkpoint."""
-    shutil.copytree(Path(tiny["data_path"]) / "Mini", "data/Mini")
+    write_cut(Path("data"))
     titles = Path("data/Mini/Mini.titles.tsv").read_text().splitlines()[1:]
     rows = [f"{token}\t{title.split()[0]}" for token, title in (t.split("\t") for t in titles)]
     Path("data/Mini/Mini.item").write_text("\n".join(["item_id:token\tclass:token", *rows]) + "\n")
     overrides = {
-        **COMMON, "data_path": "data", "selected_features": ["class"],
+        **COMMON, **WITH_FIELDS[name], **EVERY_EVENT, "data_path": "data",
+        "selected_features": ["class"],
         "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]},
     }  # fmt: skip
     result = run(name, "Mini", overrides=overrides)

@@ -21,16 +21,21 @@ from tests.support.rqvae import small
 from tests.support.runs import ROOT, TINY
 
 N_USERS, N_ITEMS = 100, 90  # of the cut, at most
+_LAYERS = {"hidden_size": 16, "inner_size": 32, "n_layers": 1}
 RECBOLES = {
-    "SASRec": {"hidden_size": 16, "inner_size": 32, "n_layers": 1},
+    "SASRec": _LAYERS,
     "GRU4Rec": {"embedding_size": 16, "hidden_size": 16},
-    "BERT4Rec": {"hidden_size": 16, "inner_size": 32, "n_layers": 1},
+    "BERT4Rec": _LAYERS,
 }
+#: RecBole's models with a list of item fields, made small.
+WITH_FIELDS = {"SASRecF": _LAYERS, "FDSA": _LAYERS, "GRU4RecF": RECBOLES["GRU4Rec"]}
 NAMES = [*MODELS, *RECBOLES]
+#: The cut has users and items with fewer events than Mini has.
+EVERY_EVENT = {"user_inter_num_interval": "[1,inf)", "item_inter_num_interval": "[1,inf)"}
 _COMMON = {
     "epochs": 2, "eval_step": 1, "train_batch_size": 64, "learning_rate": 0.003, "seed": 7,
     "show_progress": False, "state": "WARNING", "topk": [1, 5, 10],
-    "user_inter_num_interval": "[1,inf)", "item_inter_num_interval": "[1,inf)",
+    **EVERY_EVENT,
 }  # fmt: skip
 _TWO_PHASE = {
     "tokenizer_epochs": 2, "tokenizer_warmup_epochs": 1, "tokenizer_batch_size": 32,
