@@ -265,7 +265,7 @@ def test_other_data_and_other_splits_are_refused(runs, rundir, capsys):
     # a run on those data, beside one on the others
     other = run("GRU4Rec", "Mini", overrides={**GRU, "data_path": "data", "epochs": 1})
     path = other["files"]["model"]
-    fails([runs["SASRec", 1], path], capsys, "split of the data", other["split_hash"], "apart")
+    fails([runs["SASRec", 1], path], capsys, "split of the data", other["split_hash"], "separately")
 
 
 def test_runs_with_the_history_treated_differently(runs, rundir, capsys):

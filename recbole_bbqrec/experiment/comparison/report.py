@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_bbqrec.experiment.comparison.bars import Bars, save_bars
 from recbole_bbqrec.experiment.comparison.paired import Cell, Comparison, Verdict
 from recbole_bbqrec.experiment.comparison.tables import Entry, Row, Table, marks
 
@@ -72,50 +73,28 @@ def save_chart(comparison: Comparison, path: Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    datasets, metrics, models = comparison.datasets, comparison.metrics, comparison.models
-    height = 0.3 * len(models) + 0.75
-    figure = Figure(
-        figsize=(1.4 + 2.4 * len(metrics), 0.3 + height * len(datasets)),
-        layout=ConstrainedLayoutEngine(h_pad=0.09),
-    )
-    axes = figure.subplots(len(datasets), len(metrics), squeeze=False, sharey="row")
-    for across, dataset in zip(axes, datasets):
-        for axis, metric in zip(across, metrics):
-            _panel(axis, comparison, dataset, metric)
-        across[0].set_yticks(range(len(models)), models)
-        across[0].set_ylim(len(models) - 0.45, -0.55)  # the first model on top
+    panels = [
+        [_bars(comparison, dataset, metric) for metric in comparison.metrics]
+        for dataset in comparison.datasets
+    ]
     count = len(comparison.seeds)
     shown = "one seed" if count == 1 else f"mean and standard deviation over {count} seeds"
-    figure.suptitle(f"Test metrics, {shown}", fontsize=10)
-    figure.savefig(path, dpi=160, format="png")
+    save_bars(f"Test metrics, {shown}", panels, path)
 
 
 # helpers --------------------------------------------------------------------------------------
 
 
-def _panel(axis: Any, comparison: Comparison, dataset: str, metric: str) -> None:
-    for place, (model, cell) in enumerate(zip(comparison.models, comparison.row(dataset, metric))):
-        if cell.mean is None:
-            axis.text(0, place, " failed", va="center", fontsize=8, color="#b3261e")
-            continue
-        colour = "#1f5fa8" if model == comparison.target else "#a9b4c0"
-        style = {"ecolor": "#333333", "capsize": 2.5, "error_kw": {"elinewidth": 1}}
-        axis.barh(place, cell.mean, xerr=cell.std, height=0.72, color=colour, **style)
-        end = cell.mean + (cell.std or 0.0)
-        axis.annotate(
-            f"{cell.mean:.{DECIMALS}f}", (end, place), xytext=(4, 0), textcoords="offset points",
-            va="center", fontsize=7.5,
-        )  # fmt: skip
-    axis.set_title(f"{dataset}, {metric_name(metric)}", fontsize=9)
-    axis.margins(x=0.28)
-    axis.set_xlim(left=0)
-    axis.tick_params(labelsize=8)
-    axis.tick_params(axis="y", length=0)
-    axis.locator_params(axis="x", nbins=4)
-    axis.spines[["top", "right"]].set_visible(False)
+def _bars(comparison: Comparison, dataset: str, metric: str) -> Bars:
+    cells = comparison.row(dataset, metric)
+    return Bars(
+        title=f"{dataset}, {metric_name(metric)}",
+        labels=comparison.models,
+        values=[cell.mean for cell in cells],
+        spread=[cell.std for cell in cells],
+        reasons=["failed"] * len(cells),
+        highlight=comparison.target,
+    )
 
 
 def _table(comparison: Comparison, dataset: str) -> Table:

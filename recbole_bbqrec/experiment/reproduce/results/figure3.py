@@ -8,10 +8,11 @@ from typing import Any
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.comparison.report import DECIMALS, metric_name
-from recbole_bbqrec.experiment.comparison.tables import BEST, Row, Table, marks
+from recbole_bbqrec.experiment.comparison.tables import BEST, Table, marks
 from recbole_bbqrec.experiment.reproduce import paper
 from recbole_bbqrec.experiment.reproduce.charts import Line, save_lines
 from recbole_bbqrec.experiment.reproduce.results import beside
+from recbole_bbqrec.experiment.reproduce.results.metric_table import csv_rows, metric_rows
 from recbole_bbqrec.experiment.reproduce.study import Report, Results, Setting, Study
 
 SWEEPS: dict[str, tuple[str, tuple[int, ...], str]] = {
@@ -49,15 +50,7 @@ class Figure3(Study):
         datasets = results.request.datasets
         sweeps = list(dict.fromkeys(setting.name for setting in results.request.settings))
         tables = [_table(self, results, dataset, sweep) for dataset in datasets for sweep in sweeps]
-        rows = [
-            beside.csv_row(
-                dataset, setting, name, result.metric(name), _paper(dataset, setting, name), result
-            )
-            for dataset in datasets
-            for setting in results.request.settings
-            for result in [results.of(dataset, setting)]
-            for name in paper.METRICS
-        ]
+        rows = csv_rows(results, _paper)
         charts = {
             f"figure3-{dataset}.png": partial(
                 save_lines,
@@ -76,18 +69,7 @@ def _sweep(results: Results, sweep: str) -> list[Setting]:
 
 def _table(study: Study, results: Results, dataset: str, sweep: str) -> Table:
     settings = _sweep(results, sweep)
-    swept = [results.of(dataset, setting) for setting in settings]
-    columns = []
-    for place, name in enumerate(paper.METRICS):
-        cells = [result.metric(name) for result in swept]
-        marked = marks([c.mean if c.complete else None for c in cells], DECIMALS)
-        columns.append([
-            beside.METRIC.entry(
-                cell, _paper(dataset, setting, name), result.status if place == 0 else "", mark
-            )
-            for setting, result, cell, mark in zip(settings, swept, cells, marked)
-        ])  # fmt: skip
-    rows: list[Row] = [[s.label, *row] for s, row in zip(settings, zip(*columns))]
+    rows = metric_rows(results, dataset, settings, _paper)
     notes = [_finding(results, dataset, sweep), *beside.notes(results, study.name, dataset)]
     header = [SWEEPS[sweep][2], *map(metric_name, paper.METRICS)]
     return Table(f"{study.title} {SWEEPS[sweep][2]}: {dataset}", header, rows, (), notes)

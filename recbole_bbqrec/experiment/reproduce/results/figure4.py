@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from recbole_bbqrec.experiment.comparison.bars import Bars, save_bars
 from recbole_bbqrec.experiment.comparison.report import metric_name
 from recbole_bbqrec.experiment.comparison.tables import Table
 from recbole_bbqrec.experiment.reproduce import paper
-from recbole_bbqrec.experiment.reproduce.charts import Bars, save_bars
 from recbole_bbqrec.experiment.reproduce.results import beside
 from recbole_bbqrec.experiment.reproduce.results.metric_table import MetricTable
 from recbole_bbqrec.experiment.reproduce.study import Report, Results, Setting

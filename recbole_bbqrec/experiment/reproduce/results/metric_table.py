@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Callable
 
 from recbole_bbqrec.experiment.comparison.paired import Comparison, Verdict, summarise
 from recbole_bbqrec.experiment.comparison.report import (
@@ -12,12 +13,13 @@ from recbole_bbqrec.experiment.comparison.report import (
     p_text,
     test_note,
 )
-from recbole_bbqrec.experiment.comparison.tables import Entry, Row, Table, marks
+from recbole_bbqrec.experiment.comparison.tables import Row, Table, marks
 from recbole_bbqrec.experiment.reproduce import paper
 from recbole_bbqrec.experiment.reproduce.results import beside
 from recbole_bbqrec.experiment.reproduce.study import Report, Results, Setting, Study
 
 TARGET = "BBQRec"
+Printed = Callable[[str, Setting, str], "float | None"]  # data set, setting, metric -> the paper's
 
 
 class MetricTable(Study):
@@ -31,39 +33,14 @@ class MetricTable(Study):
 
     def report(self, results: Results) -> Report:
         tables = [self._table(results, dataset) for dataset in results.request.datasets]
-        return Report(tables, self._rows(results))
+        return Report(tables, csv_rows(results, self._printed))
 
     def _printed(self, dataset: str, setting: Setting, name: str) -> float | None:
         """Return the paper's value."""
         return paper.metric(self.name, dataset, setting.label, name)
 
-    def _rows(self, results: Results) -> list[dict[str, Any]]:
-        return [
-            beside.csv_row(
-                dataset, setting, name, result.metric(name),
-                self._printed(dataset, setting, name), result,
-            )
-            for dataset in results.request.datasets
-            for setting in results.request.settings
-            for result in [results.of(dataset, setting)]
-            for name in paper.METRICS
-        ]  # fmt: skip
-
     def _table(self, results: Results, dataset: str) -> Table:
-        settings = results.request.settings
-        of_settings = [results.of(dataset, setting) for setting in settings]
-        columns: list[list[Entry]] = []
-        for place, name in enumerate(paper.METRICS):
-            cells = [result.metric(name) for result in of_settings]
-            marked = marks([c.mean if c.complete else None for c in cells], DECIMALS)
-            columns.append([
-                beside.METRIC.entry(
-                    cell, self._printed(dataset, setting, name),
-                    result.status if place == 0 else "", mark,
-                )
-                for setting, result, cell, mark in zip(settings, of_settings, cells, marked)
-            ])  # fmt: skip
-        rows: list[Row] = [[s.label, *row] for s, row in zip(settings, zip(*columns))]
+        rows = metric_rows(results, dataset, results.request.settings, self._printed)
         comparison = _comparison(results, dataset) if self.tested else None
         footer = _footer(self.name, dataset, comparison) if comparison is not None else []
         notes = beside.notes(results, self.name, dataset)
@@ -71,6 +48,37 @@ class MetricTable(Study):
             notes.append(test_note("the test users"))
         header = ["model", *map(metric_name, paper.METRICS)]
         return Table(f"{self.title}: {dataset}", header, rows, footer, notes)
+
+
+def metric_rows(
+    results: Results, dataset: str, settings: Sequence[Setting], printed: Printed
+) -> list[Row]:
+    """Return a row per setting, a column per metric; the first column shows missing runs."""
+    shown = [results.of(dataset, setting) for setting in settings]
+    columns = []
+    for place, name in enumerate(paper.METRICS):
+        cells = [result.metric(name) for result in shown]
+        marked = marks([c.mean if c.complete else None for c in cells], DECIMALS)
+        columns.append([
+            beside.METRIC.entry(
+                cell, printed(dataset, setting, name), result.status if place == 0 else "", mark
+            )
+            for setting, result, cell, mark in zip(settings, shown, cells, marked)
+        ])  # fmt: skip
+    return [[s.label, *row] for s, row in zip(settings, zip(*columns))]
+
+
+def csv_rows(results: Results, printed: Printed) -> list[dict[str, Any]]:
+    """Return rows for CSV, one per data set, setting and metric."""
+    return [
+        beside.csv_row(
+            dataset, setting, name, result.metric(name), printed(dataset, setting, name), result
+        )
+        for dataset in results.request.datasets
+        for setting in results.request.settings
+        for result in [results.of(dataset, setting)]
+        for name in paper.METRICS
+    ]
 
 
 def _comparison(results: Results, dataset: str) -> Comparison | None:
