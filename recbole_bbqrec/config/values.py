@@ -1,4 +1,4 @@
-"""Options as text: YAML files and command lines, read as plain data and never run."""
+"""Read options from YAML files and command lines, as data that is never run."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML as plain data.
+    """Parse YAML as plain data.
 
-    This is ``yaml.safe_load`` with one more number format: ``Loader`` is a SafeLoader, which
-    builds no objects (a test feeds it a file that would run code).
+    Equals ``yaml.safe_load`` with one more number format: ``Loader`` is a SafeLoader, which builds
+    no objects (a test feeds it a file that would run code).
     """
     loader = Loader(text)
     try:
@@ -57,7 +57,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A command-line value as data: a Python literal, a YAML-style word, or the text itself."""
+    """Parse a command-line value: a Python literal, a YAML-style word, or the text itself."""
     words = {"true": True, "false": False, "none": None, "null": None, "~": None, "": None}
     if text.lower() in words:
         return words[text.lower()]
@@ -65,7 +65,7 @@ def parse_value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         pass
-    if text.startswith("["):  # [text, image] without quotes, as a shell user writes it
+    if text.startswith("["):  # a list without quotes: [text, image]
         try:
             value = parse_yaml(text)
         except yaml.YAMLError:
@@ -75,10 +75,10 @@ def parse_value(text: str) -> Any:
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
-    """``--key=value`` arguments as a table.
+    """Parse ``--key=value`` arguments into a table.
 
     Raises:
-        UserError: an argument of another form, or one key given two values.
+        UserError: an argument of another form, or a key with two values.
     """
     values: dict[str, Any] = {}
     for argument in arguments:
