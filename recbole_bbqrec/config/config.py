@@ -55,11 +55,11 @@ class BBQRecConfig(Config):
         model: a registered model name (:data:`recbole_bbqrec.model.registry.MODELS`, or RecBole's).
         dataset: data set name; its files are in ``<data_path>/<dataset>/``.
         config_files: YAML files, later ones win. They may serve several models: of what this one
-            does not read, only names that no option has are refused.
+            does not read, only unknown names are refused.
         overrides: values that win over the files (command line, Python); all must be read.
         stored: values below the files, of a configuration written earlier; checked as a file's.
-            What only training reads may then disagree with the rest, such as `valid_metric` with
-            another `topk`: it was checked when the run began.
+            Options that only training reads may then disagree with the rest, such as
+            `valid_metric` with another `topk`: they were checked when the run began.
 
     Raises:
         UserError: unknown model, key or value, an override that the model does not read, a column
@@ -101,7 +101,7 @@ class BBQRecConfig(Config):
         if stored is None and self["eval_step"] > 0:
             check_valid_metric(self)
         check_item_columns(self)
-        # By default it is `saved`, which not everything that is configured will write.
+        # Skip the default folder: `evaluate` and `tune` configure runs without writing to it.
         if stored is None and "checkpoint_dir" in self.external_config_dict:
             check_output_folder("checkpoint_dir", self["checkpoint_dir"])
         if is_ours(model):
@@ -143,7 +143,7 @@ class BBQRecConfig(Config):
         check_values(final, {**RUN_OPTIONS, **RECBOLE_OPTIONS})
         if is_ours(model):
             check_values(final, MODEL_OPTIONS)
-        # What an earlier run stored was no request: it holds the default of that time.
+        # A stored value is no request of the user: it was the default when the run began.
         asked = NEGATIVES in self.external_config_dict and NEGATIVES not in self._stored
         final[NEGATIVES] = with_negatives(
             model, self.dataset, final, self.internal_config_dict, asked
@@ -166,7 +166,7 @@ class BBQRecConfig(Config):
         return dict(self.external_config_dict)
 
     def to_text(self) -> str:
-        """The resolved configuration as YAML, enough to rebuild the run."""
+        """Return the resolved configuration as YAML, enough to rebuild the run."""
         return yaml.safe_dump(_plain(self.resolved), sort_keys=True)
 
     @classmethod
@@ -181,7 +181,7 @@ class BBQRecConfig(Config):
 
 @cache
 def options_read(model: str, dataset: str) -> frozenset[str]:
-    """Names of all options that a run of ``model`` on ``dataset`` reads.
+    """Return the names of all options that a run of ``model`` on ``dataset`` reads.
 
     Raises:
         UserError: unknown model.
@@ -200,7 +200,7 @@ def check_options_read(model: str, dataset: str, values: Mapping[str, Any]) -> N
 
 
 def _read_by(model: str, listed: Iterable[str]) -> set[str]:
-    """The options of every run, and those ``listed`` in the YAML files of model and data set."""
+    """Return the options of every run and those ``listed`` in the YAML files."""
     read = {
         *listed,
         *general_arguments,
@@ -214,7 +214,7 @@ def _read_by(model: str, listed: Iterable[str]) -> set[str]:
     if not is_ours(model):
         read |= _UNLISTED_OF_MODELS
     if spec(model).two_phase or spec(model).trains_on_histories:
-        read.discard("enable_amp")  # for RecBole's training loop, which these do not use
+        read.discard("enable_amp")  # only RecBole's training loop reads it
     return read
 
 
@@ -223,10 +223,10 @@ def _listed_in(model: str) -> str:
 
 
 def complete_eval_args(given: Any, defaults: Mapping[str, Any]) -> Any:
-    """``eval_args`` with the keys that are not given as they stand in ``defaults``.
+    """Return ``eval_args`` with missing keys from ``defaults``.
 
-    RecBole takes them from defaults of its own, an order and a split that sequential models
-    cannot have, so that `mode` alone could not be set.
+    RecBole fills them with an order and a split that sequential models cannot have, so that `mode`
+    alone could not be set.
     """
     if given is None:
         return dict(defaults)
@@ -234,7 +234,7 @@ def complete_eval_args(given: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, keys as they are: what safe YAML can write."""
+    """Return ``value`` with tuples as lists, for safe YAML."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Finding the run that ``--resume`` means, and checking that the options agree with it."""
+"""Find the run that ``--resume`` names, and check that the options agree with it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def run_to_continue(
     config_files: Sequence[str | Path],
     overrides: dict[str, Any],
 ) -> tuple[BBQRecConfig, RunFiles]:
-    """The configuration and files of the run at ``path`` (its directory or ``resume.pth``).
+    """Return configuration and files of the run at ``path``, its directory or ``resume.pth``.
 
-    Options given now must equal those the run was started with, but for :data:`FREE` ones.
+    Options given now must equal those of its start, except :data:`FREE` ones.
 
     Raises:
-        UserError: nothing to resume there, or an option that differs.
+        UserError: nothing to resume there, or an option differs.
     """
     files = RunFiles.at(path)
     if not files.resume.is_file():
@@ -59,11 +59,11 @@ def run_to_continue(
 
 
 def find_resumable(config: BBQRecConfig) -> RunFiles | None:
-    """The newest unfinished run of the same configuration in ``checkpoint_dir``, if any.
+    """Return the newest unfinished run of the same configuration in ``checkpoint_dir``, if any.
 
-    Runs that another process is working on are left to it.
+    Runs of other processes that are still at work are skipped.
     """
-    wanted = _fixed(config.resolved)
+    fixed = _fixed(config.resolved)
     runs = RunFiles.all_in(config["checkpoint_dir"], config["model"])
     runs = (files for files in runs if files.resume.is_file())
     for files in sorted(runs, key=lambda files: files.resume.stat().st_mtime, reverse=True):
@@ -72,8 +72,8 @@ def find_resumable(config: BBQRecConfig) -> RunFiles | None:
         try:
             stored = BBQRecConfig.from_text(load_checkpoint(files.resume)["config"])
         except UserError:
-            continue  # another program version's, or damaged: not one to continue
-        if _fixed(stored.resolved) == wanted:
+            continue  # written by another version of the program, or damaged
+        if _fixed(stored.resolved) == fixed:
             return files
     return None
 

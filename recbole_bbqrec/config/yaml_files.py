@@ -1,4 +1,4 @@
-"""Where the YAML files of ``properties/`` are: inside the installed package or in the checkout."""
+"""Find the YAML files of ``properties/``, in the installed package or in the checkout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def properties_directory() -> Path:
-    """The directory that holds ``overall.yaml``.
+    """Return the directory of ``overall.yaml``.
 
     Raises:
         FileNotFoundError: the package was installed without its YAML files.
@@ -27,10 +27,10 @@ def properties_directory() -> Path:
 def overlay_files(
     model: str, dataset: str, bases: Sequence[str] = (), tuned_bases: Sequence[str] = ()
 ) -> list[Path]:
-    """Our YAML files for one model on one data set that exist, lowest precedence first.
+    """Return our existing YAML files for a model on a data set, lowest precedence first.
 
-    ``bases`` are models whose options this one starts from; of ``tuned_bases`` it also takes the
-    options tuned for the data set. Both go from the most basic up.
+    ``bases`` are the models whose options this one starts from, ``tuned_bases`` those whose options
+    for the data set it takes, too; the most basic first.
     """
     root = properties_directory()
     candidates = [
@@ -43,7 +43,7 @@ def overlay_files(
 
 
 def model_files(model: str, bases: Sequence[str] = ()) -> str:
-    """The YAML files that list the options of a model, in words: its bases', its own, RecBole's."""
+    """Name the YAML files that list a model's options: of its bases, its own, and RecBole's."""
     root = properties_directory() / "model"
     ours = [f"{name}.yaml" for name in (*bases, model) if (root / f"{name}.yaml").is_file()]
     places = [f"properties/model/{', '.join(ours)}"] if ours else []

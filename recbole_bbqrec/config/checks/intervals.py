@@ -1,4 +1,4 @@
-"""RecBole's texts of intervals, such as ``[5,inf)`` or ``(4,20];[50,inf)``."""
+"""Check RecBole's intervals, such as ``[5,inf)`` or ``(4,20];[50,inf)``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def are_intervals(value: Any) -> bool:
-    """Whether RecBole reads all of ``value``: it leaves out an interval that it cannot read."""
+    """Return True if RecBole can read every interval of ``value``; it skips those it cannot."""
     return all(map(_is_interval, str(value).split(";")))
 
 
@@ -19,4 +19,4 @@ def _is_interval(text: str) -> bool:
         low, high = map(float, ends)
     except ValueError:
         return False
-    return low <= high  # not with a nan
+    return low <= high  # False for NaN

@@ -1,6 +1,6 @@
-"""Columns of ``<Dataset>.item`` that some of RecBole's own models read: are they loaded?
+"""Check that the columns of ``<Dataset>.item`` that RecBole's models read are loaded.
 
-RecBole finds out while it makes the model, in a KeyError.
+RecBole itself ends in a KeyError while it makes the model.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from recbole.config import Config
 from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
 
-#: The options that name such columns: of FDSA, GRU4RecF and SASRecF; and of S3Rec.
+#: Options that name such columns: the first of FDSA, GRU4RecF and SASRecF, the second of S3Rec.
 OPTIONS = ("selected_features", "item_attribute")
 
 
 def check_item_columns(config: Config) -> None:
-    """Refuse columns that the configured run would not load.
+    """Refuse item columns that the configured run would not load.
 
     Raises:
-        UserError: a column that the model reads is not among those of `load_col`, or is not in the
-            data set's folder, where there is one.
+        UserError: `load_col` does not name a column that the model reads, or the data set, if
+            present, does not have it.
     """
     for option in OPTIONS:
         if option in config.internal_config_dict:  # the model reads it
@@ -33,23 +33,23 @@ def check_item_columns(config: Config) -> None:
 def _check(config: Config, option: str) -> None:
     value = config[option]
     several = option == "selected_features"
-    wanted = value if several else [value]
-    if not isinstance(wanted, (list, tuple)) or not wanted or not all(map(_is_name, wanted)):
+    names = value if several else [value]
+    if not isinstance(names, (list, tuple)) or not names or not all(map(_is_name, names)):
         expected = "a list of columns, as [class]" if several else "a column, as class"
         raise UserError(f"Option `{option}` is {value!r}; expected {expected}, of the items.")
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
-    there = _columns(path, config)
-    for column in wanted:
+    columns = _columns(path, config)
+    for column in names:
         if not is_loaded(column, "item", config["load_col"], config["unload_col"]):
             reason = "which `load_col` does not load"
-        elif there is not None and column not in there:
-            reason = f"which is not in {path} ({', '.join(there) or 'there is no such file'})"
+        elif columns is not None and column not in columns:
+            reason = f"which is not in {path} ({', '.join(columns) or 'there is no such file'})"
         else:
             continue
         raise UserError(
             f"Option `{option}` is {value!r}; {config['model']} reads the column `{column}` of the "
             f"items, {reason}. Expected it in the header of {path}, such as {column}:token, and in "
-            f'`load_col`: --load_col="{_load_col(config, wanted)}"; or give other columns in '
+            f'`load_col`: --load_col="{_load_col(config, names)}"; or give other columns in '
             f"`{option}`."
         )
 
@@ -59,7 +59,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _columns(path: Path, config: Config) -> list[str] | None:
-    """The columns of the file; None where that cannot be said, as without the data set."""
+    """Return the columns of the file; None if unknown, as without the data set."""
     if not any(path.parent.glob(f"{config['dataset']}*.inter")):
         return None
     if not path.is_file():
@@ -68,10 +68,10 @@ def _columns(path: Path, config: Config) -> list[str] | None:
     return None if header is None else list(header)
 
 
-def _load_col(config: Config, wanted: Sequence[str]) -> str:
-    """A `load_col` with the wanted columns, as text for the command line."""
+def _load_col(config: Config, names: Sequence[str]) -> str:
+    """Return a `load_col` with all ``names``, as text for the command line."""
     loaded = dict(config["load_col"]) if isinstance(config["load_col"], Mapping) else {}
     items = loaded.get("item", ())
     have = [config["ITEM_ID_FIELD"]] if isinstance(items, str) or not items else items
-    loaded["item"] = list(dict.fromkeys([*have, *wanted]))
+    loaded["item"] = list(dict.fromkeys([*have, *names]))
     return str(loaded).replace(" ", "")

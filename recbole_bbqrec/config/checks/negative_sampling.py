@@ -1,7 +1,7 @@
-"""Which of RecBole's own models train on sampled negatives, and what they get by default.
+"""Give RecBole's models that train on sampled negatives a default.
 
 `overall.yaml` samples none: a softmax over all items needs none, and RecBole refuses them there.
-A model that does need them would end in a KeyError at its first batch.
+A model that needs them would end in a KeyError at its first batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from recbole_bbqrec.model.registry import get_model, is_ours
 
 KEY = "train_neg_sample_args"
 
-#: One negative a positive, RecBole's own default.
+#: One negative per positive, RecBole's own default.
 UNIFORM: dict[str, Any] = {
     "distribution": "uniform",
     "sample_num": 1,
@@ -27,15 +27,15 @@ UNIFORM: dict[str, Any] = {
     "candidate_num": 0,
 }
 
-#: Trained on labels: positives have 1, negatives 0. RepeatNet is POINTWISE too, but has a softmax.
+#: Models trained on labels, 1 or 0. RepeatNet is POINTWISE as well, but has a softmax.
 _ON_LABELS = {"DIN", "DIEN"}
 
-#: Draws negatives for its masked items itself.
+#: Models that draw negatives for their masked items themselves.
 _DRAWS_ITS_OWN = {"BERT4Rec"}
 
 
 def needs_negatives(model: str, loss_type: str | None) -> bool:
-    """Whether ``model`` is trained on negatives; ``loss_type`` is None where it reads none."""
+    """Return True if ``model`` trains on negatives; ``loss_type`` is None if it reads none."""
     if is_ours(model) or model in _DRAWS_ITS_OWN:
         return False
     kind = getattr(get_model(model), "input_type", None)
@@ -49,19 +49,19 @@ def with_negatives(
     dataset: str,
     options: Mapping[str, Any],
     listed: Mapping[str, Any],
-    asked_none: bool,
+    is_given: bool,
 ) -> Any:
-    """``train_neg_sample_args`` as a run of ``model`` needs it.
+    """Return ``train_neg_sample_args`` for a run of ``model``.
 
     Args:
-        model: its name.
-        dataset: that of the data set, which may have labels of its own.
-        options: all options with their values.
-        listed: the defaults, of the options that the model reads.
-        asked_none: the user gave the option; a value other than none wins in any case.
+        model: name of the model.
+        dataset: name of the data set, which may have labels of its own.
+        options: values of all options.
+        listed: defaults of the options that the model reads.
+        is_given: True if the user gave the option; a value other than none always wins.
 
     Raises:
-        UserError: the user asked for no negatives, which the model cannot do without.
+        UserError: the user asked for no negatives, and the model needs them.
     """
     given = options.get(KEY)
     loss_type = options.get("loss_type") if "loss_type" in listed else None
@@ -69,32 +69,32 @@ def with_negatives(
         return given
     if model in _ON_LABELS and _has_labels(dataset, options):
         return given  # sampled negatives would overwrite them
-    if not asked_none:
+    if not is_given:
         return dict(UNIFORM)
     why = f" with `loss_type` {loss_type}" if loss_type else ""
     raise UserError(
-        f"Option `{KEY}` is {given!r}; expected how to sample negatives, which {model}{why} is "
-        "trained on. Leave it out for one uniform negative a positive, or give for example "
+        f"Option `{KEY}` is {given!r}; expected how to sample negatives: {model}{why} trains on "
+        "them. Leave it out for one uniform negative per positive, or give for example "
         f"--{KEY}=\"{{'distribution':'uniform','sample_num':1}}\"."
     )
 
 
 def _is_none(value: Any) -> bool:
-    """Whether RecBole samples nothing with this value."""
+    """Return True if RecBole samples nothing with this value."""
     if isinstance(value, Mapping):
         value = value.get("distribution", "uniform")
     return value is None or value in ("None", "none")
 
 
 def _has_labels(dataset: str, options: Mapping[str, Any]) -> bool:
-    """Whether the interactions come with labels, read or made from another column."""
+    """Return True if the interactions have labels, read or made from another column."""
     if options.get("threshold"):
         return True
     field, load_col = options.get("LABEL_FIELD"), options.get("load_col")
     if field is None or not is_loaded(field, "inter", load_col, options.get("unload_col")):
         return False
     if isinstance(load_col, Mapping) and load_col["inter"] != "*":
-        return True  # named
+        return True  # `load_col` names the column
     separator, encoding = options.get("field_separator", "\t"), options.get("encoding")
     files = sorted((Path(options["data_path"]) / dataset).glob(f"{dataset}*.inter"))
     return any(field in (header_columns(path, separator, encoding) or {}) for path in files)

@@ -1,4 +1,4 @@
-"""Checks across options that several models share; each raises a UserError that says what to do."""
+"""Checks of options that several models share; each raises a UserError with a remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from recbole_bbqrec.protocols import RunConfig
 
 
 def require_modalities(config: RunConfig, model: str) -> None:
-    """The model uses item features, so ``modalities`` must name at least one."""
+    """Require at least one modality: the model reads item features."""
     if not config["modalities"]:
         raise UserError(
             f"Option `modalities` is {config['modalities']!r}; {model} needs the features of at "
@@ -16,7 +16,7 @@ def require_modalities(config: RunConfig, model: str) -> None:
 
 
 def require_modality(config: RunConfig, model: str, name: str) -> None:
-    """The model is built on one particular modality."""
+    """Require the modality ``name``, on which the model is built."""
     if name not in (config["modalities"] or ()):
         raise UserError(
             f"Option `modalities` is {config['modalities']!r}; {model} needs {name!r} among them. "
@@ -25,7 +25,7 @@ def require_modality(config: RunConfig, model: str, name: str) -> None:
 
 
 def require_whole_histories(config: RunConfig, model: str) -> None:
-    """Training by user needs RecBole's leave-one-out rows, and draws its own negatives if any."""
+    """Require RecBole's leave-one-out rows without negatives, for training by user."""
     if config["train_neg_sample_args"]["distribution"] != "none":
         raise UserError(
             f"Option `train_neg_sample_args` is {config['train_neg_sample_args']}; {model} trains "

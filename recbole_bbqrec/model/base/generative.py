@@ -1,8 +1,8 @@
-"""RecBole's view of a generative recommender: a registered model around the generator.
+"""RecBole adapter of the generator.
 
-The adapter turns RecBole's Interaction into plain tensors and the generator's ranked items into
-what RecBole's tools expect. It holds the semantic IDs, so that its checkpoint is complete; the
-phase-one network is built on request and is not part of it.
+It turns RecBole's Interaction into plain tensors and ranked items into RecBole's scores. It holds
+the semantic IDs, so that its checkpoint is complete; the phase-one network is built on request and
+is not part of it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class GenerativeRecommender(SequentialRecommender):
         self.register_buffer("codes", torch.zeros(self.n_items, levels, len(signals)).long())
         self.register_buffer("vectors", torch.zeros(self.n_items, width))
         self.register_buffer("tokenized", torch.tensor(False))
-        # So do the features: their principal components may come out otherwise elsewhere.
+        # Store the features too: PCA may give other components on another machine.
         parts = self.build_features(config, dataset)
         self.register_buffer("features", torch.cat(parts, dim=1) if parts else None)
         width = sum(part.shape[1] for part in parts)
@@ -71,61 +71,61 @@ class GenerativeRecommender(SequentialRecommender):
         self.register_load_state_dict_post_hook(_forget_catalogue)
 
     def _apply(self, *args: Any, **kwargs: Any) -> GenerativeRecommender:
-        """What every move to a device or dtype goes through: the catalogue stays behind."""
+        """Drop the catalogue on every move to a device or dtype."""
         self._catalogue = None
         return super()._apply(*args, **kwargs)
 
-    # what a subclass decides ----------------------------------------------------------------
+    # hooks of a subclass --------------------------------------------------------------------
 
     @classmethod
     def tokenizer_name(cls) -> str:
-        """The model whose phase one this is: models of one name may share semantic IDs."""
+        """Name the model whose phase one this is; models of one name may share semantic IDs."""
         return cls.__name__
 
     @classmethod
     def signals_of(cls, config: RunConfig) -> tuple[str, ...]:
-        """Names of the signals whose codes make up a token, in order."""
+        """Name the signals whose codes make up a token, in order."""
         raise NotImplementedError
 
     @classmethod
     def vector_width(cls, config: RunConfig, n_signals: int) -> int:
-        """Width V of an item's quantized vector."""
+        """Return the width V of an item's quantized vector."""
         return n_signals * int(config["codebook_dim"])
 
     def build_tokenizer(
         self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor
     ) -> PhaseOneNetwork:
-        """The phase-one network over the items of ``dataset``."""
+        """Make the phase-one network over the items of ``dataset``."""
         raise NotImplementedError
 
     def build_features(self, config: RunConfig, dataset: ItemDataset) -> list[torch.Tensor]:
-        """What phase two reads of the items beside their semantic IDs, each [n_items, F_m]."""
+        """Return the item features of phase two, each [n_items, F_m]; none by default."""
         return []
 
     def build_neighbours(
         self, config: RunConfig, dataset: ItemDataset, features: list[torch.Tensor]
     ) -> Neighbours | None:
-        """Which items the item head takes for near to each other when it ranks, or None."""
+        """Return the item neighbours that the item head adds when it ranks, or None."""
         return None
 
     @classmethod
     def make_unique(cls, config: RunConfig, result: Tokenization) -> Tokenization:
-        """Tell apart the items that share a semantic ID: by another code at the last level."""
+        """Separate items that share a semantic ID: give them another code at the last level."""
         codes = resolve_collisions(result.codes, result.last_level_distances)
         return replace(result, codes=codes)
 
     def build_generator(self, config: RunConfig, settings: GeneratorSettings) -> Generator:
-        """The phase-two network."""
+        """Make the phase-two network."""
         return Generator(settings)
 
     @classmethod
     def tokenizer_settings(cls, config: RunConfig) -> Settings:
-        """Settings of the phase-one network (paper, 4.1)."""
+        """Read the settings of the phase-one network (paper, 4.1)."""
         raise NotImplementedError
 
     @classmethod
     def generator_settings(cls, config: RunConfig, n_items: int, **given: Any) -> GeneratorSettings:
-        """Settings of the phase-two network (paper, 4.2); ``given`` fields win over the options."""
+        """Read the settings of the phase-two network (paper, 4.2); ``given`` fields win."""
         n_signals = len(cls.signals_of(config))
         fields = {
             "n_items": n_items,
@@ -138,11 +138,11 @@ class GenerativeRecommender(SequentialRecommender):
 
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
-        """Checks across options, before any file is read.
+        """Check options that depend on each other, before any file is read.
 
         Raises:
-            UserError: a beam too narrow for the metrics, sampled negatives or evaluation on
-                sampled items asked for, or widths, epochs or phases that do not fit together.
+            UserError: the beam is too narrow for the metrics, training or evaluation is on sampled
+                items, or widths, epochs or phases do not fit together.
         """
         need, why = max(config["topk"]), f"max(topk) = {max(config['topk'])}"
         if config["mask_history"]:
@@ -179,7 +179,7 @@ class GenerativeRecommender(SequentialRecommender):
     def set_semantic_ids(
         self, codes: torch.Tensor, vectors: torch.Tensor, codebooks: torch.Tensor | None = None
     ) -> None:
-        """Take over the result of phase one.
+        """Store the result of phase one.
 
         Args:
             codes: int64 [n_items, L, M], row 0 unused.
@@ -193,7 +193,7 @@ class GenerativeRecommender(SequentialRecommender):
 
     @property
     def catalogue(self) -> Catalogue:
-        """Trie and similarity vectors, built when the semantic IDs are known."""
+        """Trie and similarity vectors, built at the first use after phase one."""
         if self._catalogue is None:
             if not bool(self.tokenized):
                 raise RuntimeError("The items have no semantic IDs yet; run phase one first.")
@@ -207,12 +207,12 @@ class GenerativeRecommender(SequentialRecommender):
     # training -------------------------------------------------------------------------------
 
     def history_loss(self, batch: HistoryBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean of -log P(next item) over the targets of a batch (Eq. 1), and its parts."""
+        """Return the mean of -log P(next item) over a batch's targets (Eq. 1), and its parts."""
         with autocast(self.dtype, batch.items.device):
             return self.generator.loss(self.catalogue, batch.items, batch.targets)
 
     def calculate_loss(self, interaction: Any) -> torch.Tensor:
-        """RecBole's entry: every row is one (history, next item) pair."""
+        """Return the loss of RecBole's rows, each one (history, next item) pair."""
         items, lengths = self._history(interaction)
         targets = torch.zeros_like(items)
         rows = torch.arange(len(items), device=items.device)
@@ -225,20 +225,20 @@ class GenerativeRecommender(SequentialRecommender):
     def recommend(
         self, items: torch.Tensor, lengths: torch.Tensor, k: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The k best next items of each history by constrained beam search.
+        """Return the k best next items of each history by constrained beam search.
 
         Args:
-            items: int64 [B, T], right padded with 0; of a history longer than
-                ``MAX_ITEM_LIST_LENGTH`` its last items count.
+            items: int64 [B, T], right padded with 0; only the last ``MAX_ITEM_LIST_LENGTH`` items
+                are read.
             lengths: int64 [B], all of one or more.
-            k: how many; at most ``num_beams``.
+            k: items per history; at most ``num_beams``.
 
         Returns:
             Item ids int64 [B, k], best first, and their log-probabilities float32 [B, k].
 
         Raises:
-            UserError: a history is empty, k is more than the beam can return, or fewer than k
-                items came out finite for some history.
+            UserError: a history is empty, the beam returns fewer than k items, or fewer than k
+                scores of a history are finite.
         """
         if int(lengths.min()) < 1:
             raise UserError(
@@ -253,13 +253,13 @@ class GenerativeRecommender(SequentialRecommender):
             scores, place = torch.sort(scores, dim=1, descending=True, stable=True)
             ids = ids.gather(1, place)
         finite = torch.isfinite(scores).sum(1)
-        wanted = min(k, self.n_items - 1)
+        needed = min(k, self.n_items - 1)
         if ids.shape[1] < k:
             raise UserError(
                 f"k is {k}; expected at most {ids.shape[1]}, of {self.n_items - 1} items and "
                 f"`num_beams` {self.num_beams}. Ask for fewer, or raise `num_beams`."
             )
-        if int(finite.min()) < wanted:
+        if int(finite.min()) < needed:
             raise self._too_few(int(finite.min()), k, history.shape[1])
         return ids[:, :k], scores[:, :k].float()
 
@@ -278,15 +278,15 @@ class GenerativeRecommender(SequentialRecommender):
         return UserError(f"{found} items have a finite score for some user; {k} are needed. {why}")
 
     def rank_interaction(self, interaction: Any) -> torch.Tensor:
-        """Ranked ids int64 [B, max(topk)] for an evaluation batch."""
+        """Return ranked ids int64 [B, max(topk)] for an evaluation batch."""
         items, lengths = self._history(interaction)
         return self.recommend(items, lengths, self.top_k)[0]
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> torch.Tensor:
-        """RecBole's form [B, n_items]: beam scores in place, -inf for every other item.
+        """Return beam scores in RecBole's form [B, n_items], -inf for every other item.
 
-        For RecBole's case-study tools; evaluation goes through ranked ids instead.
+        RecBole's case-study tools read it; evaluation reads ranked ids.
         """
         items, lengths = self._history(interaction)
         width = min(self.num_beams, self.n_items - 1)
@@ -298,7 +298,7 @@ class GenerativeRecommender(SequentialRecommender):
 
     @torch.no_grad()
     def predict(self, interaction: Any) -> torch.Tensor:
-        """Exact log-probability [B] of ``interaction[item_id]`` as the next item."""
+        """Return the exact log-probability [B] of ``interaction[item_id]`` as the next item."""
         items, lengths = self._history(interaction)
         memory = self.generator.encode(self.catalogue, items[:, : int(lengths.max())])
         scores = exact_scores(self.generator, self.catalogue, memory)
@@ -309,5 +309,5 @@ class GenerativeRecommender(SequentialRecommender):
 
 
 def _forget_catalogue(model: Any, _: Any) -> None:
-    """The trie belongs to the codes that a loaded state has just replaced."""
+    """Drop the trie of the codes that a loaded state has replaced."""
     model._catalogue = None

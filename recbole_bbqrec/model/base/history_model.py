@@ -1,4 +1,4 @@
-"""Base of single-phase models that train on whole histories instead of one padded row a prefix."""
+"""Base of single-phase models that train on whole histories, not on one row per prefix."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.runtime import autocast, resolve_precision
 from recbole_bbqrec.settings import read
 
-_USERS = 512  # whose states are computed in one pass for ranking
+_USERS = 512  # histories in one pass when ranking
 
 
 class PredictByRanking:
-    """Goes before a RecBole model class; a candidate is scored as in ``full_sort_predict``."""
+    """Base to put before a RecBole model class; scores candidates by ``full_sort_predict``."""
 
     ITEM_ID: str
     full_sort_predict: Any
 
     @torch.no_grad()
     def predict(self, interaction: Any) -> Tensor:
-        """Score [B] of ``interaction[item_id]`` as the next item."""
-        wanted = interaction[self.ITEM_ID].unsqueeze(1)
-        return self.full_sort_predict(interaction).gather(1, wanted).squeeze(1)
+        """Return the score [B] of ``interaction[item_id]`` as the next item."""
+        candidates = interaction[self.ITEM_ID].unsqueeze(1)
+        return self.full_sort_predict(interaction).gather(1, candidates).squeeze(1)
 
 
 class HistoryRecommender(PredictByRanking, SequentialRecommender):
@@ -55,7 +55,7 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
 
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
-        """Checks across options, before any file is read; raises UserError."""
+        """Check options before any file is read; raises UserError."""
         require_whole_histories(config, cls.__name__)
         read(cls.settings_class, config)
         read(HistoryTrainingSettings, config)
@@ -72,37 +72,37 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
             input_norm=input_norm,
         )
 
-    # what a subclass decides ----------------------------------------------------------------
+    # hooks of a subclass --------------------------------------------------------------------
 
     def states(self, items: Tensor) -> Tensor:
-        """Items int64 [B, T], right padded with 0 -> states [B, T, H]."""
+        """Encode items int64 [B, T], right padded with 0 -> states [B, T, H]."""
         raise NotImplementedError
 
     def item_logits(self, states: Tensor) -> Tensor:
-        """States [P, H] -> logits [P, n_items - 1]: [PAD] left out, item i in column i - 1."""
+        """Score states [P, H] -> logits [P, n_items - 1]; item i is in column i - 1, no [PAD]."""
         raise NotImplementedError
 
     def target_loss(self, states: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each target: states [P, H], targets int64 [P] -> float32 [P].
+        """Return the loss of each target: states [P, H], targets int64 [P] -> float32 [P].
 
-        Cross-entropy over all items unless a subclass has another.
+        By default cross-entropy over all items.
         """
         return F.cross_entropy(self.item_logits(states).float(), targets - 1, reduction="none")
 
     def start_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each training epoch (from 0)."""
+        """Prepare a training epoch (from 0); the trainer calls it."""
 
     # training -------------------------------------------------------------------------------
 
     def history_loss(self, batch: HistoryBatch) -> Tensor:
-        """Mean loss over the targets of a batch, a scalar."""
+        """Return the mean loss over the targets of a batch, a scalar."""
         with autocast(self.dtype, batch.items.device):
-            wanted = batch.targets > 0  # [B, T]
-            states = self.states(batch.items)[wanted]  # [P, H]
-            return self.target_loss(states, batch.targets[wanted]).mean()
+            mask = batch.targets > 0  # [B, T]
+            states = self.states(batch.items)[mask]  # [P, H]
+            return self.target_loss(states, batch.targets[mask]).mean()
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        """RecBole's entry: every row is one (history, next item) pair."""
+        """Return the loss of RecBole's rows, each one (history, next item) pair."""
         items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         targets = torch.zeros_like(items)
         targets[torch.arange(len(items)), lengths - 1] = interaction[self.POS_ITEM_ID]
@@ -112,21 +112,21 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Score of every item as the next one, float32 [B, n_items]; [PAD] has -inf.
+        """Score every item as the next one, float32 [B, n_items]; [PAD] has -inf.
 
-        Items are scored in float32 whatever the precision of the states: rounded to bfloat16, the
-        best items would tie by the dozen.
+        Scores are float32 whatever the precision of the states: in bfloat16 many of the best items
+        would tie.
         """
         last = self.last_states(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
         return F.pad(self.item_logits(last).float(), (1, 0), value=-torch.inf)
 
     def last_states(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """The state after each history: items int64 [B, T], lengths int64 [B] -> float32 [B, H]."""
-        groups, found = [], []
+        """Encode histories: items int64 [B, T], lengths int64 [B] -> last states float32 [B, H]."""
+        groups, parts = [], []
         for rows, longest in length_groups(lengths, _USERS):
             with autocast(self.dtype, items.device):
                 states = self.states(items[rows, :longest])  # [b, t, H]
             groups.append(rows)
-            found.append(self.gather_indexes(states, lengths[rows] - 1).float())
-        last = torch.cat(found)
+            parts.append(self.gather_indexes(states, lengths[rows] - 1).float())
+        last = torch.cat(parts)
         return torch.empty_like(last).index_copy_(0, torch.cat(groups), last)

@@ -1,4 +1,4 @@
-"""Modality features of all items inside a model: scaled once, projected on demand."""
+"""Features of all items inside a model: scaled once, projected on demand."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from recbole_bbqrec.protocols import ItemDataset
 class ProjectedFeatures(nn.Module):
     """One linear map per modality from pre-trained features to a common width.
 
-    The scaled features are buffers outside the state dict: a checkpoint does not carry them and
-    a loaded model reads them from the data set again. Where an item lacks a modality, and for
-    [PAD], the projection is exactly zero.
+    The scaled features are buffers outside the state dict: a loaded model reads them from the data
+    set again. Without a modality, and for [PAD], the projection is exactly zero.
 
     Args:
         dataset: a ``MultiModalDataset`` that holds the named modalities.
         names: modalities in order, M of them.
         width: width F of every projection.
         scaling: ``zscore``, ``l2`` or ``none``, over the items that have the modality.
-        std: standard deviation of the projections at the start. Given that of the item
-            embedding beside them, neither drowns the other.
+        std: standard deviation of the initial projections; give that of the item embedding
+            beside them, so that neither drowns the other.
     """
 
     present: Tensor
@@ -51,15 +50,15 @@ class ProjectedFeatures(nn.Module):
         self.register_buffer("present", torch.stack(masks, dim=1), persistent=False)
 
     def matrix(self, number: int) -> Tensor:
-        """Scaled features of one modality, float32 [n_items, dim]."""
+        """Return the scaled features of one modality, float32 [n_items, dim]."""
         return cast(Tensor, getattr(self, f"matrix_{number}"))
 
     def catalogue(self) -> Tensor:
-        """Projections of every item, float [n_items, M, F]."""
+        """Project every item, float [n_items, M, F]."""
         return self._project(None)
 
     def forward(self, items: Tensor) -> Tensor:
-        """Items int64 [...] -> projections [..., M, F]; each distinct item is projected once."""
+        """Project items int64 [...] -> [..., M, F], each distinct item once."""
         distinct, place = torch.unique(items, return_inverse=True)
         return self._project(distinct)[place]
 
@@ -69,15 +68,14 @@ class ProjectedFeatures(nn.Module):
             projection(self.matrix(number)[chosen])  # [U, F]
             for number, projection in enumerate(self.projections)
         ]
-        # The bias must not speak for an item that has no features.
+        # Without features the projection is zero, bias included.
         return torch.stack(projected, dim=1) * self.present[chosen].unsqueeze(-1)  # [U, M, F]
 
 
 class FusedItemEmbedding(nn.Embedding):
-    """An item table whose lookup mixes in the items' features.
+    """An item table whose lookup is ``Linear([embedding ; projected features])``.
 
-    Looking items up gives ``Linear([embedding ; projected features])``; ``weight`` stays the
-    plain table, which is what a model scores with.
+    ``weight`` stays the plain table, with which a model scores.
     """
 
     def __init__(self, table: nn.Embedding, features: ProjectedFeatures) -> None:
@@ -88,6 +86,6 @@ class FusedItemEmbedding(nn.Embedding):
         self.mix = nn.Linear(width + len(features.names) * features.width, width)
 
     def forward(self, items: Tensor) -> Tensor:
-        """Items int64 [B, T] -> fused input embeddings [B, T, E]."""
+        """Look up items int64 [B, T] -> fused input embeddings [B, T, E]."""
         sides = self.features(items).flatten(-2)  # [B, T, M * F]
         return self.mix(torch.cat([super().forward(items), sides], dim=-1))

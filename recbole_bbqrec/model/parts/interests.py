@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_BLOCK_CELLS = 1 << 24  # distances held at once
+_BLOCK_CELLS = 1 << 24  # distances in memory at a time
 
 
 def dpc_knn(points: Tensor, n_clusters: int, neighbours: int) -> Tensor:
@@ -48,7 +48,7 @@ def dpc_knn(points: Tensor, n_clusters: int, neighbours: int) -> Tensor:
 
 
 def _squared_distances(points: Tensor, others: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Row indices [rows] and their squared distances [rows, m] to ``others``, block by block."""
+    """Yield row indices [rows] and their squared distances [rows, m] to ``others`` by block."""
     lengths = others.pow(2).sum(1)  # [m]
     size = max(1, _BLOCK_CELLS // len(others))
     for rows in torch.arange(len(points), device=points.device).split(size):
@@ -58,7 +58,7 @@ def _squared_distances(points: Tensor, others: Tensor) -> Iterator[tuple[Tensor,
 
 
 def _density(points: Tensor, neighbours: int) -> Tensor:
-    """exp(-mean squared distance to the nearest others), float [n]."""
+    """Return exp(-mean squared distance to the nearest others), float [n]."""
     if neighbours == 0:
         return torch.ones(len(points), device=points.device)
     means = []
@@ -70,7 +70,7 @@ def _density(points: Tensor, neighbours: int) -> Tensor:
 
 
 def _separation(points: Tensor, rank: Tensor) -> Tensor:
-    """Distance to the nearest point of lower rank (farthest point, for rank 0), float [n]."""
+    """Return the distance to the nearest point of lower rank (rank 0: the farthest), float [n]."""
     parts = []
     for rows, squared in _squared_distances(points, points):
         farthest = squared.amax(1)
@@ -81,6 +81,6 @@ def _separation(points: Tensor, rank: Tensor) -> Tensor:
 
 
 def first_occurrences(labels: Tensor) -> Tensor:
-    """Bool [B, T]: whether no earlier position of the row has the same label (labels [B, T])."""
+    """Mark positions without the same label earlier in the row: labels [B, T] -> bool [B, T]."""
     same = labels.unsqueeze(2) == labels.unsqueeze(1)  # [B, T, T]
     return ~same.tril(-1).any(2)

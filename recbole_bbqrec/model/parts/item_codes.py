@@ -1,4 +1,4 @@
-"""Product-quantization codes of the catalogue inside a model, and what VQ-Rec and RPG share."""
+"""Product-quantization codes of the items, and the base class of VQ-Rec and RPG."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CODE_MODALITY = "text"
 
 
 class _MeanOfRows(torch.autograd.Function):
-    """The mean of table rows for every item, whose gradient visits each row once.
+    """Mean of table rows for every item, with a gradient that visits each row once.
 
-    torch's own gradient of ``embedding_bag`` sorts all (item, row) pairs at every step and adds
-    them one by one; here the pairs are sorted once for all steps.
+    torch's gradient of ``embedding_bag`` sorts all (item, row) pairs at every step; here they are
+    sorted once for all steps.
     """
 
     @staticmethod
@@ -43,8 +43,8 @@ class _MeanOfRows(torch.autograd.Function):
 class ItemCodes(nn.Module):
     """OPQ codes of every item's text and a learned embedding of each (digit, code).
 
-    The codes are made on first use and travel in the checkpoint, so that a loaded model does not
-    quantize again. Items without text get the codes of the average item. An item's vector is the
+    The codes are made on first use and stored in the checkpoint: a loaded model does not quantize
+    again. Items without text get the codes of the average item. An item's vector is the
     mean of its code embeddings.
 
     Args:
@@ -74,7 +74,7 @@ class ItemCodes(nn.Module):
         self._holders: tuple[Any, Tensor, Tensor] | None = None
 
     def _apply(self, *args: Any, **kwargs: Any) -> ItemCodes:
-        """What every move to a device goes through: new memory may have an address known here."""
+        """Drop the cache on every move to a device: new memory may reuse a known address."""
         self._holders = None
         return super()._apply(*args, **kwargs)
 
@@ -99,14 +99,14 @@ class ItemCodes(nn.Module):
         )
 
     def rows(self, items: Tensor | None = None) -> Tensor:
-        """Rows of the code-embedding table of the items (of all, [PAD] too): int64 [n, M]."""
+        """Return the table rows of the items (None: all, [PAD] too), int64 [n, M]."""
         if not bool(self.made):
             self.make()
         codes = self.codes if items is None else self.codes[items]
         return codes + torch.arange(self.digits, device=codes.device) * self.codebook_size
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
-        """Mean code embedding of items int64 [n] (of the whole catalogue): [n, H]."""
+        """Return the mean code embedding of items int64 [n] (None: all), [n, H]."""
         rows = self.rows(items)
         if items is None:
             mean: Tensor = _MeanOfRows.apply(self.code_embedding, rows, *self._items_by_row(rows))
@@ -114,9 +114,9 @@ class ItemCodes(nn.Module):
         return F.embedding_bag(rows, self.code_embedding, mode="mean")
 
     def _items_by_row(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Items that hold each table row, row by row: int64 [n * M], and where each row's start.
+        """Return the items of each table row, row after row int64 [n * M], and each row's start.
 
-        Kept as long as the codes are the same; a loaded checkpoint changes them in place.
+        Cached while the codes are the same; a loaded checkpoint changes them in place.
         """
         key = (self.codes.data_ptr(), self.codes._version)
         if self._holders is None or self._holders[0] != key:
@@ -127,11 +127,11 @@ class ItemCodes(nn.Module):
         return self._holders[1:]
 
     def table(self) -> Tensor:
-        """Code embeddings by digit, [M, K, H]."""
+        """Return the code embeddings by digit, [M, K, H]."""
         return self.code_embedding.view(self.digits, self.codebook_size, -1)
 
     def forward(self, items: Tensor) -> Tensor:
-        """Items int64 [B, T] -> item vectors [B, T, H]; each distinct item is computed once."""
+        """Look up items int64 [B, T] -> item vectors [B, T, H], each distinct item once."""
         distinct, place = torch.unique(items, return_inverse=True)
         return self.item_vectors(distinct)[place]
 

@@ -1,4 +1,8 @@
-"""The items' features as phase two and the neighbours read them: scaled and narrowed."""
+"""Item features as phase two and the neighbours read them: scaled and narrowed.
+
+Features of a modality reach the ranking on three roads: through the tokenizer's codes, as these
+features in the encoder and the item head, and through the similarity of neighbours.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,13 @@ from recbole_bbqrec.model.settings import FeatureSettings
 from recbole_bbqrec.nn.standardizer import Standardizer
 from recbole_bbqrec.protocols import ItemDataset
 
-_RIDGE = 0.01  # of the mean variance; narrower directions are noise and stay narrower
+_RIDGE = 0.01  # of the mean variance, added to each: narrower directions are noise
 
 
 def item_features(
     dataset: ItemDataset, names: Sequence[str], settings: FeatureSettings
 ) -> list[Tensor]:
-    """Features of all items, float32 [n_items, F_m] of each modality in the order of ``names``.
+    """Return the features of all items, float32 [n_items, F_m] for each modality of ``names``.
 
     Each modality is scaled over the items that have it, cut to its first ``feature_components``
     principal components where it is wider, and brought to a mean square of one;
@@ -46,11 +50,11 @@ def item_features(
 
 
 def _principal(rows: Tensor, components: int, whitening: bool) -> Tensor:
-    """Principal components [n, C] of ``rows`` [n, dim]; C is at most n and dim. Deterministic."""
+    """Return principal components [n, C] of ``rows`` [n, dim]; C <= n, dim. Deterministic."""
     count = min(components, *rows.shape)
     solver = "randomized" if count < rows.shape[1] else "full"
     model = PCA(count, svd_solver=solver, random_state=0)
-    # More threads add up in another order; rows that do not differ have no share of variance.
+    # One thread: more add up in another order. Equal rows make 0 / 0 shares of variance.
     with threadpool_limits(limits=1), np.errstate(invalid="ignore"):
         scores = model.fit_transform(rows.float().numpy())  # [n, C]
     if whitening:

@@ -1,8 +1,7 @@
-"""How near items are to each other: who was chosen after whom, and whose features are alike.
+"""Nearness of items: by co-occurrence in histories, and by the similarity of their features.
 
-A rare item has too few training events for its embedding to be learned well, but which users chose
-it after which other item, and what it looks like, is known exactly. Item-based nearest-neighbour
-recommenders rank by nothing else.
+A rare item has too few training events for a good embedding, but its co-occurrences and features
+are known exactly. Item-based nearest-neighbour recommenders rank by nothing else.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
 from recbole_bbqrec.model.settings import NeighbourSettings
 
-_LATER = 50  # items after an item, in a user's history, that count as chosen after it
-_CHOSEN = 500  # items chosen after an item that are kept, the ones of the largest values
-_ALIKE = 50  # items with the most similar features that are kept
-_TIED = 500  # items equally near at that cut that may share the room left; of more, none is kept
-_STEPS = 10_000  # to one: cosines are compared in these steps, for rounding makes smaller ones
-_CELLS = 1 << 25  # cosines held at a time
+_LATER = 50  # items after an item in a user's history that count as chosen after it
+_CHOSEN = 500  # largest co-occurrences kept per item
+_ALIKE = 50  # most similar items kept per item
+_TIED = 500  # larger groups of equally near items at that cut are dropped
+_STEPS = 10_000  # cosines are compared at 4 decimals: smaller differences are rounding
+_CELLS = 1 << 25  # cosines in memory at a time
 
 
 def weighted_neighbours(
@@ -49,12 +48,12 @@ def weighted_neighbours(
 
 
 def chosen_after(histories: Histories, n_items: int) -> sparse.csr_matrix:
-    """n(j, i) / sqrt(n(j)) at row j and column i: [n_items, n_items].
+    """Return n(j, i) / sqrt(n(j)) at row j and column i, [n_items, n_items].
 
-    n(j) users chose the item j in training, n(j, i) of them chose i later, as one of their next 50
-    items (an item counts where a user chose it first). That is the share of the users of j who went
-    on to i, and counts for more where there are more of them. The 500 largest values of an item are
-    kept, of equals those with the lowest number.
+    n(j) users chose item j in training, and n(j, i) of them chose i among their next 50 items (only
+    the first choice of an item counts). This is the share of users who went on to i, times
+    sqrt(n(j)): a share of many users counts for more. The 500 largest values of an item are kept,
+    of equal ones those with the lowest item number.
     """
     items, users = histories.items.numpy(), _owners(histories)
     key = users * n_items + items
@@ -72,18 +71,19 @@ def chosen_after(histories: Histories, n_items: int) -> sparse.csr_matrix:
 
 
 def alike(features: Sequence[Tensor]) -> sparse.csr_matrix:
-    """Mean over the modalities of how alike an item's features are: [n_items, n_items].
+    """Return the similarity of the items' features, averaged over modalities: [n_items, n_items].
 
-    ``features``: float [n_items, F_m] of each modality, zero for items without it; a modality in
-    which an item is like no other has no part in its mean. An item's neighbours in one modality are
-    the 50 with the largest cosines above 0, and their values those cosines over the mean of them:
-    50 items that are all of one kind say less of the next item than a few near ones among others
-    that are not. Of items that are equally near, to four decimals, and of which only some have room
-    among the 50, all are neighbours and share that room: 40 items for 10 places are worth a quarter
-    of their cosines each; more than 500 are left out. So the items' numbers do not decide which
-    they are, nor a machine's rounding, but for cosines on the edge of a decimal; labels as features
-    make many such items. Each modality by itself, since the noise of one would hide what another
-    knows. The time grows with the square of the number of items.
+    ``features``: float [n_items, F_m] of each modality, zero for items without it. In each modality
+    an item's neighbours are the 50 items with the largest cosines above 0; their values are the
+    cosines over the mean of those cosines, so that a few near items count for more than 50 of one
+    kind. Modalities without neighbours of an item are left out of its mean.
+
+    * Ties: equally near items share the places that are left. 40 items for 10 places count a
+      quarter of their cosines each. So item numbers do not decide; labels as features make many.
+    * Cap: groups of more than 500 such items are dropped.
+    * Rounding: cosines are compared at 4 decimals, so that machines agree but for edge cases.
+
+    The time grows with the square of the number of items.
     """
     matrices = [_alike_in(part) for part in features]
     counts = sum((np.diff(matrix.indptr) > 0).astype(float) for matrix in matrices)
@@ -92,7 +92,7 @@ def alike(features: Sequence[Tensor]) -> sparse.csr_matrix:
 
 
 def _alike_in(features: Tensor) -> sparse.csr_matrix:
-    """The cosines of one modality [n_items, F] over their means, [n_items, n_items]."""
+    """Return the values of one modality [n_items, F], [n_items, n_items]."""
     unit = F.normalize(features.float(), dim=1)
     at_once = max(1, _CELLS // len(unit))
     parts = [_nearest(unit, rows) for rows in torch.arange(len(unit)).split(at_once)]
@@ -100,7 +100,7 @@ def _alike_in(features: Tensor) -> sparse.csr_matrix:
 
 
 def _nearest(unit: Tensor, rows: Tensor) -> sparse.csr_matrix:
-    """Values of the neighbours of the items ``rows`` [R], [R, n_items].
+    """Return the values of the neighbours of the items ``rows`` [R], [R, n_items].
 
     ``unit``: float32 [n_items, F], rows of length 1 or 0.
     """
@@ -123,12 +123,12 @@ def _nearest(unit: Tensor, rows: Tensor) -> sparse.csr_matrix:
 
 
 def _owners(histories: Histories) -> np.ndarray:
-    """Number of the history of each event, int64 [E]."""
+    """Return the number of each event's history, int64 [E]."""
     return np.repeat(np.arange(len(histories)), histories.offsets.diff().numpy())
 
 
 def _largest(matrix: sparse.csr_matrix, kept: int) -> sparse.csr_matrix:
-    """The largest entries of each row; of equals those of the first columns."""
+    """Keep the largest entries of each row, of equal ones those of the first columns."""
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     order = np.lexsort((matrix.indices, -matrix.data, row))
     rank = np.arange(len(row)) - matrix.indptr[row]

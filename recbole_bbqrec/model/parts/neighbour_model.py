@@ -1,4 +1,4 @@
-"""Neighbours of the history in the scores of all items, for models that rank by such scores."""
+"""Neighbours of the history in the scores of all items."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from recbole_bbqrec.settings import read
 
 
 class NeighbourScores:
-    """Sum of all items' :mod:`~recbole_bbqrec.generator.items.neighbour_bonus`; or nothing."""
+    """Adds :mod:`~recbole_bbqrec.generator.items.neighbour_bonus` to scores; None adds nothing."""
 
     def __init__(self, neighbours: Neighbours | None) -> None:
         self.neighbours = neighbours
 
     @classmethod
     def of(cls, config: RunConfig, dataset: ItemDataset) -> NeighbourScores:
-        """From training data and features; ``dataset`` is a ``MultiModalDataset``."""
+        """Make them from training data and features of a ``MultiModalDataset``."""
         features = item_features(dataset, dataset.modalities, read(FeatureSettings, config))
         histories = Histories.from_training_data(dataset)
         settings = read(NeighbourSettings, config)
@@ -39,18 +39,18 @@ class NeighbourScores:
             return scores
         self.neighbours = self.neighbours.to(scores.device)
         every = torch.arange(scores.shape[1], device=scores.device)
-        # In float64: of two items that gain alike, none may be ahead by rounding alone.
+        # In float64, so that rounding does not decide between items of equal bonus.
         bonus = self.neighbours.bonus(every, items, lengths, torch.float64)
         bonus.add_to(scores.t())
         return scores
 
 
 class WithNeighbours:
-    """Goes before a ``HistoryRecommender`` class; adds what the neighbours of the history say.
+    """Base to put before a ``HistoryRecommender`` class; adds neighbours of the history to scores.
 
-    Training does not see them, as in BBQRec. They are made anew from the same data when a model is
-    loaded, so that a finished run can be evaluated under other weights, and one of the other class
-    with neighbours: ``trained_as`` of its spec names it.
+    Training does not see them, as in BBQRec. They are made anew when a model is loaded, so that a
+    finished run can be evaluated under other weights, and a run of the class without neighbours,
+    which ``trained_as`` of its spec names, with them.
     """
 
     n_items: int
@@ -63,7 +63,7 @@ class WithNeighbours:
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Score of every item as the next one, float32 [B, n_items]; [PAD] has -inf."""
+        """Score every item as the next one, float32 [B, n_items]; [PAD] has -inf."""
         scores = super().full_sort_predict(interaction)  # type: ignore[misc]
         items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         return self.neighbour_scores.add_to(scores, items, lengths)

@@ -1,4 +1,4 @@
-"""Non-invasive self-attention: side information steers attention but never enters the values.
+"""Non-invasive self-attention: side information enters queries and keys, never the values.
 
 Liu et al., "Non-invasive Self-attention for Side Information Fusion in Sequential
 Recommendation", AAAI 2021 (NOVA).
@@ -14,7 +14,7 @@ FUSIONS = ("add", "concat", "gate")
 
 
 class SideFusion(nn.Module):
-    """An item's state and its S side vectors -> one vector for queries and keys.
+    """Fuse an item's state and its S side vectors into one vector for queries and keys.
 
     ``add``: their sum. ``concat``: a linear map of the concatenation. ``gate``: a weighted sum
     with weights that depend on the vectors.

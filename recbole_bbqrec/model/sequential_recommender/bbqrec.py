@@ -1,4 +1,4 @@
-"""BBQRec (the paper's sections 4.1 and 4.2): RecBole adapter of both phases."""
+"""RecBole adapter of BBQRec (the paper's sections 4.1 and 4.2)."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class BBQRec(GenerativeRecommender):
 
     @classmethod
     def tokenizer_name(cls) -> str:
-        """BBQRec unless a loss or the codebook differs; other signals show in the file itself."""
+        """Return BBQRec unless a loss or the codebook differs; files state their signals."""
         kept = (cls.use_mim, cls.use_contrastive, cls.share_codebook)
         return "BBQRec" if all(kept) else cls.__name__
 
     @classmethod
     def modalities_of(cls, config: RunConfig) -> tuple[str, ...]:
-        """The configured modalities that this model uses."""
+        """Return the configured modalities that this model uses."""
         return tuple(m for m in config["modalities"] or () if m not in cls.left_out)
 
     @classmethod
@@ -91,7 +91,7 @@ class BBQRec(GenerativeRecommender):
     ) -> Neighbours | None:
         if not config["item_head"]:
             return None
-        # Who chose an item is an ID representation, too.
+        # Co-occurrence is an ID representation, too.
         histories = Histories.from_training_data(dataset) if self.use_id else None
         settings = read(NeighbourSettings, config)
         return weighted_neighbours(settings, histories, features, self.n_items)

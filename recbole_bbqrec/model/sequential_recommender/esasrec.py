@@ -1,4 +1,4 @@
-"""A tuned SASRec in the manner of eSASRec: the ID-only model to beat."""
+"""ESASRec, a tuned SASRec after eSASRec: the ID-only model to beat."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ESASRec(HistoryRecommender):
     and does as well), the last 20 items instead of 50, and by default the softmax over all items,
     more dropout, a cosine schedule and normalised item embeddings, which did better here.
     ``ESASRec.paper.yaml`` has the released settings. Its published figures mask a user's history
-    in the ranking (``mask_history``), which no model here does unless told to.
+    in the ranking (``mask_history``); here that is off by default.
     """
 
     settings_class = ESASRecSettings
@@ -54,7 +54,7 @@ class ESASRec(HistoryRecommender):
         return self.sampled_loss(states, targets, drawn)
 
     def sampled_loss(self, states: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-        """-log softmax of the target among itself and its negatives.
+        """Return -log softmax of the target among itself and its negatives.
 
         Args:
             states: [P, H].
@@ -69,7 +69,7 @@ class ESASRec(HistoryRecommender):
         table = self.item_embedding.weight
         others = torch.einsum("ph,pkh->pk", states, F.embedding(negatives, table)).float()  # [P, K]
         if self.logq_correction:
-            # A draw stands for (n_items - 1) / K items: its logit minus log(K * q).
+            # Each draw represents (n_items - 1) / K items: subtract log(K * q) from its logit.
             others = others + math.log((self.n_items - 1) / negatives.shape[1])
         others = others.masked_fill(negatives == targets.unsqueeze(1), -torch.inf)
         logits = torch.cat([positive, others], dim=1)  # [P, 1 + K]

@@ -26,22 +26,22 @@ class ItemNeighbours(PredictByRanking, SequentialRecommender):
     """Ranks items by how near they are to those of the history; nothing is learned.
 
     Reference: Sarwar et al., "Item-Based Collaborative Filtering Recommendation Algorithms", WWW
-    2001. Here an item j of the history gives to i a value by the users who chose i after j and by
-    the similarity of their features (:mod:`recbole_bbqrec.model.parts.neighbour_graph`), and the
-    older j is, the less. Any comparison of sequential models should have it beside them.
+    2001. Here an item j of the history adds to the score of i by co-occurrence and by similarity of
+    features (:mod:`recbole_bbqrec.model.parts.neighbour_graph`), the less the older j is. A
+    baseline for any comparison of sequential models.
     """
 
     input_type = InputType.POINTWISE
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
-        # Neither in the checkpoint nor on the device: made anew from the same data.
+        # Not in the checkpoint: made anew from the same data.
         self.neighbour_scores = NeighbourScores.of(config, dataset)
-        self.unused = nn.Parameter(torch.zeros(1))  # RecBole's trainer wants something to train
+        self.unused = nn.Parameter(torch.zeros(1))  # RecBole's trainer needs a parameter
 
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
-        """Checks across options, before any file is read; raises UserError."""
+        """Check options before any file is read; raises UserError."""
         if config["benchmark_filename"]:
             raise UserError(
                 f"Option `benchmark_filename` is {config['benchmark_filename']!r}; {cls.__name__} "
@@ -57,12 +57,12 @@ class ItemNeighbours(PredictByRanking, SequentialRecommender):
             )
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        """Zero: nothing is learned."""
+        """Return zero: nothing is learned."""
         return self.unused.sum() * 0.0
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Score of every item as the next one, float32 [B, n_items]; [PAD] has -inf."""
+        """Score every item as the next one, float32 [B, n_items]; [PAD] has -inf."""
         items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         scores = torch.zeros(len(items), self.n_items, device=items.device)
         self.neighbour_scores.add_to(scores, items, lengths)

@@ -20,14 +20,14 @@ from recbole_bbqrec.tokenizer.rqvae.collaborative import NextItemModel, fit_item
 from recbole_bbqrec.tokenizer.rqvae.letter import LETTERTokenizer
 from recbole_bbqrec.tokenizer.rqvae.settings import CollaborativeSettings, LETTERSettings
 
-_CF_BATCH = 256  # histories a step of the collaborative model
+_CF_BATCH = 256  # histories per step of the collaborative model
 
 
 class RankingGuidedGenerator(Generator):
-    """Generator trained on logits divided by a temperature; it generates with them as they are.
+    """Generator that divides its logits by a temperature in training, not in decoding.
 
-    A temperature below one puts the weight of the loss on the negatives that rank highest
-    (LETTER, section 3.3).
+    A temperature below one shifts the loss to the negatives that rank highest (LETTER, section
+    3.3).
     """
 
     def __init__(self, config: GeneratorSettings, temperature: float) -> None:
@@ -67,7 +67,7 @@ class LETTER(TIGER):
     def tokenizer_inputs(
         self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor
     ) -> tuple[torch.Tensor, Callable[[torch.device], torch.Tensor]]:
-        """Which items have behaviour embeddings bool [n_items], and how to make them."""
+        """Return which items have behaviour embeddings, bool [n_items], and their maker."""
         settings = read(CollaborativeSettings, config)
         if settings.cf_embedding_path is None:
             seed = config["seed"]
@@ -83,7 +83,7 @@ class LETTER(TIGER):
 def _train(
     settings: CollaborativeSettings, dataset: ItemDataset, seed: int, device: torch.device
 ) -> torch.Tensor:
-    """Item embeddings float32 [n_items, D] of a SASRec on the training histories."""
+    """Train a SASRec on the training histories; return its item embeddings float32 [n_items, D]."""
     batches = HistoryBatches(
         Histories.from_training_data(dataset),
         batch_size=_CF_BATCH,

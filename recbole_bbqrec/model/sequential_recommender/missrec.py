@@ -22,7 +22,7 @@ from recbole_bbqrec.nn.transformer import (
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.runtime import autocast
 
-_NO_WEIGHT = -1e4
+_NO_WEIGHT = -1e4  # logit of a missing modality; finite, see fused_logits()
 
 
 class MISSRec(HistoryRecommender):
@@ -63,7 +63,7 @@ class MISSRec(HistoryRecommender):
 
         self.item_embedding = nn.Embedding(self.n_items, hidden, padding_idx=0)
         self.position_embedding = nn.Embedding(self.max_seq_length, hidden)
-        # Beside the interests there is always this token, also without any known interest.
+        # First token of the encoder: it is never empty, even without a known interest.
         self.no_interest_embedding = nn.Parameter(torch.randn(hidden) * INIT_STD)
         shape = (hidden, heads, dropout)
         encoder_layers, decoder_layers = settings.encoder_layers, settings.decoder_layers
@@ -84,7 +84,7 @@ class MISSRec(HistoryRecommender):
         self.features = ProjectedFeatures(
             dataset, dataset.modalities, hidden, settings.feature_scaling, std=INIT_STD
         )
-        # Candidate fusion: weight of modality m is softmax(factor * cosine_m); at first all alike.
+        # Candidate fusion: the weight of modality m is softmax(factor * cosine_m), equal at first.
         self.fusion_factor = nn.Parameter(torch.zeros(()))
         self.dropout = Dropout(dropout)
 
@@ -93,7 +93,7 @@ class MISSRec(HistoryRecommender):
         self.register_buffer("known", known, persistent=False)  # [n_items, 1 + M]
         clustered = int(present.any(1).sum())
         self.n_interests = max(1, round(settings.interest_ratio * clustered))
-        # 0: the item has no modality and so no interest. Kept in the checkpoint.
+        # 0: an item without modality and interest. Stored in the checkpoint.
         self.register_buffer("interest_of", torch.zeros(self.n_items, dtype=torch.int64))
 
     @classmethod
@@ -104,12 +104,12 @@ class MISSRec(HistoryRecommender):
     # items and interests --------------------------------------------------------------------
 
     def representations(self) -> Tensor:
-        """ID and modality representation of every item, [n_items, 1 + M, H]; missing ones zero."""
+        """Return ID and modality representations of all items, [n_items, 1 + M, H]; missing: 0."""
         table = self.item_embedding.weight.unsqueeze(1)  # [n_items, 1, H]
         return torch.cat([table, self.features.catalogue().to(table.dtype)], dim=1)
 
     def _mean_known(self, representations: Tensor, known: Tensor) -> Tensor:
-        """Mean over the representations that exist: [n, R, H], bool [n, R] -> [n, H]."""
+        """Average the representations that exist: [n, R, H], bool [n, R] -> [n, H]."""
         return representations.sum(1) / known.sum(1, keepdim=True).clamp(min=1)
 
     def start_epoch(self, epoch: int) -> None:
@@ -125,7 +125,7 @@ class MISSRec(HistoryRecommender):
         self.interest_of[items] = 1 + dpc_knn(points, self.n_interests, self.neighbours)
 
     def interest_embeddings(self, representations: Tensor) -> Tensor:
-        """Mean multi-modal embedding of each interest's items, [1 + K, H]; row 0 is unused."""
+        """Average the multi-modal embeddings of each interest, [1 + K, H]; row 0 is unused."""
         modal = self._mean_known(representations[:, 1:], self.known[:, 1:])  # [n_items, H]
         sums = modal.new_zeros(1 + self.n_interests, modal.shape[1])
         sums = sums.index_add(0, self.interest_of, modal)
@@ -135,7 +135,7 @@ class MISSRec(HistoryRecommender):
     # network --------------------------------------------------------------------------------
 
     def encode_interests(self, items: Tensor, representations: Tensor) -> tuple[Tensor, Tensor]:
-        """The user's interests after the encoder, [B, T + 1, H], and which of them exist."""
+        """Encode the users' interests, [B, T + 1, H], and return which exist, bool [B, T + 1]."""
         labels = self.interest_of[items]  # [B, T]
         tokens = self.interest_embeddings(representations)[labels]  # [B, T, H]
         x = torch.cat([self.no_interest_embedding.expand(len(items), 1, -1), tokens], dim=1)
@@ -148,7 +148,7 @@ class MISSRec(HistoryRecommender):
     def decode(
         self, items: Tensor, representations: Tensor, memory: Tensor, exists: Tensor
     ) -> Tensor:
-        """States of the item sequence, which attend to it all and to the interests, [B, T, H]."""
+        """Decode the item sequence, attending to all of it and to the interests: [B, T, H]."""
         vectors = self._mean_known(representations, self.known)[items]  # [B, T, H]
         x = vectors + self.position_embedding.weight[: items.shape[1]]
         x = self.dropout(self.input_norm(x))
@@ -167,7 +167,7 @@ class MISSRec(HistoryRecommender):
         return self.fused_logits(states, self.representations())
 
     def fused_logits(self, states: Tensor, representations: Tensor) -> Tensor:
-        """(id + M * fused) / (1 + M) / temperature, [P, n_items - 1].
+        """Return (id + M * fused) / (1 + M) / temperature, [P, n_items - 1].
 
         ``id`` is the cosine with the ID embedding, ``fused`` the weighted mean of the cosines with
         the M modalities that the item has.
@@ -193,7 +193,7 @@ class MISSRec(HistoryRecommender):
         by_id, *by_modality = [cosines(candidates[:, r]) for r in range(candidates.shape[1])]
         weights = torch.stack(
             [
-                # Finite: where all are missing the cosines are zero, and so must be their mean.
+                # Finite: if all are missing, the mean of their zero cosines must be zero.
                 (self.fusion_factor * cosine).masked_fill(~known[:, m], _NO_WEIGHT)
                 for m, cosine in enumerate(by_modality)
             ]
@@ -204,7 +204,7 @@ class MISSRec(HistoryRecommender):
     # training -------------------------------------------------------------------------------
 
     def orthogonality(self, memory: Tensor, exists: Tensor) -> Tensor:
-        """Mean squared cosine between two different interests of a user, a scalar.
+        """Return the mean squared cosine between two interests of a user, a scalar.
 
         memory [B, S, H], exists bool [B, S]; the constant first token is not an interest.
         """
@@ -214,12 +214,12 @@ class MISSRec(HistoryRecommender):
         return (cosines.pow(2) * pairs).sum() / pairs.sum().clamp(min=1)
 
     def history_loss(self, batch: HistoryBatch) -> Tensor:
-        """Cross-entropy over all items plus the weighted orthogonality term, a scalar."""
+        """Return cross-entropy over all items plus the weighted orthogonality, a scalar."""
         with autocast(self.dtype, batch.items.device):
             representations = self.representations()
             memory, exists = self.encode_interests(batch.items, representations)
-            wanted = batch.targets > 0  # [B, T]
-            states = self.decode(batch.items, representations, memory, exists)[wanted]  # [P, H]
+            mask = batch.targets > 0  # [B, T]
+            states = self.decode(batch.items, representations, memory, exists)[mask]  # [P, H]
             logits = self.fused_logits(states, representations).float()
-            loss = F.cross_entropy(logits, batch.targets[wanted] - 1)
+            loss = F.cross_entropy(logits, batch.targets[mask] - 1)
             return loss + self.orthogonality_weight * self.orthogonality(memory, exists)

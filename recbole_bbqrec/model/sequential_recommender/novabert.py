@@ -19,7 +19,7 @@ from recbole_bbqrec.nn.dropout import replace_dropout
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.settings import read
 
-_ROWS = 128  # histories in one pass
+_ROWS = 128  # histories per pass
 
 
 class NOVABERT(PredictByRanking, BERT4Rec):
@@ -29,7 +29,7 @@ class NOVABERT(PredictByRanking, BERT4Rec):
     Recommendation", AAAI 2021. The same: values and the residual path carry the item alone
     through all layers, side information is the same in all of them, fusion by ``add``,
     ``concat`` or ``gate``, masked training. A masked item's features are masked as well: they
-    would name the item that is to be predicted. Different: side information is pre-trained
+    would reveal the item. Different: side information is pre-trained
     vectors instead of categories.
 
     Different from RecBole's BERT4Rec in training: the rows it masks include their target, as in
@@ -47,7 +47,7 @@ class NOVABERT(PredictByRanking, BERT4Rec):
         self.features = ProjectedFeatures(
             dataset, dataset.modalities, self.hidden_size, settings.feature_scaling, std=1.0
         )
-        # All sources of a query have the item's scale; RecBole normalises item plus position.
+        # Give all sources of a query the item's scale; RecBole normalises item plus position.
         self.feature_norm = nn.LayerNorm(self.hidden_size, eps=self.layer_norm_eps)
         self.position_norm = nn.LayerNorm(self.hidden_size, eps=self.layer_norm_eps)
         self.trm_encoder = NonInvasiveEncoder(
@@ -73,7 +73,7 @@ class NOVABERT(PredictByRanking, BERT4Rec):
     # network --------------------------------------------------------------------------------
 
     def side_information(self, item_seq: Tensor) -> Tensor:
-        """Items int64 [B, T] -> projected features and position, [B, T, M + 1, H].
+        """Return projected features and position of items int64 [B, T], [B, T, M + 1, H].
 
         Features are zero for [PAD], for missing modalities and for masked items.
         """
@@ -85,20 +85,20 @@ class NOVABERT(PredictByRanking, BERT4Rec):
         return torch.cat([features, position], dim=2)
 
     def forward(self, item_seq: Tensor) -> Tensor:
-        """Items int64 [B, T], masked ones being ``n_items`` -> states [B, T, H]."""
+        """Encode items int64 [B, T], masked ones being ``n_items`` -> states [B, T, H]."""
         x = self.dropout(self.LayerNorm(self.item_embedding(item_seq)))  # [B, T, H]
         mask = self.get_attention_mask(item_seq, bidirectional=True)  # [B, 1, 1, T]
         x = self.trm_encoder(x, self.side_information(item_seq), mask)
         return self.output_ln(self.output_gelu(self.output_ffn(x)))
 
     def item_logits(self, states: Tensor) -> Tensor:
-        """States [P, H] -> scores of all items [P, n_items]."""
+        """Score states [P, H] -> scores of all items [P, n_items]."""
         return states @ self.item_embedding.weight[: self.n_items].T + self.output_bias
 
     # training -------------------------------------------------------------------------------
 
     def append(self, items: Tensor, lengths: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Put one more item behind each history, dropping the oldest of a full one.
+        """Append an item to each history; a full history drops its oldest.
 
         Args:
             items: int64 [B, T], right padded; ``lengths`` int64 [B]; ``last`` int64 [B].
@@ -112,10 +112,10 @@ class NOVABERT(PredictByRanking, BERT4Rec):
         return torch.where(full.unsqueeze(1), longer[:, 1:], longer[:, :-1]), place
 
     def choose_masked(self, items: Tensor, last: Tensor) -> Tensor:
-        """Which positions to mask, bool [B, T]: random ones, or the last alone.
+        """Draw the positions to mask, bool [B, T].
 
-        A row trains its last position alone with chance ``ft_ratio`` (as at test time), or when
-        chance picks no other; else each of its items with chance ``mask_ratio``.
+        With probability ``ft_ratio``, or if no item is drawn, a row masks its last position alone,
+        as at test time; otherwise each item with probability ``mask_ratio``.
         """
         drawn = (torch.rand(items.shape, device=items.device) < self.mask_ratio) & (items > 0)
         tuned = torch.rand(len(items), device=items.device) < self.ft_ratio  # [B]
@@ -124,12 +124,12 @@ class NOVABERT(PredictByRanking, BERT4Rec):
         return torch.where(only_last, at_last, drawn)
 
     def masked_loss(self, items: Tensor, masked: Tensor) -> Tensor:
-        """Mean cross-entropy of the masked items: items int64 [B, T], masked bool [B, T]."""
+        """Return the mean cross-entropy of masked items: items int64 [B, T], masked bool [B, T]."""
         states, targets = [], []
         for rows, longest in length_groups((items > 0).sum(1), _ROWS):
-            part, wanted = items[rows, :longest], masked[rows, :longest]  # [b, t]
-            states.append(self.forward(part.masked_fill(wanted, self.mask_token))[wanted])
-            targets.append(part[wanted])
+            part, mask = items[rows, :longest], masked[rows, :longest]  # [b, t]
+            states.append(self.forward(part.masked_fill(mask, self.mask_token))[mask])
+            targets.append(part[mask])
         return F.cross_entropy(self.item_logits(torch.cat(states)), torch.cat(targets))
 
     def calculate_loss(self, interaction: Any) -> Tensor:
@@ -142,7 +142,7 @@ class NOVABERT(PredictByRanking, BERT4Rec):
     # ranking --------------------------------------------------------------------------------
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Score of every item as the next one, float32 [B, n_items]."""
+        """Score every item as the next one, float32 [B, n_items]."""
         items, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         masked, place = self.append(items, lengths, torch.full_like(lengths, self.mask_token))
         last = self.item_embedding.weight.new_empty(len(items), self.hidden_size)

@@ -10,7 +10,7 @@ from recbole_bbqrec.model.parts.item_codes import CodeRecommender
 from recbole_bbqrec.model.settings import RPGSettings
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
-_STATES = 32  # that items are scored for at a time: their table stays in a processor's cache
+_STATES = 32  # states per pass over the items: their table stays in the processor's cache
 
 
 class RPG(CodeRecommender):
@@ -32,12 +32,12 @@ class RPG(CodeRecommender):
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         hidden = self.settings.hidden_size
-        # Residual block of digit d: h + SiLU(h W_d + b_d); zero at first, so digits start alike.
+        # Residual block of digit d: h + SiLU(h W_d + b_d); zero at first, so all digits are equal.
         self.head_weight = nn.Parameter(torch.zeros(self.item_codes.digits, hidden, hidden))
         self.head_bias = nn.Parameter(torch.zeros(self.item_codes.digits, 1, hidden))
 
     def digit_log_probabilities(self, states: Tensor) -> Tensor:
-        """States [P, H] -> log-probability of each code of each digit, float32 [M, P, K]."""
+        """Return the log-probability of each digit's codes: states [P, H] -> float32 [M, P, K]."""
         change = torch.baddbmm(
             self.head_bias.to(states.dtype),
             states.unsqueeze(0).expand(self.item_codes.digits, -1, -1),
@@ -49,16 +49,16 @@ class RPG(CodeRecommender):
 
     def target_loss(self, states: Tensor, targets: Tensor) -> Tensor:
         log_probabilities = self.digit_log_probabilities(states)  # [M, P, K]
-        self.item_codes.rows()  # makes the codes if there are none yet
+        self.item_codes.rows()  # make the codes on first use
         codes = self.item_codes.codes[targets].T.unsqueeze(-1)  # [M, P, 1]
         return -log_probabilities.gather(2, codes).squeeze(-1).mean(0)
 
     def item_logits(self, states: Tensor) -> Tensor:
-        """Log-probability of every item: the sum over digits of that of its code (exact)."""
+        """Return the exact log-probability of every item: the sum over its digits' codes."""
         rows = self.item_codes.rows()[1:]  # [n_items - 1, M]
-        found = []
+        parts = []
         for part in self.digit_log_probabilities(states).split(_STATES, 1):  # [M, p, K]
             # One row per (digit, code), one column per state: a sum of rows is then contiguous.
             table = part.transpose(1, 2).flatten(0, 1).contiguous()  # [M * K, p]
-            found.append(F.embedding_bag(rows, table, mode="sum").T)  # [p, n_items - 1]
-        return torch.cat(found)  # [P, n_items - 1]
+            parts.append(F.embedding_bag(rows, table, mode="sum").T)  # [p, n_items - 1]
+        return torch.cat(parts)  # [P, n_items - 1]

@@ -56,7 +56,7 @@ class TIGER(GenerativeRecommender):
 
     @classmethod
     def generator_settings(cls, config: RunConfig, n_items: int, **given: Any) -> GeneratorSettings:
-        """BBQRec's generator with code embeddings as wide as the model, as a T5 has them."""
+        """Read BBQRec's settings, with code embeddings as wide as the model, as in a T5."""
         given = {"code_dim": config["hidden_size"], **given}
         return super().generator_settings(config, n_items, **given)
 
@@ -70,10 +70,10 @@ class TIGER(GenerativeRecommender):
             settings, features.name, features.matrix, features.present, *more
         )
 
-    # what a subclass with another RQ-VAE decides ---------------------------------------------
+    # hook of a subclass with another RQ-VAE --------------------------------------------------
 
     def tokenizer_inputs(
         self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor
     ) -> tuple[Any, ...]:
-        """What ``tokenizer_class`` takes behind the features: nothing."""
+        """Return further arguments of ``tokenizer_class``, after the features."""
         return ()

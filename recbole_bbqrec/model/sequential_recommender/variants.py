@@ -1,4 +1,4 @@
-"""The paper's eight variants of BBQRec (its section 5.3): each removes or replaces one thing."""
+"""The paper's eight variants of BBQRec (section 5.3); each removes or replaces one part."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ class BBQRecS(BBQRec):
 
 
 class BBQRecE(BBQRec):
-    """The generator's code embeddings start from the phase-one codebooks and are trained on
-    (Table 4). With shared codebooks the signals of a level start alike.
+    """Code embeddings of the generator start from the phase-one codebooks (Table 4).
+
+    With shared codebooks the signals of a level start equal.
     """
 
     def set_semantic_ids(
         self, codes: torch.Tensor, vectors: torch.Tensor, codebooks: torch.Tensor | None = None
     ) -> None:
-        """Take over the result of phase one, codebooks float32 [S, L, N, D] included.
+        """Store the result of phase one, codebooks float32 [S, L, N, D] included.
 
         Raises:
             UserError: there are no codebooks of the generator's shape.
@@ -67,7 +68,7 @@ class BBQRecNoID(BBQRec):
 
 
 class _WithoutModality(BBQRec):
-    """Leaves modalities out; says so where the data set has none of them and nothing changes."""
+    """Leaves modalities out; warns if the run has none of them."""
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
@@ -80,12 +81,12 @@ class _WithoutModality(BBQRec):
 
 
 class BBQRecNoText(_WithoutModality):
-    """Without the text and every module that belongs to it (Figure 4)."""
+    """Without the text and its modules (Figure 4)."""
 
     left_out = ("text",)
 
 
 class BBQRecNoImage(_WithoutModality):
-    """Without the image and every module that belongs to it (Figure 4)."""
+    """Without the image and its modules (Figure 4)."""
 
     left_out = ("image",)
