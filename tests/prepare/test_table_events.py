@@ -168,9 +168,21 @@ def test_dates_order_as_instants(tmp_path):
     assert sequences(read(write_csv(tmp_path / "e.csv", rows))) == {"u": ["a", "b", "c", "d"]}
 
 
+def test_forms_of_dates(tmp_path):
+    dates = ["2014-01", " 2014-01-02 ", "20140103T1030", "2014-01-04T10", "2014-01-06 00:30 +0100"]
+    rows = [["u", f"i{n}", "", date, "5"] for n, date in enumerate(dates)]
+    rows += [["u", "other", "", date, "5"] for date in ("epoch", "infinity", "2014-02-30", "7")]
+    path = write_csv(tmp_path / "e.csv", rows[::-1])
+    ledger = Ledger()
+    events = read_events(path, EventOptions(user_core=1, item_core=1), ledger)
+    assert sequences(events) == {"u": ["i0", "i1", "i2", "i3", "i4"]}
+    assert ledger.count("rows whose time is not a number or ISO 8601 date") == 4
+
+
 def test_nanoseconds_are_not_rounded(tmp_path):
     base = 1_600_000_000_000_000_000
     rows = [["u", f"i{n}", "", str(base - n), "5"] for n in range(4)]
+    rows.append(["u", "other", "", "?", "5"])
     assert sequences(read(write_csv(tmp_path / "e.csv", rows))) == {"u": ["i3", "i2", "i1", "i0"]}
 
 

@@ -228,14 +228,20 @@ def _write(
 
 def _write_events(path: Path, events: Events) -> None:
     # Positions, not times: RecBole rounds times to float32, which merges neighbouring seconds.
-    users, items = (np.array(n, dtype=object) for n in (events.user_names, events.item_names))
     positions = events.positions()
+    users = np.array([f"{name}\t" for name in events.user_names], dtype=object)
+    items = np.array([f"{name}\t" for name in events.item_names], dtype=object)
+    places = np.array([f"{place}\n" for place in range(positions.max() + 1)], dtype=object)
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.write("user_id:token\titem_id:token\ttimestamp:float\n")
         for begin in range(0, len(positions), _BLOCK_EVENTS):
             part = slice(begin, begin + _BLOCK_EVENTS)
-            rows = zip(users[events.users[part]], items[events.items[part]], positions[part])
-            file.writelines(map("%s\t%s\t%d\n".__mod__, rows))
+            columns = (
+                users[events.users[part]],
+                items[events.items[part]],
+                places[positions[part]],
+            )
+            file.write("".join(np.stack(columns, axis=1).ravel().tolist()))
 
 
 def _open_encoder(text_encoder: str) -> str | SentenceEncoder:
