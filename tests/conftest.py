@@ -12,11 +12,13 @@ from tests.support.runs import CROWDED, EXACT_USERS, TINY, finished_run
 
 tune_allocator()
 
+TRAINED = {"crowded", "card"}  # fixtures of this file that train a whole run
+
 
 def pytest_collection_modifyitems(items) -> None:
-    """Mark what stands in ``end_to_end`` as slow: all of it trains."""
+    """Mark what stands in ``end_to_end``, or asks for a trained run, as slow."""
     for item in items:
-        if item.path.parent.name == "end_to_end":
+        if item.path.parent.name == "end_to_end" or TRAINED.intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
 
 

@@ -33,6 +33,9 @@ _ATTENTION = {**SMALL, "n_heads": 2, "inner_size": 16}
 BY_MODEL = {"GRU4Rec": GRU, "SASRec": {**_ATTENTION, "n_layers": 1}, "ESASRec": _ATTENTION}
 
 
+pytestmark = pytest.mark.slow  # every test evaluates trained runs
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Finished runs by model and seed: a history model and RecBole's own."""

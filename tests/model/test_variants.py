@@ -102,6 +102,7 @@ def test_signals_and_codebooks(rundir, tiny):
         assert tokenizer.has_sequence_encoder == (variant != "NoRec")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_phase_one_has_the_losses_of_its_variant(variant, contract_runs):
     lines = read_epochs(Path(contract_runs[f"BBQRec{variant}"].result["files"]["epochs"]))
@@ -118,6 +119,7 @@ def reloads_to(result):
     assert dict(again) == result["test_result"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["S", "E"])
 def test_shares_phase_one_with_bbqrec(variant, full, rundir, tiny):
     path = full["files"]["semantic_ids"]
@@ -129,6 +131,7 @@ def test_shares_phase_one_with_bbqrec(variant, full, rundir, tiny):
     assert torch.equal(tables[0]["state_dict"]["codes"], tables[1]["state_dict"]["codes"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["NoMIM", "NoU", "NoRec"])
 def test_refuses_semantic_ids_of_another_phase_one(variant, full, rundir, tiny):
     """Same shape or not: with BBQRec's IDs the run would be no ablation."""
@@ -137,6 +140,7 @@ def test_refuses_semantic_ids_of_another_phase_one(variant, full, rundir, tiny):
         run(f"BBQRec{variant}", "Mini", overrides=settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["NoText", "NoImage", "NoID"])
 def test_refuses_semantic_ids_of_other_signals(variant, full, rundir, tiny):
     settings = {**tiny, **ONE_EPOCH, "tokenizer_path": full["files"]["semantic_ids"]}
@@ -173,6 +177,7 @@ def test_e_needs_codebooks_that_fit(codebooks, rundir, tiny):
         model.set_semantic_ids(codes, torch.zeros(model.n_items, 48), codebooks)
 
 
+@pytest.mark.slow
 def test_e_keeps_its_trained_table_when_resumed(full, rundir, tiny):
     settings = {**tiny, **ONE_EPOCH, "tokenizer_path": full["files"]["semantic_ids"], "epochs": 2}
     whole = run("BBQRecE", "Mini", overrides=settings)
@@ -183,6 +188,7 @@ def test_e_keeps_its_trained_table_when_resumed(full, rundir, tiny):
     assert again["test_result"] == whole["test_result"]
 
 
+@pytest.mark.slow
 def test_only_s_ignores_the_vectors(full, rundir, tiny):
     ids = SemanticIds.load(full["files"]["semantic_ids"])
     rankings = {}
@@ -202,6 +208,7 @@ def test_only_s_ignores_the_vectors(full, rundir, tiny):
     assert not torch.equal(*rankings["BBQRec"])
 
 
+@pytest.mark.slow
 def test_a_variant_that_leaves_out_nothing_equals_bbqrec_and_says_so(rundir, tiny, caplog):
     """Data sets without images can still run NoImage, as the paper's figure needs for the rest."""
     overrides = {**tiny, "modalities": ["text"], "epochs": 1, "state": "WARNING"}
