@@ -53,7 +53,7 @@ class Generator(nn.Module):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """As ``nn.Module``, in the order of checkpoints.
+        """Yield as ``nn.Module`` does, in the order of checkpoints.
 
         An optimizer's stored state goes by that order, and so does the rounding of a gradient's
         norm.
