@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_bbqrec.data.histories import HistoryBatch, HistoryBatches
-from recbole_bbqrec.generator.network import attention, layers
+from recbole_bbqrec.generator.network import attention
 from recbole_bbqrec.nn.optim import build_optimizer
 
 FORMS = ("plain", "similarity", "naive")
@@ -58,7 +58,7 @@ def measure(options: argparse.Namespace, form: str, workload: str) -> tuple[floa
     common.start(options)
     batches = workloads(options)[workload]
     if form == "naive":
-        layers.similarity_attend = naive_attend
+        attention.similarity_attend = naive_attend
     n_items = common.load_events(options)[1]
     catalogue = common.random_catalogue(n_items, 3, options.seed, vectors=form != "plain")
     generator = common.generator_of(catalogue).train()

@@ -50,8 +50,8 @@ def network(catalogue: Catalogue, loss: str) -> Generator:
     torch.manual_seed(1)
     generator = common.generator_of(catalogue, generation_loss=loss).eval()
     with torch.no_grad():
-        generator.head_weight.mul_(60)
-        generator.head_weight[0].mul_(3)
+        generator.decoder.head.weight.mul_(60)
+        generator.decoder.head.weight[0].mul_(3)
     return generator
 
 

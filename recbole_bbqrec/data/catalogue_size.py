@@ -1,4 +1,4 @@
-"""Whether a catalogue has as many items as an evaluation ranks, asked before training."""
+"""Check, before training, that the catalogue has as many items as an evaluation ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recbole_bbqrec.protocols import ItemDataset
 
 
 def check_catalogue_size(config: Config, dataset: ItemDataset, parts: Sequence[Any]) -> None:
-    """Refuse a ``topk`` that ``dataset``, or what ``mask_history`` leaves of it, cannot fill.
+    """Refuse a ``topk`` above the number of items that ``dataset`` and ``mask_history`` leave.
 
     Args:
         config: the run's configuration.
@@ -21,7 +21,7 @@ def check_catalogue_size(config: Config, dataset: ItemDataset, parts: Sequence[A
         parts: its parts for training, validation and test.
 
     Raises:
-        UserError: some ranking of the evaluation would be too short.
+        UserError: a ranking of the evaluation would be too short.
     """
     if not any(has_cutoff(metric) for metric in config["metrics"]):
         return
@@ -48,7 +48,7 @@ def check_catalogue_size(config: Config, dataset: ItemDataset, parts: Sequence[A
 
 
 def _most_items(histories: Any) -> int:
-    """The most different items in one history; int64 [n, T], 0 where there is none."""
+    """Count the most different items in one history: int64 [n, T], 0 where there is none."""
     if not len(histories):
         return 0
     ordered = histories.sort(dim=1).values  # [n, T]

@@ -21,7 +21,7 @@ class MultiModalDataset(SequentialDataset):
     Ids, vocabulary and split are those of the plain class: features are read after the ids are
     final and aligned by raw token. The parts of a split share the matrices (RecBole copies a
     data set shallowly). A pickled data set leaves them out and reads them again when loaded, so
-    that it never carries a stale encoder's output.
+    they are never stale.
     """
 
     inter_feat: Interaction
@@ -139,9 +139,9 @@ def check_modalities(value: object) -> list[str]:
 
 
 def _prefix_rows(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For events grouped by user: each row's first event of the user and its target event.
+    """Find each row's first event of the user and its target, in events grouped by user.
 
-    Both int64 [n_rows], indices into the events; every event but a user's first is a target.
+    Both are indices into the events, int64 [n_rows]; every event but a user's first is a target.
     """
     same = users[1:] == users[:-1]  # [n_events - 1]
     target = np.flatnonzero(same) + 1

@@ -1,9 +1,9 @@
-"""Times of events: present, finite, and told apart where they differ.
+"""Times of events: present, finite, and different where they differ in the file.
 
-RecBole gives an event without a time the mean of all, and codes for times that are not declared
-as numbers. It sorts a user's events by a float32 column; near today's Unix time that has steps of
-128 seconds: of events that lie closer, the order of the file would decide. Which item is held out
-hangs on all of this.
+RecBole gives an event without a time the mean of all, and turns times that are not declared as
+numbers into codes. It sorts a user's events by a float32 column, whose steps near today's Unix time
+are 128 seconds: events closer than that would stay in the order of the file. The held-out items
+depend on all of this.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _EXACT = 1 << 24  # whole numbers up to here are exact in float32
 
 
 def check_times(config: RunConfig) -> None:
-    """Look at the time column of the interaction files, before RecBole reads them.
+    """Check the time column of the interaction files, before RecBole reads them.
 
     Raises:
         UserError: it is not declared as float, or an event has no time or one that is not finite.
@@ -38,7 +38,7 @@ def _check_file(path: Path, config: RunConfig) -> None:
     field, separator, encoding = (
         config[key] for key in ("TIME_FIELD", "field_separator", "encoding")
     )
-    header = header_columns(path, separator, encoding) or {}  # RecBole will say what is wrong
+    header = header_columns(path, separator, encoding) or {}  # RecBole reports what is wrong
     if field not in header or not is_loaded(
         field, "inter", config["load_col"], config["unload_col"]
     ):
@@ -61,7 +61,7 @@ def _check_file(path: Path, config: RunConfig) -> None:
     try:
         times = pd.read_csv(path, dtype=str, **options)[column]  # slower: for the message alone
     except ValueError:
-        return  # RecBole will say what is wrong with the rows
+        return  # RecBole reports what is wrong with the rows
     bad = np.flatnonzero(~np.isfinite(pd.to_numeric(times, errors="coerce").to_numpy(float)))
     if len(bad) == 0:
         return
@@ -75,7 +75,7 @@ def _check_file(path: Path, config: RunConfig) -> None:
 
 
 def check_has_times(config: RunConfig, dataset: ItemDataset) -> None:
-    """Raise a UserError if a data set that is read has no times; RecBole notices when it sorts."""
+    """Raise a UserError if a data set has no times; RecBole would fail when it sorts."""
     if config["benchmark_filename"] or dataset.time_field in dataset.inter_feat:
         return
     path = Path(config["data_path"]) / f"{config['dataset']}.inter"
@@ -88,11 +88,10 @@ def check_has_times(config: RunConfig, dataset: ItemDataset) -> None:
 
 
 def keep_order(dataset: ItemDataset) -> None:
-    """Make the times of a data set that is read, and not yet built, safe to sort as float32.
+    """Make the times of a data set that is not yet built safe to sort as float32.
 
-    Times that are all told apart stay as they are. Else each becomes its rank among the times
-    of the data set, or, should these be too many for float32, among those of its user; equal times
-    stay equal.
+    Times that float32 can tell apart stay as they are. Otherwise each becomes its rank among the
+    times of the data set, or of its user if there are too many for float32. Equal times stay equal.
     """
     field, frame = dataset.time_field, dataset.inter_feat
     if field is None or field not in frame or frame[field].dtype != np.float64:

@@ -4,7 +4,7 @@ A modality lives beside the interactions as two files, and optionally a third:
 
 * ``<Dataset>.<modality>.npy``: matrix [rows, dim], float16 or float32;
 * ``<Dataset>.<modality>.items.txt``: the raw item token of each row, one per line;
-* ``<Dataset>.features.yaml``: per modality what the numbers are (encoder, dimension, recipe).
+* ``<Dataset>.features.yaml``: encoder, dimension and recipe of each modality.
 
 Rows are matched to items by raw token, never by position, after the framework has fixed its
 internal ids. The item vocabulary is therefore the same with and without features.
@@ -39,9 +39,9 @@ class ModalityFeatures:
         name: the modality, as configured.
         matrix: float16 or float32 [n_items, dim], the dtype of the file; row 0 ([PAD]) and the
             rows of items without this modality are zero.
-        present: bool [n_items], whether the item has this modality.
+        present: bool [n_items], true if the item has this modality.
         fingerprint: 16 hex characters, SHA-256 over the matrix file and the item list.
-        metadata: what ``<Dataset>.features.yaml`` says about this modality; empty without it.
+        metadata: entry of this modality in ``<Dataset>.features.yaml``; empty without it.
     """
 
     name: str
@@ -93,9 +93,9 @@ def load_modality(
     _check_finite(matrix_path, rows, tokens)
 
     row_of = {token: row for row, token in enumerate(tokens)}
-    # Of a hand-made .inter file RecBole keeps the blanks around a token.
-    wanted = (token.strip() for token in item_tokens[1:])
-    source = np.array([row_of.get(token, -1) for token in wanted], dtype=np.int64)
+    # RecBole keeps the blanks around a token of a hand-made .inter file.
+    names = (token.strip() for token in item_tokens[1:])
+    source = np.array([row_of.get(name, -1) for name in names], dtype=np.int64)
     ids = np.flatnonzero(source >= 0) + 1  # internal ids that have a row
     if ids.size == 0:
         raise UserError(
@@ -121,7 +121,7 @@ def load_modality(
 def read_item_list(path: Path) -> list[str]:
     """Read one raw item token per line of UTF-8, with or without a byte order mark.
 
-    Blanks around a token are no part of it, as in the tables of interactions and items.
+    Blanks around a token are ignored, as in the tables of interactions and items.
 
     Raises:
         UserError: the file is unreadable or empty, or a line is blank or repeated.
@@ -155,10 +155,10 @@ def require_files(folder: Path, dataset: str, modality: str, paths: tuple[Path, 
     missing = [path.name for path in paths if not path.is_file()]
     if not missing:
         return
-    found = sorted(path.name for path in folder.glob(f"{dataset}.*")) if folder.is_dir() else []
+    present = sorted(path.name for path in folder.glob(f"{dataset}.*")) if folder.is_dir() else []
     raise UserError(
         f"Modality {modality!r} of data set {dataset}: {' and '.join(missing)} not found in "
-        f"{folder} (files there: {', '.join(found) or 'none'}). Write them (one row an "
+        f"{folder} (files there: {', '.join(present) or 'none'}). Write them (one row an "
         "item; the raw item tokens, one a line), or make a new data set with them under another "
         f"name: `python -m recbole_bbqrec prepare NEW_NAME --interactions {folder / dataset}.inter "
         f"--features {modality}=FILE.npy,ITEMS.txt`; or drop {modality!r} from `modalities`."
@@ -166,7 +166,7 @@ def require_files(folder: Path, dataset: str, modality: str, paths: tuple[Path, 
 
 
 def open_matrix(path: Path) -> np.ndarray:
-    """Memory-map a matrix [rows, dim]; float64 is accepted, to be narrowed when rows are taken.
+    """Memory-map a matrix [rows, dim]; float64 is accepted and narrowed when rows are copied.
 
     Raises:
         UserError: the file is unreadable, or is not a matrix of floats.
@@ -220,7 +220,7 @@ def _check_dim(path: Path, dim: int, expected: int | None, metadata: dict[str, A
 
 def _check_finite(path: Path, rows: np.ndarray, tokens: list[str]) -> None:
     for start in range(0, rows.shape[0], _CHUNK_ROWS):
-        # Overflow to infinity is what the check looks for, so it needs no warning of its own.
+        # The check below reports an overflow to infinity: no warning needed.
         with np.errstate(over="ignore"):
             chunk = rows[start : start + _CHUNK_ROWS]
             chunk = chunk.astype(np.float32) if chunk.dtype.itemsize == 8 else chunk
@@ -234,6 +234,6 @@ def _check_finite(path: Path, rows: np.ndarray, tokens: list[str]) -> None:
 
 
 def _fingerprint(*paths: Path) -> str:
-    """SHA-256 over the files' own digests, so that a boundary cannot move unnoticed."""
+    """Hash the digests of the files, so that bytes cannot move between files unnoticed."""
     joined = hashlib.sha256(b"".join(bytes.fromhex(sha256_of(path)) for path in paths))
     return joined.hexdigest()[:16]

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -22,12 +23,23 @@ from recbole_bbqrec.protocols import ItemDataset
 
 ENCODINGS = ("causal", "bidirectional")
 UNITS = ("targets", "histories")
-_BUCKET_BATCHES = 50  # batches per chunk that is sorted by length; larger pads less, mixes less
+_BUCKET_BATCHES = 50  # batches in a chunk sorted by length: more pad less but mix less
 
 
 @dataclass(frozen=True)
 class Histories:
     """Every user's training events in time order, users one after another.
+
+    >>> histories = Histories(  # user 1 with the items 5, 6, 7 and user 2 with 8, 9
+    ...     items=torch.tensor([5, 6, 7, 8, 9]),
+    ...     offsets=torch.tensor([0, 3, 5]),
+    ...     users=torch.tensor([1, 2]),
+    ... )
+    >>> len(histories)
+    2
+    >>> batch = next(HistoryBatches(histories, batch_size=8).epoch(0))
+    >>> sorted(zip(batch.items.tolist(), batch.targets.tolist()))
+    [([5, 6], [6, 7]), ([8, 0], [9, 0])]
 
     Attributes:
         items: int64 [n_events], internal item ids.
@@ -44,7 +56,8 @@ class Histories:
         """Put the events back together from RecBole's augmented training rows.
 
         A user's first row holds the first event as its history, and every row's target is the
-        next event, so nothing is lost to MAX_ITEM_LIST_LENGTH and no held-out item can enter.
+        next event, so nothing is lost to MAX_ITEM_LIST_LENGTH and no held-out item can enter. A run
+        asks several times: the result is kept as long as the rows live.
 
         Args:
             train_dataset: the training part of a built ``SequentialDataset``.
@@ -54,51 +67,63 @@ class Histories:
                 hand-made ``benchmark_filename`` files.
         """
         rows = train_dataset.inter_feat
-        users = rows[train_dataset.uid_field].numpy()  # [n_rows]
-        targets = rows[train_dataset.iid_field].numpy()  # [n_rows]
-        lists = rows[f"{train_dataset.iid_field}{train_dataset.config['LIST_SUFFIX']}"].numpy()
-        lengths = rows[train_dataset.item_list_length_field].numpy()  # [n_rows]
-        order = np.argsort(users, kind="stable")  # rows of a user stay in time order
-        users, targets = users[order], targets[order]
-        last = lists[order, lengths[order] - 1]  # [n_rows], the most recent history item
-        opening = lists[order]  # [n_rows, T]
-
-        begins = np.flatnonzero(np.r_[True, users[1:] != users[:-1]][: users.size])  # [n_users]
-        follows = np.ones(users.size, dtype=bool)
-        follows[begins] = False
-        if (last[1:][follows[1:]] != targets[:-1][follows[1:]]).any():
-            raise UserError(
-                "The training rows are not consecutive prefixes of each user's sequence; "
-                "expected each row's history to end with the previous row's target. Let RecBole "
-                "split the .inter file (leave-one-out), or sort the rows of benchmark_filename."
-            )
-        first_lengths = lengths[order][begins]  # [n_users], 1 unless the rows were hand-made
-        counts = np.diff(np.r_[begins, users.size])  # [n_users], rows per user
-        offsets = np.r_[0, np.cumsum(first_lengths + counts)].astype(np.int64)
-        items = np.zeros(int(offsets[-1]), dtype=np.int64)
-        width = np.arange(lists.shape[1])
-        inside = width < first_lengths[:, None]  # [n_users, T]
-        items[(offsets[:-1, None] + width)[inside]] = opening[begins][inside]
-        rank = np.arange(users.size) - np.repeat(begins, counts)  # [n_rows], row within the user
-        items[np.repeat(offsets[:-1] + first_lengths, counts) + rank] = targets
-        return cls(
-            torch.from_numpy(items),
-            torch.from_numpy(offsets),
-            torch.from_numpy(users[begins].astype(np.int64)),
-        )
+        if rows not in _HISTORIES:
+            _HISTORIES[rows] = _of_rows(train_dataset)
+        return _HISTORIES[rows]
 
     def __len__(self) -> int:
         return int(self.users.numel())
 
     def trained_items(self, n_items: int) -> torch.Tensor:
-        """Bool [n_items]: which items occur in some training history."""
+        """Return bool [n_items], true for the items of any training history."""
         seen = torch.zeros(n_items, dtype=torch.bool)
         seen[self.items] = True
         return seen
 
 
+#: Histories of the rows of a data set, which several parts of a run ask for.
+_HISTORIES: WeakKeyDictionary[Any, Histories] = WeakKeyDictionary()
+
+
+def _of_rows(train_dataset: ItemDataset) -> Histories:
+    """Do the work of :meth:`Histories.from_training_data`."""
+    rows = train_dataset.inter_feat
+    users = rows[train_dataset.uid_field].numpy()  # [n_rows]
+    targets = rows[train_dataset.iid_field].numpy()  # [n_rows]
+    lists = rows[f"{train_dataset.iid_field}{train_dataset.config['LIST_SUFFIX']}"].numpy()
+    lengths = rows[train_dataset.item_list_length_field].numpy()  # [n_rows]
+    order = np.argsort(users, kind="stable")  # rows of a user stay in time order
+    users, targets = users[order], targets[order]
+    last = lists[order, lengths[order] - 1]  # [n_rows], the most recent history item
+    opening = lists[order]  # [n_rows, T]
+
+    begins = np.flatnonzero(np.r_[True, users[1:] != users[:-1]][: users.size])  # [n_users]
+    follows = np.ones(users.size, dtype=bool)
+    follows[begins] = False
+    if (last[1:][follows[1:]] != targets[:-1][follows[1:]]).any():
+        raise UserError(
+            "The training rows are not consecutive prefixes of each user's sequence; "
+            "expected each row's history to end with the previous row's target. Let RecBole "
+            "split the .inter file (leave-one-out), or sort the rows of benchmark_filename."
+        )
+    first_lengths = lengths[order][begins]  # [n_users], 1 unless the rows were hand-made
+    counts = np.diff(np.r_[begins, users.size])  # [n_users], rows per user
+    offsets = np.r_[0, np.cumsum(first_lengths + counts)].astype(np.int64)
+    items = np.zeros(int(offsets[-1]), dtype=np.int64)
+    width = np.arange(lists.shape[1])
+    inside = width < first_lengths[:, None]  # [n_users, T]
+    items[(offsets[:-1, None] + width)[inside]] = opening[begins][inside]
+    rank = np.arange(users.size) - np.repeat(begins, counts)  # [n_rows], row within the user
+    items[np.repeat(offsets[:-1] + first_lengths, counts) + rank] = targets
+    return Histories(
+        torch.from_numpy(items),
+        torch.from_numpy(offsets),
+        torch.from_numpy(users[begins].astype(np.int64)),
+    )
+
+
 def split_hash(train: Any, valid: Any, test: Any) -> str:
-    """16 hex characters that identify a leave-one-out split by its raw tokens.
+    """Identify a leave-one-out split by its raw tokens, with 16 hex characters.
 
     SHA-256 over users sorted by token: user token, training item tokens in order, validation
     and test item tokens. Independent of internal ids and of MAX_ITEM_LIST_LENGTH; equal for two
@@ -139,7 +164,7 @@ class HistoryBatch(NamedTuple):
     lengths: torch.Tensor
 
     def to(self, device: torch.device | str) -> HistoryBatch:
-        """The batch on ``device``."""
+        """Return the batch on ``device``."""
         return HistoryBatch(*(part.to(device) for part in self))
 
 
@@ -154,8 +179,9 @@ class HistoryBatches:
 
     With ``unit="targets"`` a batch holds about ``batch_size`` targets, so both encodings take
     the same number of steps an epoch, that of RecBole's ``train_batch_size``; with
-    ``unit="histories"`` it holds about ``batch_size`` rows. The order is a function of
-    (seed, epoch) alone.
+    ``unit="histories"`` it holds about ``batch_size`` rows. The order depends on (seed, epoch)
+    alone. Batches satisfy :mod:`recbole_bbqrec.generator.batch.checks`, so that nobody has to
+    check them in a training step.
     """
 
     def __init__(
@@ -190,7 +216,7 @@ class HistoryBatches:
         self.n_rows = int(self._start.numel())
 
     def __len__(self) -> int:
-        """Number of batches, the same every epoch."""
+        """Return the number of batches, the same every epoch."""
         return min(self.n_rows, math.ceil(int(self._size.sum()) / self._batch_size))
 
     def epoch(self, epoch_index: int) -> Iterator[HistoryBatch]:
@@ -200,13 +226,13 @@ class HistoryBatches:
             yield self._gather(order[begin:end])
 
     def _plan(self, epoch_index: int) -> tuple[torch.Tensor, list[list[int]]]:
-        """Row order int64 [n_rows] and, in random order, each batch's slice of it."""
+        """Return the row order, int64 [n_rows], and each batch's slice of it, in random order."""
         state = np.random.SeedSequence((self._seed, epoch_index)).generate_state(2)
         generator = torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
         order = torch.randperm(self.n_rows, generator=generator)
         before = self._size[order].cumsum(0) - self._size[order]  # [n_rows]
         chunk = before // (_BUCKET_BATCHES * self._batch_size)  # [n_rows], non-decreasing
-        # Every other chunk runs from long to short: no batch straddles a jump in length.
+        # Every other chunk runs from long to short, so that no batch spans a jump in length.
         key = self._length[order] * (1 - 2 * (chunk % 2))
         by_length = torch.sort(key, stable=True).indices
         order = order[by_length[torch.sort(chunk[by_length], stable=True).indices]]
@@ -231,15 +257,15 @@ class HistoryBatches:
         step = torch.arange(int(length.max()))  # [T]
         index = self._start[rows][:, None] + step  # [B, T]
         inside = step < length[:, None]  # [B, T]
-        wanted = inside & (step >= self._first[rows][:, None])  # [B, T]
+        mask = inside & (step >= self._first[rows][:, None])  # [B, T]
         index = torch.where(inside, index, 0)
-        return HistoryBatch(self._events[index] * inside, self._events[index + 1] * wanted, length)
+        return HistoryBatch(self._events[index] * inside, self._events[index + 1] * mask, length)
 
 
 def _causal_windows(
     offsets: torch.Tensor, max_length: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Start, length and first trained position of each window, int64 [n_windows] each."""
+    """Return start, length and first trained position of each window, int64 [n_windows] each."""
     stride = max(1, max_length // 2)
     inputs = (offsets[1:] - offsets[:-1] - 1).clamp(min=0)  # [n_users], pairs of each user
     extra = (inputs - max_length).clamp(min=0)
@@ -255,7 +281,7 @@ def _causal_windows(
 def _prefixes(
     offsets: torch.Tensor, max_length: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As :func:`_causal_windows`, one row per (prefix, target) with the last position trained."""
+    """Do the same for one row per (prefix, target), of which the last position is trained."""
     inputs = (offsets[1:] - offsets[:-1] - 1).clamp(min=0)  # [n_users]
     end = _ranks(inputs)  # [n_rows], index of the last input within the user
     begin = (end - max_length + 1).clamp(min=0)
@@ -265,6 +291,6 @@ def _prefixes(
 
 
 def _ranks(counts: torch.Tensor) -> torch.Tensor:
-    """0 .. counts[0]-1, 0 .. counts[1]-1, ...: int64 [counts.sum()]."""
+    """List 0 .. counts[0]-1, 0 .. counts[1]-1, ...: int64 [counts.sum()]."""
     before = counts.cumsum(0) - counts
     return torch.arange(int(counts.sum())) - torch.repeat_interleave(before, counts)

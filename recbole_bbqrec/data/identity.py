@@ -1,4 +1,4 @@
-"""Whether the data at hand are those that a run was trained on."""
+"""Identity of a run's data, and the check that present data are those it was trained on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 
 def data_identity(dataset: ItemDataset, split_hash: str) -> dict[str, Any]:
-    """What a run's checkpoints name its data by: ``split_hash``, and ``features`` by modality."""
+    """Return the identity in a run's checkpoints: ``split_hash``, and ``features`` by modality."""
     names = getattr(dataset, "modalities", ())
     features = {name: {"fingerprint": dataset.item_features(name).fingerprint} for name in names}
     return {"split_hash": split_hash, "features": features}
@@ -19,30 +19,29 @@ def data_identity(dataset: ItemDataset, split_hash: str) -> dict[str, Any]:
 
 def check_same_data(
     stored: Mapping[str, Any],
-    found: Mapping[str, Any],
+    present: Mapping[str, Any],
     run: str | Path,
     config: RunConfig,
-    *or_: str,
+    *other_remedies: str,
 ) -> None:
-    """Compare what a run's file says of its data, as far as it does, with those ``found`` now.
+    """Compare the identity ``stored`` in a run's file, which may be partial, with the present one.
 
-    A model's weights belong to internal ids: with other data they would be those of other items.
-    ``or_`` is what else the user can do.
+    A model's weights belong to internal ids; with other data these would be other items.
 
     Raises:
         UserError: they differ.
     """
     name, place = config["dataset"], config["data_path"]
-    ways = ("Restore the data", "say where they are with --data_path=DIRECTORY", *or_)
-    remedy = ", or ".join(ways) + "."
-    used, now = stored.get("split_hash"), found["split_hash"]
+    remedies = ("Restore the data", "say where they are with --data_path=DIRECTORY")
+    remedy = ", or ".join((*remedies, *other_remedies)) + "."
+    used, now = stored.get("split_hash"), present["split_hash"]
     if used and used != now:
         raise UserError(
             f"The run at {run} used the split {used} of {name}; the data in {place} have the "
             f"split {now}. {remedy}"
         )
     for modality, feature in (stored.get("features") or {}).items():
-        other = found["features"].get(modality, {"fingerprint": "absent"})
+        other = present["features"].get(modality, {"fingerprint": "absent"})
         if other["fingerprint"] != feature["fingerprint"]:
             raise UserError(
                 f"The run at {run} used {modality} features {feature['fingerprint']} of {name}; "

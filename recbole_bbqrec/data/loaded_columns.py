@@ -1,4 +1,4 @@
-"""Which columns of its files RecBole takes, told before it reads them."""
+"""Columns that RecBole will load from a file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def is_loaded(column: str, source: str, load_col: Any, unload_col: Any) -> bool:
-    """Whether RecBole takes ``column`` from files of ``source`` ("inter", "item"), if it is there.
+    """Return True if RecBole loads ``column``, if present, from files of ``source`` ("inter").
 
-    ``load_col`` and ``unload_col`` are the options; RecBole takes all columns without the first,
-    and none of a source that it does not name.
+    ``load_col`` and ``unload_col`` are the options. Without ``load_col`` RecBole loads all
+    columns; with it, none of a source that it does not name.
     """
     if column in _of_source(source, unload_col):
         return False
@@ -20,7 +20,7 @@ def is_loaded(column: str, source: str, load_col: Any, unload_col: Any) -> bool:
 
 
 def header_columns(path: Path, separator: str, encoding: str | None) -> dict[str, str] | None:
-    """The names in a file's header with the header's words, ``name:type``; None if unreadable."""
+    """Map the names in a file's header to its words, ``name:type``; None if unreadable."""
     try:
         with open(path, encoding=encoding) as file:
             words = file.readline().rstrip("\r\n").split(separator)

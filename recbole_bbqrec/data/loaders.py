@@ -46,7 +46,7 @@ def _nothing_left(config: Config) -> UserError:
 
 
 def split(config: Config, dataset: ItemDataset) -> list[Any]:
-    """The parts for training, validation and test that ``eval_args`` asks for.
+    """Split into the parts for training, validation and test, as ``eval_args`` asks.
 
     Raises:
         UserError: RecBole cannot split the data set so, no training pair is left, or it has fewer
@@ -80,15 +80,15 @@ def split(config: Config, dataset: ItemDataset) -> list[Any]:
 
 
 def _asks_for_test(split: dict[str, Any]) -> bool:
-    """Whether RecBole's ``split``, {kind: what}, wants a test part."""
-    kind, wanted = next(iter(split.items()))
+    """Return True if RecBole's ``split``, {kind: value}, has a test part."""
+    kind, value = next(iter(split.items()))
     if kind == "RS":
-        return len(wanted) > 2 and wanted[2] > 0
-    return kind == "LS" and wanted in ("valid_and_test", "test_only")
+        return len(value) > 2 and value[2] > 0
+    return kind == "LS" and value in ("valid_and_test", "test_only")
 
 
 def data_loaders(config: Config, dataset: ItemDataset) -> tuple[Any, Any, Any]:
-    """Training, validation and test loaders, as RecBole's ``data_preparation`` builds them."""
+    """Build training, validation and test loaders, as RecBole's ``data_preparation`` does."""
     built = split(config, dataset)
     samplers = create_samplers(config, dataset, built)
     loaders = []

@@ -10,14 +10,14 @@ _INT64_MIN = -(2**63)
 
 
 def keep_mask(shape: torch.Size, dropped_of_256: int, dtype: torch.dtype = torch.bool) -> Tensor:
-    """Random mask of 1 and 0 ``shape``, on the CPU; a cell is 0 with chance dropped / 256.
+    """Draw a mask of 1 and 0 on the CPU; a cell is 0 with probability dropped / 256.
 
     Eight cells share one 64-bit draw of torch's default generator. The draw spans the whole
     int64 range: the default range leaves the sign bit at 0, which would bias one byte in eight.
     """
     n = shape.numel()
     words = torch.empty((n + 7) // 8, dtype=torch.int64).random_(_INT64_MIN, None)
-    mask = torch.empty(n, dtype=dtype)  # comparing into it: from bool, the cast would cost most
+    mask = torch.empty(n, dtype=dtype)  # compare into it: a cast from bool would cost most
     return torch.ge(words.view(torch.uint8)[:n], dropped_of_256, out=mask).view(shape)
 
 

@@ -1,4 +1,4 @@
-"""Seeded k-means that always returns the number of centres asked for."""
+"""Seeded k-means that always returns the requested number of centres."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ MAX_ITERATIONS = 50
 
 
 class NotFiniteError(ValueError):
-    """Points to cluster that hold NaN or infinity."""
+    """Points to cluster hold NaN or infinity."""
 
 
 def kmeans(points: Tensor, n_clusters: int, seed: int) -> Tensor:
     """Cluster ``points`` (float [n, D], n >= 1) and return the centres, float32 [n_clusters, D].
 
     k-means++ seeding and Lloyd iterations (scikit-learn) on at most ``POINTS_PER_CENTRE``
-    points per centre. Where there are no more distinct points than centres, every distinct
-    point is a centre and the rest are jittered copies of random points. The same points and
-    seed give the same centres. Raises ValueError when there are no points, and NotFiniteError when
+    points per centre. With no more distinct points than centres, every distinct point is a
+    centre and the rest are jittered copies of random points. The same points and seed give the
+    same centres. Raises ValueError when there are no points, and NotFiniteError when
     they are not finite.
     """
     data = points.detach().to("cpu", torch.float32).numpy()  # [n, D]
@@ -41,15 +41,15 @@ def kmeans(points: Tensor, n_clusters: int, seed: int) -> Tensor:
     if len(distinct) <= n_clusters:
         return torch.from_numpy(_fill_up(distinct, n_clusters, rng))
     model = KMeans(n_clusters, n_init=1, max_iter=MAX_ITERATIONS, random_state=seed)
-    with threadpool_limits(limits=1):  # its threads add up a centre in the order they finish
+    with threadpool_limits(limits=1):  # threads would add up a centre in random order
         centres = model.fit(data).cluster_centers_
     return torch.from_numpy(centres.astype(np.float32))
 
 
 def _fill_up(distinct: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """All ``distinct`` points [n, D] first, then jittered random ones: float32 [n_clusters, D]."""
+    """Append jittered copies to ``distinct`` points [n, D]: float32 [n_clusters, D]."""
     picked = distinct[rng.integers(len(distinct), size=n_clusters - len(distinct))]
-    # Far smaller than the spread, so that a jittered copy does not win points from an original.
+    # Far below the spread, so that a copy does not win points from an original.
     scale = 0.01 * float(distinct.std()) + 1e-4
     jittered = picked + scale * rng.standard_normal(picked.shape)
     return np.concatenate([distinct, jittered]).astype(np.float32)

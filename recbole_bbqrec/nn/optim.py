@@ -41,7 +41,8 @@ def build_optimizer(
         {"params": rest, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    return _LEARNERS[learner.lower()](groups, lr=learning_rate, fused=True)
+    optimizer: Optimizer = _LEARNERS[learner.lower()](groups, lr=learning_rate, fused=True)
+    return optimizer
 
 
 def warmup_cosine(step: int, total: int, warmup: int) -> float:

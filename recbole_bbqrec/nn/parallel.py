@@ -1,7 +1,7 @@
 """Independent pieces of work side by side, one thread each.
 
-Decoding a chunk of users is hundreds of operators, most too small to be shared out among threads;
-whole chunks are not.
+Decoding a chunk of users takes hundreds of operators. Most are too small to share among threads,
+but whole chunks are not.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Result = TypeVar("Result")
 def each(
     work: Callable[[Piece], Result], pieces: Sequence[Piece], device: torch.device
 ) -> list[Result]:
-    """``work`` of every piece, in order; the first error of a piece is raised.
+    """Return ``work`` of every piece, in order; raise the first error of a piece.
 
-    On a CPU as many pieces at once as torch has threads, each with a single one, so that results
-    do not depend on their number. Gradient and autocast modes belong to a thread: ``work`` sets
-    its own. Elsewhere, and for a single piece, one after the other.
+    On a CPU as many pieces run at once as torch has threads, each on one thread, so that results
+    do not depend on the number of threads. Elsewhere they run one after the other. Gradient and
+    autocast modes belong to a thread: ``work`` sets its own.
     """
     threads = torch.get_num_threads()
     workers = min(threads, len(pieces))
@@ -33,10 +33,10 @@ def each(
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, pieces))
     finally:
-        # set_num_threads() acts on the calling thread and on threads that are yet to come.
+        # set_num_threads() acts on the calling thread and on threads still to be started.
         torch.set_num_threads(threads)
 
 
 def _threads_count_by_thread() -> bool:
-    """Whether torch's number of threads can differ from thread to thread: with OpenMP."""
+    """Return True if torch's number of threads can differ between threads: with OpenMP."""
     return "parallel backend: OpenMP" in torch.__config__.parallel_info()

@@ -1,7 +1,7 @@
 """The largest values of long rows, selected in two steps.
 
-``topk`` of a row takes time for every value. Here rows are cut into groups, and only those with the
-largest maxima are searched: k groups suffice, for values outside them are beaten by k maxima.
+``topk`` of a row takes time for every value. Here rows are cut into groups, and only the k groups
+with the largest maxima are searched: each value outside them is beaten by k maxima.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SMALL = 1 << 15  # values below which two more steps cost more than they save
+_SMALL = 1 << 15  # for fewer values, grouping costs more than it saves
 
 
 def best_of_rows(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The largest k of each row: ``values`` [B, n] -> values and places, both [B, k], unordered.
+    """Select the k largest of each row: ``values`` [B, n] -> values and places, [B, k], unordered.
 
-    ``k`` is at most n. Which of equal values are taken is of no account.
+    ``k`` is at most n. Any of equal values may be selected.
     """
     size = _group_size(values.numel(), values.shape[1], k)
     if size < 2:
@@ -28,7 +28,7 @@ def best_of_rows(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def best_of_columns(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """:func:`best_of_rows` of ``values`` [n, B], without laying out all of them by row."""
+    """Do :func:`best_of_rows` for ``values`` [n, B], without laying out all of them by row."""
     size = _group_size(values.numel(), len(values), k)
     if size < 2:
         return best_of_rows(values.t().contiguous(), k)
@@ -41,12 +41,12 @@ def best_of_columns(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _group_size(n_values: int, n: int, k: int) -> int:
-    """That which leaves least to search, n / size maxima and k * size values."""
+    """Return the size that leaves least to search: n / size maxima and k * size values."""
     return 1 if n_values < _SMALL else int((n / k) ** 0.5)
 
 
 def _places(maxima: Tensor, k: int, size: int, n: int) -> Tensor:
-    """Where to look: ``maxima`` [B, G], of the places g, g + G, .. -> int64 [B, P]."""
+    """List the places to search: ``maxima`` [B, G] of places g, g + G, .. -> int64 [B, P]."""
     groups = maxima.topk(k, dim=1, sorted=False).indices  # [B, k]
     step = torch.arange(0, size * maxima.shape[1], maxima.shape[1], device=groups.device)
     places = (groups.unsqueeze(1) + step[:, None]).flatten(1)  # [B, size * k]

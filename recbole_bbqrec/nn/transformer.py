@@ -23,7 +23,7 @@ def init_weights(module: nn.Module) -> None:
 
 
 def causal_mask(length: int, device: torch.device) -> Tensor:
-    """Bool [1, T, T], true where a position may look: itself and before."""
+    """Return bool [1, T, T], true where a position may look: itself and before."""
     return torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
 
 
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor | None = None) -> Tensor:
-        """x [B, T, H], mask bool [B or 1, T or 1, S] (true: may look), memory [B, S, H].
+        """Attend: x [B, T, H], mask bool [B or 1, T or 1, S] (true: may look), memory [B, S, H].
 
         Without ``memory`` this is self-attention. Every query must be allowed one key at least.
         """
@@ -56,7 +56,8 @@ class Attention(nn.Module):
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # [B, h, T, S]
         weights = scores.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(-1)
         mixed = (weights @ value).transpose(1, 2).reshape(batch, length, hidden)  # [B, T, H]
-        return x + self.dropout(self.out(mixed))
+        result: Tensor = x + self.dropout(self.out(mixed))
+        return result
 
 
 class FeedForward(nn.Module):
@@ -70,8 +71,9 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, H] -> [B, T, H]."""
-        return x + self.dropout(self.outer(F.gelu(self.inner(self.norm(x)))))
+        """Map x [B, T, H] -> [B, T, H]."""
+        result: Tensor = x + self.dropout(self.outer(F.gelu(self.inner(self.norm(x)))))
+        return result
 
 
 class CausalEncoder(nn.Module):
@@ -79,8 +81,8 @@ class CausalEncoder(nn.Module):
 
     Sequences are right padded, so the causal mask alone keeps padding out of every real state,
     and one pass gives the states of all prefixes. With ``input_norm`` the item vectors are
-    normalised first, so that small embeddings are audible beside the first layer's output.
-    Positions are added after that, which validated better (docs/findings.md).
+    normalised first, or the first layer's output would drown small embeddings. Positions are added
+    after that, which validated better (docs/findings.md).
     """
 
     def __init__(
@@ -102,10 +104,11 @@ class CausalEncoder(nn.Module):
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Item vectors [B, T, H] -> states [B, T, H]; state t has seen items 0..t only."""
+        """Encode item vectors [B, T, H] as states [B, T, H]; state t has seen items 0..t only."""
         length = vectors.shape[1]
         x = self.dropout(self.input_norm(vectors) + self.position.weight[:length])  # [B, T, H]
         mask = causal_mask(length, x.device)
         for attention, feed in zip(self.attentions, self.feeds):
             x = feed(attention(x, mask))
-        return self.norm(x)
+        states: Tensor = self.norm(x)
+        return states

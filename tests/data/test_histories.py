@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from recbole.data.dataset import SequentialDataset
 
+from recbole_bbqrec.data import histories as histories_module
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import Histories, HistoryBatches, split_hash
 from recbole_bbqrec.errors import UserError
@@ -61,6 +63,19 @@ def test_shuffled_training_rows_are_refused(tmp_path, sequences):
     train.inter_feat = train.inter_feat[torch.arange(len(train)).flip(0)]
     with pytest.raises(UserError, match="not consecutive prefixes"):
         Histories.from_training_data(train)
+
+
+def test_histories_are_made_once_a_data_set(tmp_path, sequences):
+    parts = build(tmp_path, sequences)
+    first = Histories.from_training_data(parts[0])
+    split_hash(*parts)
+    assert Histories.from_training_data(parts[0]) is first
+    other = build(tmp_path / "other", {"a": ["p", "q", "r", "s"]})[0]
+    assert len(Histories.from_training_data(other)) == 1
+    kept = len(histories_module._HISTORIES)
+    del other
+    gc.collect()
+    assert len(histories_module._HISTORIES) == kept - 1  # the rows are gone
 
 
 def test_split_hash_from_first_principles(tmp_path, sequences):

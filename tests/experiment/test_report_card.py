@@ -260,7 +260,7 @@ def test_similarity_buckets_against_brute_force(loaded):
     got = np.array(found["counts"])
     expected = np.array([counts[bucket] for bucket in range(101)])
     assert np.abs(got - expected).sum() <= 2  # float32 against float64, at a bucket's edge
-    gate = model.generator.encoder[0].gate.table.detach()
+    gate = model.generator.encoder.layers[0].gate.table.detach()
     assert len(found["gates"]) == 1 and len(found["gates"][0]["mean"]) == 101
     assert found["gates"][0]["mean"][7] == pytest.approx(float(gate[7].mean()))
     assert all(a <= b for a, b in zip(found["gates"][0]["low"], found["gates"][0]["high"]))

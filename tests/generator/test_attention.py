@@ -13,9 +13,18 @@ from recbole_bbqrec.generator.network.attention import (
     similarity_attend,
     similarity_buckets,
 )
+from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.nn.dropout import Dropout, keep_mask
 
 B, H, T, L, C = 2, 3, 4, 2, 5
+
+
+def gate_of(buckets: int, width: int, n_heads: int, init: str) -> SimilarityGate:
+    settings = GeneratorSettings(
+        levels=L, codebook_size=4, n_signals=1, vector_dim=6, hidden_size=width, n_heads=n_heads,
+        similarity_buckets=buckets, similarity_init=init,
+    )  # fmt: skip
+    return SimilarityGate(settings)
 
 
 def qkv() -> tuple[Tensor, Tensor, Tensor]:
@@ -54,13 +63,15 @@ def test_similarity_attention_equals_the_naive_form(
     monkeypatch.setattr(attention, "_GATED_ITEMS", items_at_a_time)
     torch.manual_seed(0)
     q, k, v = qkv()
-    gate = SimilarityGate(10, H * C, H, "identity").double()
+    gate = gate_of(10, H * C, H, "identity").double()
     with torch.no_grad():
         gate.table.normal_()
     buckets = torch.randint(0, 11, (B, T, T))  # row: the query's item; symmetric only in use
     inputs = [q, k, v, gate.table]
     weight = torch.randn(B, H, T * L, C, dtype=torch.float64)
-    got = similarity_attend(q, k, v, bias_of(kind), gate(), buckets, causal=kind == "causal")
+    got = similarity_attend(
+        q, k, v, bias_of(kind), gate.by_head(), buckets, causal=kind == "causal"
+    )
     wanted = naive(q, k, v, bias_of(kind), gate.table, buckets)
     torch.testing.assert_close(got, wanted)
     for a, b in zip(
@@ -86,7 +97,7 @@ def test_gate_of_one_is_plain_attention(kind: str) -> None:
 @pytest.mark.parametrize("init, low, high", [("identity", 0.9, 1.1), ("uniform", 0.0, 0.01)])
 def test_gate_table(init: str, low: float, high: float) -> None:
     torch.manual_seed(2)
-    table = SimilarityGate(100, 8, 2, init).table.detach()
+    table = gate_of(100, 8, 2, init).table.detach()
     assert table.shape == (101, 8)
     assert low <= float(table.min()) < float(table.max()) <= high
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recbole_bbqrec.generator.head import head_loss, losses
 from recbole_bbqrec.generator.head.head_loss import root_loss
-from recbole_bbqrec.generator.head.item_head import ItemScores
+from recbole_bbqrec.generator.head.item_scores import ItemScores
 from recbole_bbqrec.generator.inference import beam
 from recbole_bbqrec.generator.inference.beam import beam_search
 from recbole_bbqrec.generator.inference.exact import exact_scores
@@ -33,6 +33,10 @@ OPTIONS = {
     "generation_loss": "item", "item_embedding": True, "item_head": True, "repeat_logit": True,
     "n_items": N_ITEMS,
 }  # fmt: skip
+
+
+def item_keys(generator: Generator, catalogue: Catalogue) -> Tensor:
+    return generator.item_head.keys(catalogue, generator.encoder.items)
 
 
 def build(levels: int, signals: int, codes: int, **options) -> tuple[Catalogue, Generator]:
@@ -193,9 +197,8 @@ def test_without_a_decoder_it_is_a_softmax_over_items() -> None:
     """Where the codes say nothing, the levels multiply to the softmax of the items' scores."""
     catalogue = small_catalogue(N_ITEMS, 3, 2, 3, duplicates=0)
     generator = small_generator(catalogue, **OPTIONS)
-    assert generator.head_weight is not None
-    generator.head_weight.zero_()
-    generator.head_bias.zero_()
+    generator.decoder.head.weight.zero_()
+    generator.decoder.head.bias.zero_()
     history = [5, 6, 11]
     memory = generator.encode(catalogue, torch.tensor([history]))
     got = exact_scores(generator, catalogue, memory)[0, 1:]
@@ -239,7 +242,7 @@ def test_what_an_item_head_needs(options: dict, field: str) -> None:
 def test_without_an_item_head_there_are_no_keys() -> None:
     catalogue = small_catalogue(N_ITEMS, 3, 2, 3)
     with pytest.raises(ValueError, match="item_head"):
-        small_generator(catalogue, generation_loss="item").item_keys(catalogue)
+        item_keys(small_generator(catalogue, generation_loss="item"), catalogue)
 
 
 def test_a_catalogue_without_content_is_refused() -> None:
@@ -247,7 +250,7 @@ def test_a_catalogue_without_content_is_refused() -> None:
     generator = small_generator(catalogue, **OPTIONS, similarity=False)
     bare = Catalogue.build(catalogue.codes, None, 3)
     with pytest.raises(ValueError, match="item vectors or features"):
-        generator.item_keys(bare)
+        item_keys(generator, bare)
 
 
 def test_the_logits_of_repeats_are_learned() -> None:
@@ -255,9 +258,9 @@ def test_the_logits_of_repeats_are_learned() -> None:
     torch.manual_seed(0)
     catalogue = small_catalogue(N_ITEMS, 3, 2, 3, duplicates=0)
     generator = small_generator(catalogue, **OPTIONS).train()
-    assert generator.repeat is not None
+    logits = generator.item_head.repeat.logits
     with torch.no_grad():
-        generator.repeat.zero_()
+        logits.zero_()
     optimizer = torch.optim.Adam(generator.parameters(), lr=0.02)
     for _ in range(40):
         first, second = torch.stack([torch.randperm(N_ITEMS - 1)[:2] + 1 for _ in range(32)]).t()
@@ -266,7 +269,7 @@ def test_the_logits_of_repeats_are_learned() -> None:
         optimizer.zero_grad()
         generator.loss(catalogue, items, targets)[0].backward()
         optimizer.step()
-    last, before = generator.repeat[:2].tolist()
+    last, before = logits[:2].tolist()
     assert before > 0.1 and last < -0.1
 
 

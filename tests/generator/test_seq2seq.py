@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
+from recbole_bbqrec.generator.batch.checks import check_histories, check_targets
 from recbole_bbqrec.generator.batch.packing import Packing, slots_of
+from recbole_bbqrec.generator.inference.encoding import encode
+from recbole_bbqrec.generator.inference.ranking import rank
 from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.network.seq2seq import Generator
 from recbole_bbqrec.generator.settings import GeneratorSettings
@@ -71,7 +75,7 @@ def test_causal_and_bidirectional_encodings_compared() -> None:
 def test_projected_tables_equal_fusing_then_mapping(fusion: str) -> None:
     torch.manual_seed(3)
     catalogue = small_catalogue(signals=3)
-    tokens = small_generator(catalogue, token_fusion=fusion).tokens
+    tokens = small_generator(catalogue, token_fusion=fusion).encoder.tokens
     codes = catalogue.codes[1:8]  # [7, L, M]
     rows = []
     for item in codes:
@@ -83,10 +87,10 @@ def test_projected_tables_equal_fusing_then_mapping(fusion: str) -> None:
                 rows.append(torch.stack(parts).sum(0) @ tokens.weight[0])
     wanted = torch.stack(rows).view(7, 3, -1)
     table = tokens.project()
-    torch.testing.assert_close(tokens(table, codes), wanted)
-    torch.testing.assert_close(tokens(table, codes[:, 1:2], first_level=1), wanted[:, 1:2])
+    torch.testing.assert_close(table.embed(codes), wanted)
+    torch.testing.assert_close(table.embed(codes[:, 1:2], first_level=1), wanted[:, 1:2])
     torch.testing.assert_close(
-        tokens.head_weight(table, 1).view(3, 3, -1)[2, 1],
+        table.output_weight(1).view(3, 3, -1)[2, 1],
         tokens.codes[2, 1, 1] @ tokens.weight[-1],
     )
 
@@ -94,7 +98,7 @@ def test_projected_tables_equal_fusing_then_mapping(fusion: str) -> None:
 @pytest.mark.parametrize("shared", [True, False])
 def test_inheriting_phase_one_codes(shared: bool) -> None:
     catalogue = small_catalogue()
-    tokens = small_generator(catalogue).tokens
+    tokens = small_generator(catalogue).encoder.tokens
     vectors = torch.randn(3, 3, 5) if shared else torch.randn(2, 3, 3, 5)
     tokens.load_codes(vectors)
     for signal in range(2):
@@ -209,10 +213,25 @@ def test_slots() -> None:
     ],
 )
 def test_bad_batches(items: Any, targets: Any, encoding: str, message: str) -> None:
-    catalogue = small_catalogue()
-    generator = small_generator(catalogue, history_encoding=encoding)
     with pytest.raises(ValueError, match=message):
-        generator.loss(catalogue, torch.tensor(items), torch.tensor(targets))
+        check_targets(torch.tensor(items), torch.tensor(targets), encoding)
+        check_histories(torch.tensor(items), 6)
+
+
+def test_good_batches() -> None:
+    items = torch.tensor([[1, 2, 0], [3, 0, 0]])
+    check_histories(items, 3)
+    check_targets(items, torch.tensor([[0, 5, 0], [0, 0, 0]]), "causal")
+    check_targets(items, torch.tensor([[0, 5, 0], [4, 0, 0]]), "bidirectional")
+
+
+@pytest.mark.parametrize("items", [[[0, 1]], [[0, 0]], [[1] * 7]])
+def test_bad_histories_are_refused_at_inference(items: Any) -> None:
+    catalogue = small_catalogue()
+    generator = small_generator(catalogue)
+    for search in (encode, partial(rank, num_beams=3, dtype=torch.float32)):
+        with pytest.raises(ValueError, match="on the right|max_history is 6"):
+            search(generator, catalogue, torch.tensor(items))
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_e_starts_from_the_codebooks_and_trains_them(sets, rundir, tiny):
     codebooks = torch.randn(sets, levels, size, dim)
     codes = torch.randint(size, (n, levels, 3))
     model.set_semantic_ids(codes, torch.randn(n, 3 * dim), codebooks)
-    table = model.generator.tokens.codes  # [M, L, N, D]
+    table = model.generator.encoder.tokens.codes  # [M, L, N, D]
     for signal in range(3):
         assert torch.equal(table[signal], codebooks[signal % sets])
     before = table.detach().clone()

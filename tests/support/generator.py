@@ -78,9 +78,9 @@ def level_states(
 ) -> tuple[Memory, Tensor]:
     """States [L, d] of every level for one history and one path [L, M], without any batching."""
     memory = generator.encode(catalogue, torch.tensor([history]))
-    hidden = generator.decode(
+    hidden = generator.decoder.every_level(
         memory,
-        generator.memory_keys_values(memory),
+        generator.decoder.keys_values(memory),
         path[None, :-1],
         Packing(torch.ones(1, 1, dtype=torch.bool)),
         torch.tensor([[len(history) - 1]]),
@@ -134,14 +134,14 @@ def item_score(
     if memory is None:
         memory, _ = level_states(generator, catalogue, history, catalogue.codes[item])
     content = catalogue.vectors if catalogue.features is None else catalogue.features
-    assert content is not None and generator.content is not None
-    key = generator.content.weight @ content[item]
-    if generator.items is not None:
-        key = key + generator.items.weight[item]
+    assert content is not None
+    key = generator.item_head.content.weight @ content[item]
+    if generator.config.item_embedding:
+        key = key + generator.encoder.items.weight[item]
     score = float(memory.states[-1, -1] @ key)
-    if generator.repeat is not None:
+    if generator.config.repeat_logit:
         for ago, seen in enumerate(reversed(history)):
-            score += 10 * float(generator.repeat[ago]) if seen == item else 0.0
+            score += 10 * float(generator.item_head.repeat.logits[ago]) if seen == item else 0.0
     return score
 
 

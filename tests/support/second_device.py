@@ -64,6 +64,9 @@ class DeviceTensor(Tensor):
     def tolist(self) -> Any:
         return self.held.tolist()
 
+    def data_ptr(self) -> int:
+        return self.held.data_ptr()
+
     def __repr__(self, **_: Any) -> str:
         return f"DeviceTensor({self.held!r})"
 

@@ -35,7 +35,7 @@ def similarity_profile(model: Any, ranking: Ranking) -> dict[str, Any] | None:
             seen = seen | seen.transpose(1, 2)
         counts += torch.bincount(buckets[seen].cpu(), minlength=n_buckets + 1)
     layers = []
-    for layer in model.generator.encoder:
+    for layer in model.generator.encoder.layers:
         table = layer.gate.table.detach().float().cpu()  # [K + 1, d]
         low, high = torch.quantile(table, torch.tensor([0.1, 0.9]), dim=1)
         layers.append({"mean": table.mean(1).tolist(), "low": low.tolist(), "high": high.tolist()})

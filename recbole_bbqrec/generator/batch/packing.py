@@ -1,4 +1,4 @@
-"""Moving between a padded grid and the cells of it that are in use."""
+"""Moves between a padded grid and its used cells."""
 
 from __future__ import annotations
 
@@ -11,10 +11,20 @@ class Packing:
 
     Everything that treats cells alike (linear maps, norms, dropout) runs on the n packed cells,
     so that padding costs nothing; only attention needs the grid.
+
+    >>> used = torch.tensor([[True, True, False], [True, False, False]])
+    >>> cells = Packing(used)
+    >>> cells.pack(torch.tensor([[7, 8, 0], [9, 0, 0]]))
+    tensor([7, 8, 9])
+    >>> cells.unpack(torch.tensor([7, 8, 9]))
+    tensor([[7, 8, 0],
+            [9, 0, 0]])
+    >>> cells.last(torch.tensor([2, 1]))
+    tensor([1, 2])
     """
 
     def __init__(self, used: Tensor) -> None:
-        """``used``: bool [B, S]."""
+        """Lay out the cells of ``used`` bool [B, S]."""
         self.shape = used.shape
         self.index: Tensor | None = None  # None: every cell is used
         if not bool(used.all()):
@@ -24,7 +34,7 @@ class Packing:
         return self.shape.numel() if self.index is None else self.index.numel()
 
     def last(self, lengths: Tensor) -> Tensor:
-        """Which packed cell ends each row, int64 [B], rows being filled from the left.
+        """Return the packed cell that ends each row, int64 [B]; rows are filled from the left.
 
         ``lengths`` int64 [B], each at least 1.
         """
@@ -34,12 +44,12 @@ class Packing:
         return lengths.cumsum(0) - 1
 
     def pack(self, grid: Tensor) -> Tensor:
-        """[B, S, ...] -> [n, ...]."""
+        """Take the used cells: [B, S, ...] -> [n, ...]."""
         cells = grid.flatten(0, 1)
         return cells if self.index is None else cells.index_select(0, self.index)
 
     def unpack(self, cells: Tensor) -> Tensor:
-        """[n, ...] -> [B, S, ...], zero where the grid is unused."""
+        """Put cells back: [n, ...] -> [B, S, ...], zero where the grid is unused."""
         if self.index is not None:
             grid = cells.new_zeros(self.shape.numel(), *cells.shape[1:])
             cells = grid.index_copy_(0, self.index, cells)
@@ -51,6 +61,10 @@ def slots_of(used: Tensor) -> tuple[Tensor, Tensor]:
 
     ``used`` bool [B, T] -> (column int64 [B, S], filled bool [B, S]), S the largest number of
     used columns in a row; ``column`` is 0 where a slot is not filled.
+
+    >>> slots_of(torch.tensor([[False, True, True], [True, False, False]]))[0]
+    tensor([[1, 2],
+            [0, 0]])
     """
     counts = used.sum(1)  # [B]
     n_slots = int(counts.max())

@@ -1,4 +1,4 @@
-"""Where the path to a target leaves a choice.
+"""Levels at which the path to a target leaves a choice.
 
 A node that is an only child has probability one whatever the decoder says: it adds nothing to a
 loss over the items that exist. With trained semantic IDs most paths are forced after two levels.
@@ -18,8 +18,8 @@ class Choices(NamedTuple):
     """The paths of n targets.
 
     * ``nodes``: int64 [n, L], the trie's nodes on each path.
-    * ``open``: L tensors int64 [o_l], which targets have siblings at a level, ascending; at the
-      first level every target counts.
+    * ``open``: L tensors int64 [o_l], the targets that have siblings at a level, ascending; at the
+      first level all of them.
     * ``depth``: int64 [n], in 1 .. L: the levels up to the last that is open.
     """
 
@@ -28,7 +28,7 @@ class Choices(NamedTuple):
     depth: Tensor
 
     def rows(self, states: Tensor) -> list[Tensor]:
-        """Decoder states of the open levels, L tensors [o_l, ...].
+        """Return the decoder states of the open levels, L tensors [o_l, ...].
 
         ``states`` [R, ...], R being the sum of ``depth``: the first ``depth`` levels of each
         target, target by target.
@@ -38,7 +38,17 @@ class Choices(NamedTuple):
 
 
 def choices(trie: Trie, items: Tensor) -> Choices:
-    """Of the targets ``items`` int64 [n]; ValueError for an item not in the trie."""
+    """Find the paths of the targets ``items`` int64 [n].
+
+    Raises ValueError for an item not in the trie.
+
+    >>> ids = torch.tensor([[0, 0], [0, 1], [0, 2], [1, 1]]).unsqueeze(2)  # row 0: [PAD]
+    >>> paths = choices(Trie.build(ids, 3), torch.tensor([1, 3]))
+    >>> paths.depth  # item 3 is an only child at the second level
+    tensor([2, 1])
+    >>> paths.open
+    (tensor([0, 1]), tensor([0]))
+    """
     nodes = trie.item_nodes[items]  # [n, L]
     if bool((nodes < 0).any()):
         absent = int(items[nodes[:, 0] < 0][0])

@@ -1,8 +1,8 @@
 """Cross-entropy over the first level with an item head.
 
 The largest products of a training step: every target against every item, and the masses of all
-first-level nodes. The gradient is computed together with the value, from the same probabilities,
-some targets at a time; only what the backward pass hands on is kept.
+first-level nodes. Value and gradient are computed together, from the same probabilities, some
+targets at a time; only the gradient is kept.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_bbqrec.generator.head.item_head import ItemScores, sum_below_roots
+from recbole_bbqrec.generator.head.item_scores import ItemScores, product_dtype, sum_below_roots
 
-_SCORES = 1 << 21  # held at a time
+_SCORES = 1 << 21  # scores held at a time
 
 
 class _RootLoss(torch.autograd.Function):
@@ -43,7 +43,7 @@ class _RootLoss(torch.autograd.Function):
         for start in range(0, len(nodes), width):
             part = slice(start, start + width)
             held, node = scores.take(part), nodes[part].unsqueeze(0)  # [1, w]
-            # Exponentials of scores and of codes' logits are multiplied: a single logarithm.
+            # Multiply exponentials of scores and of codes' logits, to take a single logarithm.
             weights = held.every()  # [I, w]
             weights.sub_(weights.amax(0)).exp_()
             mass = sum_below_roots(trie, weights).clamp_(min=tiny)  # [n_0, w]
@@ -60,7 +60,7 @@ class _RootLoss(torch.autograd.Function):
             change.scatter_(0, node, change.gather(0, node) - 1)
             by_code = F.embedding_bag(trie.root_order, change, trie.root_offsets, mode="sum")
             d_logits.append(by_code.t())  # [w, M * N]
-            # Each item takes the share of its node's gradient that it has of the mass.
+            # An item's share of its node's gradient is its share of the mass.
             change.div_(mass)
             weights.mul_(change.index_select(0, roots))  # [I, w]
             place, row, _ = held.repeats()
@@ -82,18 +82,10 @@ class _RootLoss(torch.autograd.Function):
 
 
 def root_loss(logits: Tensor, scores: ItemScores, nodes: Tensor) -> Tensor:
-    """Sum of -log P(node) over the first level, at least float32.
+    """Sum -log P(node) over the first level, at least float32.
 
     ``logits`` [n, M * N] over codes, ``nodes`` int64 [n]; ``scores`` of the same n histories.
     """
     inputs = (logits, scores.keys, scores.states, scores.repeat)
-    value: Tensor = _RootLoss.apply(*inputs, scores, nodes)
+    value: Tensor = _RootLoss.apply(*inputs, scores, nodes)  # type: ignore[no-untyped-call]
     return value
-
-
-def product_dtype(states: Tensor) -> torch.dtype:
-    """What autocast would multiply in."""
-    kind = states.device.type
-    if states.dtype == torch.float32 and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return states.dtype

@@ -1,155 +1,116 @@
-"""Scores of whole items, spread over the trie.
-
-Codes are shared by many items: what sets an item apart from its neighbours they cannot say. The
-item head scores every item that exists from the encoder's last state h:
-
-    score(i) = h . (e_i + W f_i) + r
-
-with the item embedding e_i that the encoder reads, the item's features f_i (without any, its
-phase-one vector), and r, where the item is in the history, a learned logit for how long ago. At
-inference items near those of the history gain
-(:mod:`~recbole_bbqrec.generator.items.neighbour_bonus`).
-The mass of a trie node is the log-sum-exp of the scores of the items below it, and the logit of a
-token is the sum of its codes' logits plus the mass of its node:
-
-    log P(v | parent) = codes(v) + mass(v) - log-sum-exp over the siblings of v
-
-Were the codes' logits zero, these would multiply to the softmax of the scores over all items: the
-masses look ahead to the items that a token leads to, and the decoder corrects them level by level.
-"""
+"""The item head: scores of whole items, which :mod:`.item_scores` spreads over the trie."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_bbqrec.generator.batch.encoded_history import Memory
-from recbole_bbqrec.generator.items import ragged
+from recbole_bbqrec.generator.head.item_scores import ItemScores, product_dtype
 from recbole_bbqrec.generator.items.catalogue import Catalogue
-from recbole_bbqrec.generator.items.neighbour_bonus import Bonus
-from recbole_bbqrec.generator.items.trie import Trie
+from recbole_bbqrec.generator.settings import GeneratorSettings
+from recbole_bbqrec.nn.dropout import Dropout
+
+# Scale the logits of repeats by 10, so that Adam can learn them in few steps.
+_REPEAT_SCALE = 10.0
 
 
-@dataclass(frozen=True)
-class ItemScores:
-    """The item head of n histories. Items are numbered by their place in ``trie.leaf_items``.
+class Embedding(Protocol):
+    """Item embeddings e, or nothing in their place."""
 
-    * ``keys``: [I, d], e_i + W f_i; ``states``: [n, d], h.
-    * ``seen``: int64 [n, T], the items of a history, -1 for none; ``repeat``: [n, T], their r.
-    * ``bonus``: what neighbours add; None in training.
-    """
+    def add_to(self, x: Tensor, items: Tensor) -> Tensor:
+        """Return ``x`` [n, d] plus the embeddings of ``items`` int64 [n]."""
 
-    trie: Trie
-    keys: Tensor
-    states: Tensor
-    seen: Tensor
-    repeat: Tensor
-    bonus: Bonus | None = None
 
-    @classmethod
-    def of(
-        cls,
-        trie: Trie,
-        keys: Tensor,
-        states: Tensor,
-        repeat_logits: Tensor,
-        items: Tensor,
-        last: Tensor,
-    ) -> ItemScores:
-        """After the item in column ``last`` int64 [n] of the histories ``items`` int64 [n, T].
+class ItemHead(nn.Module):
+    """Scores every item by its embedding e and its content f: h . (e_i + W f_i) + r."""
 
-        ``repeat_logits`` [max_history]: r by how many items ago, the last one's first.
+    def __init__(self, config: GeneratorSettings) -> None:
+        super().__init__()
+        width = config.feature_dim or config.vector_dim
+        self.content = nn.Linear(width, config.hidden_size, bias=False)  # W
+        self.repeat: RepeatLogits | NoRepeat
+        self.repeat = (RepeatLogits if config.repeat_logit else NoRepeat)(config.max_history)
+        self.dropout = Dropout(config.dropout)  # of states and decoder rows
+
+    def keys(self, catalogue: Catalogue, embedding: Embedding) -> Tensor:
+        """Return e_i + W f_i of the trie's items: [I, d], in the order of ``leaf_items``.
+
+        Raises ValueError when the catalogue has neither features nor vectors.
         """
-        ago = last.unsqueeze(1) - torch.arange(items.shape[1], device=items.device)  # [n, T]
-        seen = trie.item_places[items].masked_fill(ago < 0, -1)
-        return cls(trie, keys, states, seen, repeat_logits[ago.clamp(min=0)])
+        content = self.content(catalogue.content(product_dtype(self.content.weight)))
+        return embedding.add_to(content, catalogue.trie.leaf_items)
 
-    @classmethod
+    def at_targets(
+        self, catalogue: Catalogue, memory: Memory, mask: Tensor, embedding: Embedding
+    ) -> ItemScores | None:
+        """Return the scores at the n places of ``mask`` bool [B, T], row by row, for training."""
+        rows, last = mask.nonzero().unbind(1)  # [n]
+        states = memory.cells.unpack(memory.states[:, -1])[rows, last]  # [n, d]
+        return ItemScores.of(
+            catalogue.trie,
+            self.keys(catalogue, embedding),
+            self.dropout(states),
+            self.repeat(),
+            memory.items[rows],
+            last,
+        )
+
     def at_end(
-        cls, catalogue: Catalogue, keys: Tensor, repeat_logits: Tensor, memory: Memory
-    ) -> ItemScores:
-        """At inference: after the last item of each history of ``memory``, in ``keys``' dtype."""
-        trie, items, lengths = catalogue.trie, memory.items, memory.lengths
-        states = memory.last()[:, -1].to(keys.dtype)  # [B, d]
-        scores = cls.of(trie, keys, states, repeat_logits, items, lengths - 1)
-        if catalogue.neighbours is None:
-            return scores
-        bonus = catalogue.neighbours.bonus(trie.item_places, items, lengths, scores.dtype)
-        return replace(scores, bonus=bonus)
-
-    def take(self, rows: Tensor | slice) -> ItemScores:
-        """Of some of the histories."""
-        states, seen, repeat = (part[rows] for part in (self.states, self.seen, self.repeat))
-        bonus = None if self.bonus is None else self.bonus.take(rows)
-        return replace(self, states=states, seen=seen, repeat=repeat, bonus=bonus)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of scores and masses: at least float32."""
-        return torch.promote_types(self.states.dtype, torch.float32)
-
-    def repeats(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The items that are in a history: place and history, int64 [E], and r [E]."""
-        row, column = (self.seen >= 0).nonzero().unbind(1)
-        return self.seen[row, column], row, self.repeat[row, column]
-
-    def every(self) -> Tensor:
-        """Scores of all items, without gradients: [I, n], histories along the contiguous axis."""
-        scores = (self.keys @ self.states.t()).to(self.dtype)
-        place, row, repeat = self.repeats()
-        scores.index_put_((place, row), repeat.to(self.dtype), accumulate=True)
-        return scores if self.bonus is None else self.bonus.add_to(scores)
-
-    def root_masses(self) -> Tensor:
-        """Masses of all first-level nodes, without gradients: [n_0, n]."""
-        scores = self.every()
-        low, peak = scores.amin(0), scores.amax(0)  # [n]; aminmax() takes ten times as long
-        tiny = torch.finfo(scores.dtype).tiny
-        # Bonuses have no bound: where exp(low - peak) is zero, a node needs a peak of its own.
-        apart = (peak - low > -math.log(tiny)).nonzero().squeeze(1)  # [a]
-        kept = scores[:, apart]  # [I, a]
-        total = sum_below_roots(self.trie, scores.sub_(peak).exp_())
-        masses = total.clamp_(min=tiny).log_().add_(peak)
-        if len(apart):
-            masses[:, apart] = _logsumexp_below_roots(self.trie, kept)
-        return masses
-
-    def masses(self, level: int, rows: Tensor, nodes: Tensor) -> Tensor:
-        """Masses [E] of ``nodes`` of a level for the histories ``rows``, both int64 [E]."""
-        pointer = self.trie.item_ptr(level)
-        first, counts = pointer[nodes], pointer[nodes + 1] - pointer[nodes]
-        if bool((counts == 1).all()):
-            return self._listed(rows, first)
-        owner, place = ragged.expand(first, counts)  # [E']
-        scores = self._listed(rows[owner], place)
-        return ragged.group_logsumexp(scores, owner, len(nodes))
-
-    def _listed(self, rows: Tensor, places: Tensor) -> Tensor:
-        """Scores [E] of the items at ``places`` for the histories ``rows``, both int64 [E]."""
-        wide = self.dtype
-        keys = self.keys.index_select(0, places).to(wide)  # [E, d]
-        scores = (keys * self.states.index_select(0, rows).to(wide)).sum(1)
-        same = self.seen.index_select(0, rows) == places.unsqueeze(1)  # [E, T]
-        scores = scores + (self.repeat.index_select(0, rows).to(wide) * same).sum(1)
-        if self.bonus is None:
-            return scores
-        return scores + self.bonus.at(rows, places, len(self.keys))
+        self, catalogue: Catalogue, memory: Memory, embedding: Embedding
+    ) -> ItemScores | None:
+        """Return the scores after the last item of each history, for inference."""
+        keys = self.keys(catalogue, embedding)
+        return ItemScores.at_end(catalogue, keys, self.repeat(), memory)
 
 
-def _logsumexp_below_roots(trie: Trie, scores: Tensor) -> Tensor:
-    """Log-sum-exp over the items below each first-level node: [I, n] -> [n_0, n]."""
-    roots = trie.item_nodes[trie.leaf_items, 0]  # [I]
-    below = roots.unsqueeze(1).expand_as(scores)
-    peak = scores.new_full((len(trie.item_ptr(0)) - 1, scores.shape[1]), -torch.inf)
-    peak.scatter_reduce_(0, below, scores, "amax")
-    return sum_below_roots(trie, (scores - peak[roots]).exp_()).log_().add_(peak)
+class NoItemHead(nn.Module):
+    """Stands in for :class:`ItemHead` where codes alone are scored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.content, self.dropout = nn.Identity(), nn.Identity()
+
+    def keys(self, catalogue: Catalogue, embedding: Embedding) -> Tensor:
+        """Raise ValueError: there are no keys."""
+        raise ValueError("the generator was built without item_head")
+
+    def at_targets(
+        self, catalogue: Catalogue, memory: Memory, mask: Tensor, embedding: Embedding
+    ) -> ItemScores | None:
+        """Return None."""
+        return None
+
+    def at_end(
+        self, catalogue: Catalogue, memory: Memory, embedding: Embedding
+    ) -> ItemScores | None:
+        """Return None."""
+        return None
 
 
-def sum_below_roots(trie: Trie, values: Tensor) -> Tensor:
-    """Sums over the items below each first-level node: [I, n] -> [n_0, n]."""
-    every = torch.arange(len(values), device=values.device)
-    return F.embedding_bag(every, values, trie.item_ptr(0)[:-1], mode="sum")
+class RepeatLogits(nn.Module):
+    """Learned logits r of items that are in the history, by how many items ago they were."""
+
+    def __init__(self, max_history: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(max_history))
+
+    def forward(self) -> Tensor:
+        """Return r, the last item's first: [max_history]."""
+        return self.logits * _REPEAT_SCALE
+
+
+class NoRepeat(nn.Module):
+    """Stands in for :class:`RepeatLogits`: r is zero."""
+
+    zeros: Tensor
+
+    def __init__(self, max_history: int) -> None:
+        super().__init__()
+        self.register_buffer("zeros", torch.zeros(max_history), persistent=False)
+
+    def forward(self) -> Tensor:
+        """Return zeros [max_history]."""
+        return self.zeros

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recbole_bbqrec.generator.batch.trie_paths import Choices
 from recbole_bbqrec.generator.head.head_loss import root_loss
-from recbole_bbqrec.generator.head.item_head import ItemScores
+from recbole_bbqrec.generator.head.item_scores import ItemScores
 from recbole_bbqrec.generator.head.normaliser import child_normaliser, root_normaliser
 from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.trie import Trie
@@ -22,7 +22,7 @@ _CHILD_KEYS = 1 << 24  # numbers in gathered keys held at a time
 
 
 def code_loss(logits: Sequence[Tensor], codes: Tensor, label_smoothing: float = 0.0) -> Loss:
-    """Cross-entropy of every code, summed over levels and signals, averaged over targets.
+    """Sum the cross-entropy of codes over levels and signals, and average it over targets.
 
     ``logits``: L tensors [n, M * N]; ``codes``: int64 [n, L, M]. Minus log P of Eq. 1 when a
     token's codes are independent given its prefix (without label smoothing).
@@ -81,7 +81,7 @@ def item_loss(
 
 
 def _child_loss(logits: Tensor, scores: ItemScores, level: int, nodes: Tensor) -> Tensor:
-    """Sum of -log P(target | its parent) at ``level`` >= 1 with an item head.
+    """Sum -log P(target | its parent) at ``level`` >= 1 with an item head.
 
     ``logits`` [o, M * N] and ``scores`` of o targets whose paths are ``nodes`` int64 [o, L].
     """
@@ -113,7 +113,7 @@ def _child_loss(logits: Tensor, scores: ItemScores, level: int, nodes: Tensor) -
 
 
 def _in_parts(several: bool, function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """Call ``function``; one part of several is computed again in the backward pass."""
+    """Call ``function``; with ``several`` parts, recompute this one in the backward pass."""
     if not several:
         return function(*arguments)
     value: Tensor = checkpoint(function, *arguments, use_reentrant=False)
@@ -121,7 +121,7 @@ def _in_parts(several: bool, function: Callable[..., Tensor], *arguments: Tensor
 
 
 def _leaf_term(trie: Trie, paths: Choices, dtype: torch.dtype) -> Tensor:
-    """Minus log of an item's share of its leaf, averaged over the targets."""
+    """Return minus log of an item's share of its leaf, averaged over the targets."""
     return trie.leaf_ptr.diff()[paths.nodes[:, -1]].to(dtype).log().mean()
 
 

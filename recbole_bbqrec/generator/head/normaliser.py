@@ -2,8 +2,8 @@
 
 The logit of a child is the sum of its M codes' logits. Its normaliser needs every child of the
 target's parent: nearly the whole catalogue at the first level, few below. Both functions compute
-the gradient together with the value, block by block, and keep only that gradient [n, M * N], so
-that no [n, children] array outlives its block.
+value and gradient together, block by block, and keep only the gradient [n, M * N]: an array of
+[n, children] lives no longer than its block.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _RootNormaliser(torch.autograd.Function):
         width = max(16, _BLOCK // len(columns))
         for start in range(0, len(logits), width):
             block = slice(start, start + width)
-            # Targets run along the contiguous axis: sums over codes become sums of whole rows.
+            # With targets along the contiguous axis, sums over codes are sums of whole rows.
             table = logits[block].t().contiguous()  # [M * N, w]
             scores = F.embedding_bag(columns, table, mode="sum")  # [n_0, w]
             peak = scores.amax(0)  # [w]
@@ -78,15 +78,15 @@ class _ChildNormaliser(torch.autograd.Function):
 
 
 def root_normaliser(logits: Tensor, trie: Trie) -> Tensor:
-    """Log-sum-exp over all first-level nodes: ``logits`` [n, M * N] -> [n]."""
-    value: Tensor = _RootNormaliser.apply(logits, trie)
+    """Compute the log-sum-exp over all first-level nodes: ``logits`` [n, M * N] -> [n]."""
+    value: Tensor = _RootNormaliser.apply(logits, trie)  # type: ignore[no-untyped-call]
     return value
 
 
 def child_normaliser(logits: Tensor, trie: Trie, level: int, parents: Tensor) -> Tensor:
-    """Log-sum-exp over the children, in ``level`` >= 1, of ``parents``.
+    """Compute the log-sum-exp over the children, in ``level`` >= 1, of ``parents``.
 
     ``logits`` [n, M * N], ``parents`` int64 [n] (nodes of ``level - 1``) -> [n].
     """
-    value: Tensor = _ChildNormaliser.apply(logits, trie, level, parents)
+    value: Tensor = _ChildNormaliser.apply(logits, trie, level, parents)  # type: ignore[no-untyped-call]
     return value

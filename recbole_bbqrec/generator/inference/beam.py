@@ -1,8 +1,8 @@
 """Beam search over the trie, vectorised over users, beams and children.
 
 The encoder and the cross-attention keys and values are computed once per user; beams are queries
-of one attention call. Children are listed without padding to the widest node: the beams of a user
-hold different nodes, so a user never has more candidates than the trie has nodes on that level.
+of one attention call. The beams of a user hold different nodes, so a user never has more candidates
+than the trie has nodes on that level.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.generator.batch.encoded_history import Memory
-from recbole_bbqrec.generator.head.item_head import ItemScores
+from recbole_bbqrec.generator.head.item_scores import ItemScores
 from recbole_bbqrec.generator.inference import scoring
-from recbole_bbqrec.generator.inference.compiled_weights import plan_of
+from recbole_bbqrec.generator.inference.compiled_weights import compiled
 from recbole_bbqrec.generator.inference.decoding import Decoder
 from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.catalogue import Catalogue
@@ -24,14 +24,14 @@ from recbole_bbqrec.generator.network.seq2seq import Generator
 from recbole_bbqrec.nn.topk import best_of_columns, best_of_rows
 
 _BLOCK = 1 << 21  # logits and candidate scores held at a time
-_ROWS = 16  # users at least, for whom all items are scored together: their keys are read once
-_PADDED = 1 << 16  # more places for children than twice the children themselves
+_MIN_USERS_PER_BATCH = 16  # one pass over the item keys serves them all
+_PADDED = 1 << 16  # pad children up to twice their number and this many places: fewer operators
 
 
 class _Beams(NamedTuple):
     """The nodes kept for each user, their scores, and the decoder row each descends from.
 
-    All [B, W]; ``nodes`` and ``rows`` int64. Their order within a user is of no account.
+    All [B, W]; ``nodes`` and ``rows`` int64. Their order within a user has no meaning.
     """
 
     nodes: Tensor
@@ -43,7 +43,7 @@ class _Beams(NamedTuple):
 
 
 class _Level(NamedTuple):
-    """What is searched: one level of the trie below the first."""
+    """One level of the trie, below the first, that is searched."""
 
     decoder: Decoder
     trie: Trie
@@ -59,7 +59,7 @@ def beam_search(
     num_beams: int,
     top_k: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The best items for each user, as found with ``num_beams`` beams.
+    """Find the best items for each user with ``num_beams`` beams.
 
     Returns items int64 [B, K] and their log-probabilities [B, K] (see
     :mod:`~recbole_bbqrec.generator.inference.scoring`), by descending score and then ascending item
@@ -74,10 +74,10 @@ def beam_search(
         raise ValueError(f"top_k is {top_k}: it must lie in 1 .. num_beams ({num_beams})")
     if generator.training:
         raise ValueError("beam search needs the generator in evaluation mode: call train(False)")
-    plan = plan_of(generator)
-    with torch.autocast(memory.lengths.device.type, enabled=False):  # the plan is cast already
-        decoder = Decoder(plan, memory, plan.item_scores(generator, catalogue, memory))
-        return _search(decoder, catalogue.trie, plan.config.generation_loss, num_beams, top_k)
+    weights, loss = compiled(generator), generator.config.generation_loss
+    with torch.autocast(memory.lengths.device.type, enabled=False):  # they are cast already
+        decoder = Decoder(weights, memory, weights.item_scores(generator, catalogue, memory))
+        return _search(decoder, catalogue.trie, loss, num_beams, top_k)
 
 
 def _search(
@@ -96,7 +96,7 @@ def _search(
 
 
 def _first_level(decoder: Decoder, trie: Trie, loss: str, width: int) -> _Beams:
-    """The best ``width`` children of the root for each user."""
+    """Find the best ``width`` children of the root for each user."""
     logits = decoder.logits(decoder.start().squeeze(1), 0)  # [B, M * N]
     if decoder.scores is None:
         scores, nodes = scoring.root_top(logits, trie, loss, width, _BLOCK)
@@ -106,9 +106,9 @@ def _first_level(decoder: Decoder, trie: Trie, loss: str, width: int) -> _Beams:
 
 
 def _root_top_of_items(items: ItemScores, logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """:func:`scoring.root_top` with an item head: ``logits`` [B, M * N] -> two [B, W]."""
+    """Do :func:`scoring.root_top` with an item head: ``logits`` [B, M * N] -> two [B, W]."""
     parts = []
-    rows = max(_ROWS, _BLOCK // len(items.keys))
+    rows = max(_MIN_USERS_PER_BATCH, _BLOCK // len(items.keys))
     for start in range(0, len(logits), rows):
         part = slice(start, start + rows)
         scores = scoring.headed_root_scores(logits[part], items.take(part))  # [n_0, b]
@@ -120,7 +120,7 @@ def _root_top_of_items(items: ItemScores, logits: Tensor, width: int) -> tuple[T
 
 
 def _open_first(at: _Level, beams: _Beams) -> tuple[_Beams, int]:
-    """Reorder each user's beams so that those with a choice ahead come first; count these.
+    """Put each user's beams with a choice ahead first, and count the most that a user has.
 
     With the "item" loss an only child has probability one, so a beam without any choice left
     needs no decoder. With the "code" loss every beam does.
@@ -133,7 +133,7 @@ def _open_first(at: _Level, beams: _Beams) -> tuple[_Beams, int]:
 
 
 def _next_level(at: _Level, beams: _Beams, hidden: Tensor | None, width: int) -> _Beams:
-    """The best ``width`` children of each user's beams.
+    """Find the best ``width`` children of each user's beams.
 
     ``hidden`` [B, S, d] belongs to the first S beams; the others have a single child each.
     """
@@ -157,18 +157,18 @@ def _next_level(at: _Level, beams: _Beams, hidden: Tensor | None, width: int) ->
         share = _share_at(at, child, gain.dtype)
         gain = gain if share is None else gain + share
         grid, start = _rows(gain, counts[users].sum(1), -torch.inf)
-        # There are never too few candidates: every beam has a child, and where the level before
-        # had fewer nodes than the width, all of them were kept.
+        # Candidates suffice: every beam has a child, and a level with fewer nodes than the width
+        # was kept whole.
         best, chosen = best_of_rows(grid, min(width, len(trie.codes[at.level])))
         chosen = chosen + start[:, None]  # [b, W']
         row = owner[chosen] % held.nodes.shape[1]
-        # A beam without decoder row has no choice ahead and will not ask for one: any will do.
+        # A beam without a decoder row has no choice ahead, so its row is never read.
         parts.append(_Beams(child[chosen], best, row.clamp_(max=max(n_open - 1, 0))))
     return _Beams(*(torch.cat(part) for part in zip(*parts)))
 
 
 def _next_of_padded(at: _Level, beams: _Beams, hidden: Tensor | None, width: int) -> _Beams:
-    """:func:`_next_level` with children padded to the widest node: far fewer operators."""
+    """Do :func:`_next_level` with children padded to the widest node: far fewer operators."""
     first, counts = at.trie.children(at.level, beams.nodes)  # [B, W]
     n_open, widest = 0 if hidden is None else hidden.shape[1], int(counts.max())
     place = torch.arange(widest, device=first.device)
@@ -187,7 +187,7 @@ def _next_of_padded(at: _Level, beams: _Beams, hidden: Tensor | None, width: int
 
 
 def _padded_gain(at: _Level, hidden: Tensor, child: Tensor, exists: Tensor) -> Tensor:
-    """Log-probabilities [B, S, C] of children, some of which do not exist, given parents.
+    """Score children by log-probability given parents, [B, S, C]; some do not exist.
 
     ``hidden`` [B, S, d].
     """
@@ -213,7 +213,7 @@ def _gain(
     child: Tensor,
     width: int,
 ) -> Tensor:
-    """Log-probabilities [E] of children given parents, 0 for those of beams not decoded.
+    """Score children by log-probability given parents, [E]; 0 for those of beams not decoded.
 
     ``hidden`` [b, S, d] of the first S of ``width`` beams; ``items`` of the b users, if there is
     an item head; ``owner`` indexes b * width.
@@ -234,7 +234,7 @@ def _gain(
 
 
 def _share_at(at: _Level, nodes: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """The leaf's term of an item's score; None above the last level and for the "code" loss."""
+    """Return the leaf's term of an item's score; None above the last level and with "code"."""
     if at.level < at.trie.levels - 1 or at.loss == "code":
         return None
     return scoring.leaf_share(at.trie, nodes, dtype)
@@ -253,7 +253,7 @@ def _rows(values: Tensor, counts: Tensor, fill: float) -> tuple[Tensor, Tensor]:
 
 
 def _items(trie: Trie, beams: _Beams, k: int) -> tuple[Tensor, Tensor]:
-    """The items of the beams' leaves, best first and ties by id: two [B, k]."""
+    """List the items of the beams' leaves, best first and ties by id: two [B, k]."""
     if len(trie.leaf_items) == len(trie.codes[-1]):  # one item a leaf
         return _by_score(trie.leaf_items[beams.nodes], beams.scores, k)
     first = trie.leaf_ptr[beams.nodes]
@@ -269,7 +269,7 @@ def _items(trie: Trie, beams: _Beams, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _by_score(items: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The best ``k`` of each row, ties by id."""
+    """Keep the best ``k`` of each row, ties by id."""
     items, by_id = items.sort(dim=1)
     scores, by_score = scores.gather(1, by_id).sort(dim=1, descending=True, stable=True)
     return items.gather(1, by_score)[:, :k], scores[:, :k]

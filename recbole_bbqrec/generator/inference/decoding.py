@@ -1,8 +1,8 @@
 """The decoder at inference, one level at a time.
 
-The same network as :mod:`~recbole_bbqrec.generator.network.seq2seq`, computed from a
-:class:`~recbole_bbqrec.generator.inference.compiled_weights.Plan`: everything is in the
-plan's dtype but sums of embeddings, softmax and logits, which are float32 or wider.
+The same network as :mod:`~recbole_bbqrec.generator.network.code_decoder`, from
+:class:`~recbole_bbqrec.generator.inference.compiled_weights.CompiledWeights`: everything is in
+their dtype but sums of embeddings, softmax and logits, which are float32 or wider.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.generator.batch.encoded_history import Memory
-from recbole_bbqrec.generator.head.item_head import ItemScores
-from recbole_bbqrec.generator.inference.compiled_weights import DecoderWeights, Plan
+from recbole_bbqrec.generator.head.item_scores import ItemScores
+from recbole_bbqrec.generator.inference.compiled_weights import CompiledWeights, DecoderWeights
 from recbole_bbqrec.generator.inference.fused_linear import feed_forward, linear, normed
-from recbole_bbqrec.generator.network.attention import FEWEST_KEYS, blocking_bias
+from recbole_bbqrec.generator.network.attention import MIN_SOFTMAX_KEYS, blocking_bias
 
 
 class Decoder:
@@ -26,33 +26,34 @@ class Decoder:
     for W beams, W = 1 standing for all beams of the user.
     """
 
-    def __init__(self, plan: Plan, memory: Memory, scores: ItemScores | None = None) -> None:
+    def __init__(
+        self, weights: CompiledWeights, memory: Memory, scores: ItemScores | None = None
+    ) -> None:
         """``scores``: the item head of the B histories, if there is one."""
-        self.plan, self.scores = plan, scores
-        self.memory = _memory_keys_values(plan, memory)
-        self.bias = _bias(plan, memory)
-        self.history = _history(plan, memory)  # [B, 1, d]
-        self.past: list[list[Tensor]] = [[] for _ in plan.decoder]  # by layer, then level
+        self.weights, self.scores = weights, scores
+        self.memory = _memory_keys_values(weights, memory)
+        self.bias = _bias(weights, memory)
+        self.history = _history(weights, memory)  # [B, 1, d]
+        self.past: list[list[Tensor]] = [[] for _ in weights.decoder]  # by layer, then level
 
     def start(self) -> Tensor:
-        """Hidden states that predict the first level: [B, 1, d]."""
+        """Return the hidden states that predict the first level: [B, 1, d]."""
         token = self.history.new_zeros(())
         return self._run(token, 0)
 
     def advance(self, level: int, codes: Tensor, rows: Tensor) -> Tensor:
-        """Hidden states that predict ``level`` >= 1: [B, S, d].
+        """Return the hidden states that predict ``level`` >= 1: [B, S, d].
 
-        ``codes`` int64 [B, S, M] are the tokens of ``level - 1``; ``rows`` int64 [B, S] are the
-        rows of the previous call that these beams descend from.
+        ``codes`` int64 [B, S, M]: the tokens of ``level - 1``; ``rows`` int64 [B, S]: each beam's
+        parent, as its row in the previous call.
         """
-        cells = (codes + self.plan.token_rows[level - 1]).flatten(0, 1)  # [B * S, M]
-        tokens = F.embedding_bag(cells, self.plan.table.flatten(0, 1), mode="sum")
+        tokens = self.weights.table.embed(codes.flatten(0, 1).unsqueeze(1), level - 1)
         self._follow(rows)
         return self._run(tokens.view(*rows.shape, -1), level)
 
     def logits(self, hidden: Tensor, level: int) -> Tensor:
-        """Logits over codes at ``level``: [..., d] -> [..., M * N], in the wide dtype."""
-        return linear(hidden, self.plan.heads[level]).to(self.plan.wide)
+        """Return logits over codes at ``level``: [..., d] -> [..., M * N], in the wide dtype."""
+        return linear(hidden, self.weights.heads[level]).to(self.weights.wide)
 
     def _follow(self, rows: Tensor) -> None:
         """Give every beam the keys and values of its parent: ``rows`` int64 [B, S]."""
@@ -68,76 +69,77 @@ class Decoder:
                 past[level] = pair.flatten(0, 1).index_select(0, flat).view(*rows.shape, -1)
 
     def _run(self, tokens: Tensor, level: int) -> Tensor:
-        """Embedded tokens, broadcasting to [B, S, d] -> hidden states [B, S, d]."""
-        plan = self.plan
-        x = tokens + (self.history + plan.decoder_level[level])
-        x = normed(x, plan.decoder_input_norm).to(plan.dtype)
-        for weights, past, pair in zip(plan.decoder, self.past, self.memory):
-            x = self._layer(x, weights, past, *pair)
-        return normed(x, plan.decoder_norm)
+        """Decode embedded tokens, broadcast to [B, S, d], into hidden states [B, S, d]."""
+        weights = self.weights
+        x = tokens + (self.history + weights.decoder_level[level])
+        x = normed(x, weights.decoder_input_norm).to(weights.dtype)
+        for layer, past, pair in zip(weights.decoder, self.past, self.memory):
+            x = self._layer(x, layer, past, *pair)
+        return normed(x, weights.decoder_norm)
 
     def _layer(
-        self, x: Tensor, weights: DecoderWeights, past: list[Tensor], keys: Tensor, values: Tensor
+        self, x: Tensor, layer: DecoderWeights, past: list[Tensor], keys: Tensor, values: Tensor
     ) -> Tensor:
         d = x.shape[-1]
-        query, own = linear(normed(x, weights.self_norm), weights.qkv).split([d, 2 * d], -1)
+        query, own = linear(normed(x, layer.self_norm), layer.qkv).split([d, 2 * d], -1)
         past.append(own)
-        x = x + linear(_attend_few(query, past, self.plan.head_sums), weights.self_out)
-        query = linear(normed(x, weights.cross_norm), weights.cross_query)
-        mixed = _attend(query, keys, values, self.bias, self.plan.wide)
-        x = x + linear(mixed, weights.cross_out)
-        return x + feed_forward(normed(x, weights.feed_norm), weights.feed_in, weights.feed_out)
+        x = x + linear(_attend_few(query, past, self.weights.head_sums), layer.self_out)
+        query = linear(normed(x, layer.cross_norm), layer.cross_query)
+        mixed = _attend(query, keys, values, self.bias, self.weights.wide)
+        x = x + linear(mixed, layer.cross_out)
+        return x + feed_forward(normed(x, layer.feed_norm), layer.feed_in, layer.feed_out)
 
 
-def _memory_keys_values(plan: Plan, memory: Memory) -> list[tuple[Tensor, Tensor]]:
-    """Keys [B, H, C, K] and values [B, H, K, C] of every layer, K = T * L but at least 16."""
-    states = memory.states.to(plan.dtype)
-    grid = memory.cells.unpack(linear(states, plan.memory)).flatten(1, 2)
-    if grid.shape[1] < FEWEST_KEYS:
-        grid = F.pad(grid, (0, 0, 0, FEWEST_KEYS - grid.shape[1]))
-    parts = grid.unflatten(2, (len(plan.decoder), 2, plan.config.n_heads, -1))
+def _memory_keys_values(weights: CompiledWeights, memory: Memory) -> list[tuple[Tensor, Tensor]]:
+    """Return keys [B, H, C, K] and values [B, H, K, C] of every layer; K is T * L, at least 16."""
+    states = memory.states.to(weights.dtype)
+    grid = memory.cells.unpack(linear(states, weights.memory)).flatten(1, 2)
+    if grid.shape[1] < MIN_SOFTMAX_KEYS:
+        grid = F.pad(grid, (0, 0, 0, MIN_SOFTMAX_KEYS - grid.shape[1]))
+    parts = grid.unflatten(2, (len(weights.decoder), 2, weights.config.n_heads, -1))
     keys, values = parts.permute(3, 2, 0, 4, 1, 5).contiguous()  # [layers, B, H, T * L, C]
     return list(zip(keys.transpose(-1, -2), values))
 
 
-def _bias(plan: Plan, memory: Memory) -> Tensor | None:
-    """Hides padding: [B or 1, 1, 1, K]; None where there is none."""
-    levels, lengths = plan.config.history_levels, memory.lengths
+def _bias(weights: CompiledWeights, memory: Memory) -> Tensor | None:
+    """Return a bias that hides padding, [B or 1, 1, 1, K], or None without any."""
+    levels, lengths = weights.config.history_levels, memory.lengths
     n_keys = memory.cells.shape[1] * levels
     if memory.cells.index is None:
-        if n_keys >= FEWEST_KEYS:
+        if n_keys >= MIN_SOFTMAX_KEYS:
             return None
         lengths = lengths[:1]  # all are alike
-    key = torch.arange(max(n_keys, FEWEST_KEYS), device=lengths.device)
-    return blocking_bias(key < lengths[:, None] * levels, plan.wide)[:, None, None]
+    key = torch.arange(max(n_keys, MIN_SOFTMAX_KEYS), device=lengths.device)
+    return blocking_bias(key < lengths[:, None] * levels, weights.wide)[:, None, None]
 
 
-def _history(plan: Plan, memory: Memory) -> Tensor:
-    """What the decoder's inputs take from the last item: [B, 1, d], or zeros [B, 1, 1]."""
-    if plan.start is None:
-        return plan.decoder_level.new_zeros(len(memory.lengths), 1, 1)
+def _history(weights: CompiledWeights, memory: Memory) -> Tensor:
+    """Return what the decoder's inputs take from the last item: [B, 1, d], or zeros [B, 1, 1]."""
+    if weights.start is None:
+        return weights.decoder_level.new_zeros(len(memory.lengths), 1, 1)
     states = memory.last().flatten(1)  # [B, L * d]
-    history = linear(states.to(plan.dtype), plan.start)
-    return history.to(plan.decoder_level.dtype).unsqueeze(1)
+    history = linear(states.to(weights.dtype), weights.start)
+    return history.to(weights.decoder_level.dtype).unsqueeze(1)
 
 
 def _attend(
     query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, wide: torch.dtype
 ) -> Tensor:
-    """[B, S, d] against [B, H, C, K] and [B, H, K, C] -> [B, S, d]."""
+    """Attend: [B, S, d] to keys [B, H, C, K] and values [B, H, K, C] -> [B, S, d]."""
     heads = query.unflatten(-1, (keys.shape[1], -1)).transpose(1, 2)  # [B, H, S, C]
     scores = heads @ keys
     if bias is not None:
         scores = scores + bias
     weights = scores.softmax(-1, dtype=wide).to(values.dtype)
-    return (weights @ values).transpose(1, 2).flatten(2)
+    mixed: Tensor = (weights @ values).transpose(1, 2).flatten(2)
+    return mixed
 
 
 def _attend_few(query: Tensor, past: list[Tensor], head_sums: Tensor) -> Tensor:
-    """One query a beam against its own few keys: [B, S, d] against l of [B, S or 1, 2 * d].
+    """Attend from each beam to its own few keys: [B, S, d] to l of [B, S or 1, 2 * d].
 
-    Products by element, summed by head through a matrix of ones: B * S * H products of matrices
-    of one row would drown in overhead, and sums over 32 channels are slow in bfloat16.
+    Elements are multiplied and then summed by head with a matrix of ones. B * S * H products of
+    one-row matrices would be mostly overhead, and sums over 32 channels are slow in bfloat16.
     """
     d = query.shape[-1]
     if len(past) == 1:

@@ -1,4 +1,4 @@
-"""Scores of every item, to certify the beam.
+"""Scores of every item, with which the beam is compared.
 
 Teacher forcing of every prefix in the trie, level by level, without the beam's caches or
 pruning. The cost is that of a beam as wide as the catalogue.
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from recbole_bbqrec.generator.batch.encoded_history import Memory
 from recbole_bbqrec.generator.batch.packing import Packing
-from recbole_bbqrec.generator.head.item_head import ItemScores
 from recbole_bbqrec.generator.inference import scoring
 from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.catalogue import Catalogue
@@ -24,7 +23,7 @@ from recbole_bbqrec.generator.network.seq2seq import Generator
 def exact_scores(
     generator: Generator, catalogue: Catalogue, memory: Memory, chunk: int = 512
 ) -> Tensor:
-    """Log-probability of every item: [B, n_items], -inf for [PAD] and items not in the trie.
+    """Score every item by log-probability: [B, n_items], -inf for [PAD] and items not in the trie.
 
     ``chunk`` prefixes are decoded at a time for each user. Raises ValueError when the generator
     is in training mode.
@@ -32,13 +31,10 @@ def exact_scores(
     if generator.training:
         raise ValueError("exact scoring needs the generator in evaluation mode: call train(False)")
     trie, loss = catalogue.trie, generator.config.generation_loss
-    keys_values = generator.memory_keys_values(memory)
+    keys_values = generator.decoder.keys_values(memory)
     paths = torch.empty(1, 0, trie.n_signals, dtype=torch.int64, device=memory.lengths.device)
     hidden = _decode(generator, memory, keys_values, paths)[:, 0]  # [B, d]
-    items = None
-    if generator.config.item_head:
-        keys, repeat = generator.item_keys(catalogue), generator.repeat_logits()
-        items = ItemScores.at_end(catalogue, keys, repeat, memory)
+    items = generator.item_head.at_end(catalogue, memory, generator.encoder.items)
     logits = generator.logits(memory, hidden, 0)
     if items is None:
         scores = scoring.root_scores(logits, trie, loss)  # [B, n_0]
@@ -64,18 +60,19 @@ def exact_scores(
 def _decode(
     generator: Generator, memory: Memory, keys_values: list[KeysValues], paths: Tensor
 ) -> Tensor:
-    """Hidden states after each of P prefixes: ``paths`` int64 [P, l, M] -> [B, P, d]."""
+    """Return hidden states after each of P prefixes: ``paths`` int64 [P, l, M] -> [B, P, d]."""
     batch, n_paths = len(memory.lengths), len(paths)
     device = paths.device
     slots = Packing(torch.ones(batch, n_paths, dtype=torch.bool, device=device))
-    hidden = generator.decode(
+    hidden = generator.decoder.every_level(
         memory,
         keys_values,
         paths.repeat(batch, 1, 1),
         slots,
         memory.lengths[:, None] - 1,
     )  # [B * P, l + 1, d]
-    return hidden[:, -1].unflatten(0, (batch, n_paths))
+    states: Tensor = hidden[:, -1].unflatten(0, (batch, n_paths))
+    return states
 
 
 def _all_children(trie: Trie, level: int) -> tuple[Tensor, Tensor]:
@@ -84,7 +81,7 @@ def _all_children(trie: Trie, level: int) -> tuple[Tensor, Tensor]:
 
 
 def _spread(scores: Tensor, trie: Trie, loss: str) -> Tensor:
-    """Scores of leaves [B, n_leaves] -> scores of items [B, n_items]."""
+    """Turn scores of leaves [B, n_leaves] into scores of items [B, n_items]."""
     leaves = trie.item_nodes[:, -1]  # [n_items]
     if loss == "item":
         every = torch.arange(scores.shape[1], device=scores.device)

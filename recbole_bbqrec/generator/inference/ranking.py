@@ -1,4 +1,4 @@
-"""The best items of many histories: chunks of like length, encoded and searched."""
+"""Ranking for many histories: chunks of similar length are encoded and searched."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.generator.inference.beam import beam_search
-from recbole_bbqrec.generator.inference.compiled_weights import plan_of
+from recbole_bbqrec.generator.inference.compiled_weights import compiled
 from recbole_bbqrec.generator.inference.encoding import encode
 from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.network.seq2seq import Generator
 from recbole_bbqrec.nn import parallel
 from recbole_bbqrec.runtime import autocast
 
-_ROWS = 128  # users at once, by measurement on a CPU (benchmarks/README.md)
+_USERS_PER_CHUNK = 128  # fastest on a CPU (benchmarks/README.md)
 
 
 def rank(
@@ -22,34 +22,34 @@ def rank(
     items: Tensor,
     num_beams: int,
     dtype: torch.dtype,
-    rows: int = _ROWS,
+    rows: int = _USERS_PER_CHUNK,
 ) -> tuple[Tensor, Tensor]:
-    """Items int64 [B, K] and their log-probabilities [B, K], as :func:`beam_search` gives them.
+    """Return items int64 [B, K] and their log-probabilities [B, K], as :func:`beam_search` does.
 
     ``items`` int64 [B, T], right padded with 0; computed in ``dtype``, ``rows`` users at a time.
     Raises ValueError as :func:`encode` and :func:`beam_search` do.
     """
 
     def search(history: Tensor) -> tuple[Tensor, Tensor]:
-        # Spares each operator what gradients would need, and small ones take about as long.
+        # Inference mode spares each operator the bookkeeping of gradients, as long as a small one.
         with torch.inference_mode(), autocast(dtype, items.device):
             memory = encode(generator, catalogue, history)
             return beam_search(generator, catalogue, memory, num_beams)
 
     with autocast(dtype, items.device):
-        plan_of(generator)  # before threads ask for it, and of ordinary tensors
+        compiled(generator)  # before threads ask for it, and of ordinary tensors
     lengths = (items != 0).sum(1)
     if len(items) <= rows:
         ids, scores = search(_trimmed(items, lengths))
         return ids.clone(), scores.clone()  # ordinary tensors, as torch.cat() makes below
     order = torch.argsort(lengths, stable=True)
     pieces = [_trimmed(items[chunk], lengths[chunk]) for chunk in order.split(rows)]
-    found = parallel.each(search, pieces, items.device)
+    results = parallel.each(search, pieces, items.device)
     back = torch.argsort(order)
-    ids, scores = (torch.cat(part)[back] for part in zip(*found))
+    ids, scores = (torch.cat(part)[back] for part in zip(*results))
     return ids, scores
 
 
 def _trimmed(items: Tensor, lengths: Tensor) -> Tensor:
-    """Without the columns in which every history is padded; an empty one is refused later."""
+    """Drop the columns in which every history is padded; an empty history is refused later."""
     return items[:, : max(int(lengths.max()), 1)]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_bbqrec.generator.head.item_head import ItemScores
+from recbole_bbqrec.generator.head.item_scores import ItemScores
 from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.trie import Trie
 from recbole_bbqrec.nn.topk import best_of_columns
@@ -21,12 +21,13 @@ _ROOT_ROWS = 64  # rows of logits scored together, so that a block's gathers sta
 
 
 def code_log_probs(logits: Tensor, n_signals: int) -> Tensor:
-    """Log-softmax over each signal's codes: [..., M * N] -> [..., M * N]."""
-    return logits.unflatten(-1, (n_signals, -1)).log_softmax(-1).flatten(-2)
+    """Take the log-softmax over each signal's codes: [..., M * N] -> [..., M * N]."""
+    scores: Tensor = logits.unflatten(-1, (n_signals, -1)).log_softmax(-1).flatten(-2)
+    return scores
 
 
 def root_scores(logits: Tensor, trie: Trie, loss: str) -> Tensor:
-    """Log-probabilities of all first-level nodes: ``logits`` [b, M * N] -> [b, n_0]."""
+    """Return log-probabilities of all first-level nodes: ``logits`` [b, M * N] -> [b, n_0]."""
     if loss == "code":
         logits = code_log_probs(logits, trie.n_signals)
     scores = _summed(trie.root_columns, _rows_contiguous(logits.t())).t().contiguous()
@@ -36,7 +37,7 @@ def root_scores(logits: Tensor, trie: Trie, loss: str) -> Tensor:
 def root_top(
     logits: Tensor, trie: Trie, loss: str, width: int, block: int
 ) -> tuple[Tensor, Tensor]:
-    """The best ``width`` first-level nodes: log-probabilities and nodes, both [b, W], unordered.
+    """Find the best ``width`` first-level nodes: log-probabilities and nodes, [b, W], unordered.
 
     W is at most n_0. About ``block`` scores are held at a time. Beyond the first nodes of a large
     catalogue, only those that beat a row's W best so far are looked at again, so that the cost is
@@ -57,7 +58,7 @@ def root_top(
 def _root_top_of_rows(
     logits: Tensor, trie: Trie, loss: str, width: int, block: int
 ) -> tuple[Tensor, Tensor]:
-    """:func:`root_top` for ``logits`` [M * N, b], ``block`` nodes at a time."""
+    """Do :func:`root_top` for ``logits`` [M * N, b], ``block`` nodes at a time."""
     logits = _rows_contiguous(logits)
     normaliser = logits.new_full(logits.shape[1:], -torch.inf)  # [b]
     best, nodes = logits.new_empty(0), torch.empty(0)
@@ -87,15 +88,15 @@ def _merge(best: Tensor, nodes: Tensor, scores: Tensor, first: int) -> tuple[Ten
     counts = torch.bincount(row, minlength=len(best))
     place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
     grid = best.new_full((len(best), int(counts.max())), -torch.inf)
-    names = nodes.new_zeros(grid.shape)
-    grid[row, place], names[row, place] = scores[node, row], node + first
-    grid, names = torch.cat([best, grid], dim=1), torch.cat([nodes, names], dim=1)
+    places = nodes.new_zeros(grid.shape)
+    grid[row, place], places[row, place] = scores[node, row], node + first
+    grid, places = torch.cat([best, grid], dim=1), torch.cat([nodes, places], dim=1)
     best, chosen = grid.topk(best.shape[1], 1, sorted=False)
-    return best, names.gather(1, chosen)
+    return best, places.gather(1, chosen)
 
 
 def _summed(columns: Tensor, table: Tensor) -> Tensor:
-    """Sum of the rows ``columns`` int64 [n, M] of ``table`` [M * N, b]: [n, b].
+    """Sum the rows ``columns`` int64 [n, M] of ``table`` [M * N, b]: [n, b].
 
     Batch rows run along the contiguous axis, so that sums over codes become sums of whole rows.
     """
@@ -103,7 +104,7 @@ def _summed(columns: Tensor, table: Tensor) -> Tensor:
 
 
 def _rows_contiguous(table: Tensor) -> Tensor:
-    """A copy whose rows have unit stride, as fast sums need.
+    """Copy with unit stride within rows, as fast sums need.
 
     ``contiguous()`` would keep a single column's stride: a dimension of size 1 counts as
     contiguous whatever its stride is.
@@ -112,7 +113,7 @@ def _rows_contiguous(table: Tensor) -> Tensor:
 
 
 def headed_root_scores(logits: Tensor, items: ItemScores) -> Tensor:
-    """:func:`root_scores` with an item head, by node: ``logits`` [b, M * N] -> [n_0, b]."""
+    """Do :func:`root_scores` with an item head, by node: ``logits`` [b, M * N] -> [n_0, b]."""
     masses = items.root_masses()
     codes = _summed(items.trie.root_columns, _rows_contiguous(logits.t()))  # [n_0, b]
     scores = masses.add_(codes)
@@ -128,10 +129,10 @@ def child_scores(
     loss: str,
     masses: Tensor | None = None,
 ) -> Tensor:
-    """Log-probabilities of listed children given their parents, in ``level`` >= 1.
+    """Return log-probabilities of listed children given their parents, in ``level`` >= 1.
 
     ``logits`` [g, M * N], one row a parent; ``owner`` and ``child`` int64 [E] as
-    :func:`ragged.expand` lists them, and what an item head adds to each, ``masses`` [E] -> [E].
+    :func:`ragged.expand` lists them; ``masses`` [E]: what an item head adds to each -> [E].
     """
     if loss == "code":
         logits = code_log_probs(logits, trie.n_signals)
@@ -145,5 +146,5 @@ def child_scores(
 
 
 def leaf_share(trie: Trie, leaves: Tensor, dtype: torch.dtype) -> Tensor:
-    """Log of an item's equal share in its leaf: ``leaves`` int64, any shape -> that shape."""
+    """Return the log of an item's equal share in its leaf: ``leaves`` int64 of any shape."""
     return -(trie.leaf_ptr[leaves + 1] - trie.leaf_ptr[leaves]).to(dtype).log()

@@ -1,4 +1,4 @@
-"""What the network is told about the items: their semantic IDs and vectors."""
+"""All that the network knows about the items: semantic IDs, vectors, features, neighbours."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ class Catalogue:
     * ``vectors``: float32 [n_items, V] of unit length (zero rows stay zero), or None when the
       network has no similarity module.
     * ``trie``: the semantic IDs that may be generated.
-    * ``features``: float32 [n_items, F], what else is known of the items, or None.
-    * ``neighbours``: which items are near to each other, for the item head, or None.
+    * ``features``: float32 [n_items, F], read beside the semantic IDs, or None.
+    * ``neighbours``: pairs of close items, for the item head, or None.
+
+    Phase one made ``codes`` and ``vectors``; ``features`` come from the modalities themselves, and
+    ``neighbours`` from modalities and training histories.
     """
 
     codes: Tensor
@@ -56,10 +59,10 @@ class Catalogue:
         return cls(codes, vectors, Trie.build(codes, codebook_size, items), features, neighbours)
 
     def content(self, dtype: torch.dtype) -> Tensor:
-        """Features, or else vectors, of the trie's items: [I, F] or [I, V], as ``leaf_items``.
+        """Return features, or else vectors, of the trie's items: [I, F] or [I, V], by leaf.
 
-        Every training step maps them: they are kept in the dtype last asked for, since casting
-        them anew would cost as much as a layer. Raises ValueError when there are neither.
+        Every training step maps them, so the last dtype's are kept: casting costs as much as a
+        layer. Raises ValueError when there are neither.
         """
         known = self.vectors if self.features is None else self.features
         if known is None:
@@ -80,7 +83,7 @@ class Catalogue:
         return len(self.codes)
 
     def to(self, device: torch.device | str) -> Catalogue:
-        """The same catalogue with its tensors on ``device``."""
+        """Return the same catalogue with its tensors on ``device``."""
         vectors, features = (
             None if rows is None else rows.to(device) for rows in (self.vectors, self.features)
         )

@@ -1,11 +1,11 @@
-"""Items near those of a history, whose scores are raised at inference.
+"""Bonuses at inference for items close to those of a history.
 
-To an item i it adds, over the items j of the history,
+An item i gains, over the items j of the history,
 
     sum of  decay ** ago(j) * value(j, i)
 
-where ago(j) is how many items ago j was chosen, 0 for the last, and value(j, i) is known before
-training (:mod:`recbole_bbqrec.model.parts.neighbour_graph`).
+where ago(j) is the number of items chosen after j, and value(j, i) is known before training
+(:mod:`recbole_bbqrec.model.parts.neighbour_graph`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from recbole_bbqrec.generator.items import ragged
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The values that are not 0, and the decay of the sum above.
+    """The nonzero values, and the decay of the sum above.
 
     * ``pointer``: int64 [n_items + 1]; item j owns the entries from ``pointer[j]`` on.
     * ``items``: int64 [N], the items i; ``values``: float32 [N].
@@ -34,7 +34,7 @@ class Neighbours:
 
     @classmethod
     def of_matrix(cls, values: sparse.csr_matrix, decay: float) -> Neighbours:
-        """From value(j, i) at row j and column i, [n_items, n_items]."""
+        """Build from value(j, i) at row j and column i, [n_items, n_items]."""
         return cls(
             torch.from_numpy(values.indptr.astype("int64")),
             torch.from_numpy(values.indices.astype("int64")),
@@ -43,14 +43,14 @@ class Neighbours:
         )
 
     def to(self, device: torch.device | str) -> Neighbours:
-        """The same with its tensors on ``device``."""
+        """Return the same with its tensors on ``device``."""
         parts = self.pointer.to(device), self.items.to(device), self.values.to(device)
         return Neighbours(*parts, self.decay)
 
     def bonus(
         self, places: Tensor, histories: Tensor, lengths: Tensor, dtype: torch.dtype
     ) -> Bonus:
-        """What each of the ``histories`` int64 [B, T] of ``lengths`` int64 [B] adds to items.
+        """Sum what each of the ``histories`` int64 [B, T] of ``lengths`` int64 [B] adds to items.
 
         ``places`` int64 [n_items]: the number that the bonus gives to an item, such as
         ``Trie.item_places``; an item with -1 is left out.
@@ -85,7 +85,7 @@ class Bonus:
     values: Tensor
 
     def take(self, rows: Tensor | slice) -> Bonus:
-        """Of some of the histories, in the order of ``rows``."""
+        """Restrict to the histories ``rows``, in their order."""
         counts = self.pointer.diff()[rows]
         _, entry = ragged.expand(self.pointer[:-1][rows], counts)
         pointer = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -97,14 +97,14 @@ class Bonus:
         return scores.index_put_(cells, self.values.to(scores.dtype), accumulate=True)
 
     def at(self, rows: Tensor, places: Tensor, n_items: int) -> Tensor:
-        """The numbers [E] of the items at ``places`` for the histories ``rows``, int64 [E]."""
+        """Look up the numbers [E] of items at ``places`` for histories ``rows``, both int64 [E]."""
         if len(self.places) == 0:
             return self.values.new_zeros(len(rows))
-        keys, wanted = self._rows() * n_items + self.places, rows * n_items + places
-        found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        return torch.where(keys[found] == wanted, self.values[found], 0)
+        keys, asked = self._rows() * n_items + self.places, rows * n_items + places
+        entry = torch.searchsorted(keys, asked).clamp(max=len(keys) - 1)
+        return torch.where(keys[entry] == asked, self.values[entry], 0)
 
     def _rows(self) -> Tensor:
-        """The history of each entry, int64 [N]."""
+        """Return the history of each entry, int64 [N]."""
         counts = self.pointer.diff()
         return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)

@@ -11,6 +11,9 @@ def expand(first: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
     Group g is ``first[g] .. first[g] + counts[g] - 1``; both int64 [G]. Returns (owner, member),
     both int64 [E] with E the sum of counts, group after group.
+
+    >>> expand(torch.tensor([10, 0, 5]), torch.tensor([2, 0, 3]))
+    (tensor([0, 0, 2, 2, 2]), tensor([10, 11,  5,  6,  7]))
     """
     owner = torch.repeat_interleave(
         torch.arange(counts.numel(), device=counts.device), counts
@@ -23,6 +26,9 @@ def chunks(sizes: Tensor, budget: int) -> list[slice]:
     """Cut consecutive entries into runs of about ``budget``.
 
     ``sizes``: int64 [G], each at least 1. A run exceeds the budget by less than its first entry.
+
+    >>> chunks(torch.tensor([3, 1, 4, 2]), 5)
+    [slice(0, 2, None), slice(2, 4, None)]
     """
     run = (sizes.cumsum(0) - 1) // budget  # [G]
     cuts = (run.diff().nonzero().squeeze(1) + 1).tolist()
@@ -30,7 +36,7 @@ def chunks(sizes: Tensor, budget: int) -> list[slice]:
 
 
 def group_logsumexp(values: Tensor, owner: Tensor, n_groups: int) -> Tensor:
-    """Log-sum-exp of each group: ``values`` [E], ``owner`` int64 [E] -> [n_groups].
+    """Compute the log-sum-exp of each group: ``values`` [E], ``owner`` int64 [E] -> [n_groups].
 
     Groups without members give -inf (and no usable gradient).
     """

@@ -14,6 +14,15 @@ _ALL = slice(None)
 class Trie:
     """A trie over composite tokens (M codes a level), one array a level.
 
+    >>> ids = torch.tensor([[0, 0], [0, 1], [0, 2], [1, 1]]).unsqueeze(2)  # M = 1; row 0: [PAD]
+    >>> trie = Trie.build(ids, codebook_size=3)
+    >>> [len(codes) for codes in trie.codes]  # nodes of each level
+    [2, 3]
+    >>> trie.children(1, torch.tensor([0, 1]))  # first child and number of children
+    (tensor([0, 2]), tensor([2, 1]))
+    >>> trie.item_nodes[3]
+    tensor([1, 2])
+
     Nodes of a level are numbered in lexicographic order of their path, so the children of a node
     are consecutive. ``n_l`` is the number of nodes of level l = 0 .. L-1; the root is not a node.
 
@@ -21,9 +30,9 @@ class Trie:
     * ``child_ptr[l]``: int64 [n_{l-1} + 1]; the children, in level l, of node p of level l-1 are
       ``child_ptr[l][p] .. child_ptr[l][p+1] - 1``. ``child_ptr[0]`` is ``[0, n_0]``.
     * ``leaf_ptr``, ``leaf_items``: the items of each node of the last level, ids ascending.
-    * ``item_places``: int64 [n_items], where an item stands in ``leaf_items``, -1 if it does not.
+    * ``item_places``: int64 [n_items], an item's place in ``leaf_items``, -1 for an item left out.
     * ``item_nodes``: int64 [n_items, L], the nodes on an item's path, -1 for an item left out.
-    * ``branches[l]``: bool [n_l], whether a node or a descendant of it has several children.
+    * ``branches[l]``: bool [n_l], true if a node or a descendant of it has several children.
     * ``root_columns``: int64 [n_0, M], the first level's codes as positions in a row of M * N
       logits; kept because every batch scores all of them.
     * ``root_order``, ``root_offsets``: first-level nodes grouped by (signal, code), the group of
@@ -51,7 +60,7 @@ class Trie:
         return self.codes[0].shape[1]
 
     def columns(self, level: int, nodes: Tensor | slice = _ALL) -> Tensor:
-        """Positions of the codes of ``nodes`` (int64 [E], default all) in a row of logits.
+        """Return positions of the codes of ``nodes`` (int64 [E], default all) in a row of logits.
 
         A row holds M * N logits; the result is int64 [E, M].
         """
@@ -59,7 +68,7 @@ class Trie:
         return self.codes[level][nodes] + offsets
 
     def children(self, level: int, parents: Tensor) -> tuple[Tensor, Tensor]:
-        """First child (in ``level``) and number of children of nodes of ``level - 1``.
+        """Return first child (in ``level``) and number of children of nodes of ``level - 1``.
 
         ``parents``: int64 of any shape; both results have that shape.
         """
@@ -68,14 +77,14 @@ class Trie:
         return first, pointer[parents + 1] - first
 
     def item_ptr(self, level: int) -> Tensor:
-        """Where each node's items lie in ``leaf_items``: int64 [n_l + 1], as a CSR pointer."""
+        """Return each node's range in ``leaf_items`` as a CSR pointer: int64 [n_l + 1]."""
         pointer = self.leaf_ptr
         for children in reversed(self.child_ptr[level + 1 :]):
             pointer = pointer[children]
         return pointer
 
     def to(self, device: torch.device | str) -> Trie:
-        """The same trie with its arrays on ``device``."""
+        """Return the same trie with its arrays on ``device``."""
 
         def move(value: object) -> object:
             if isinstance(value, Tensor):
@@ -89,8 +98,8 @@ class Trie:
         """Build from ``codes`` int64 [n_items, L, M], row 0 being [PAD].
 
         ``items`` (int64, default: all but [PAD]) are the items that may be generated. The trie
-        lies where ``codes`` do; it is made on the CPU, wherever they and ``items`` are, so that it
-        is the same everywhere. Raises ValueError for codes outside [0, codebook_size), for no
+        is always built on the CPU, so that it is the same everywhere, and then moved to the device
+        of ``codes``. Raises ValueError for codes outside [0, codebook_size), for no
         items, and for item ids that are repeated or outside 1 .. n_items - 1.
         """
         device, codes = codes.device, codes.cpu()
@@ -137,7 +146,7 @@ class Trie:
 
 
 def _check_items(items: Tensor | None, n_items: int) -> Tensor:
-    """Item ids ascending, int64 [I]."""
+    """Return item ids ascending, int64 [I]."""
     if items is None:
         items = torch.arange(1, n_items)
     unique = torch.unique(items)
@@ -150,7 +159,8 @@ def _check_items(items: Tensor | None, n_items: int) -> Tensor:
             f"items holds ids {int(unique[0])} .. {int(unique[-1])}: they must lie in "
             f"1 .. {n_items - 1}"
         )
-    return unique
+    ids: Tensor = unique
+    return ids
 
 
 def _number_children(
@@ -175,25 +185,25 @@ def _rank(key: Tensor) -> tuple[Tensor, int]:
 
 
 def _pointers(group: Tensor, n_groups: int) -> Tensor:
-    """CSR pointer [n_groups + 1] of members whose groups are ``group`` [n] (in any order)."""
+    """Return the CSR pointer [n_groups + 1] of members with groups ``group`` [n] in any order."""
     counts = torch.bincount(group, minlength=n_groups)
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 def _group_by_code(columns: Tensor, n_columns: int) -> tuple[Tensor, Tensor]:
-    """Nodes grouped by column: ([n_0, M], M * N) -> (node [M * n_0], offset [M * N])."""
+    """Group nodes by column: ([n_0, M], M * N) -> (node [M * n_0], offset [M * N])."""
     flat = columns.flatten()
     order = torch.argsort(flat, stable=True)
     return order // columns.shape[1], _pointers(flat, n_columns)[:-1]
 
 
 def _branches(pointers: list[Tensor], n_leaves: int) -> tuple[Tensor, ...]:
-    """For each level, whether a node or one of its descendants has several children."""
-    found = [torch.zeros(n_leaves, dtype=torch.bool)]
+    """Return, for each level, true if a node or one of its descendants has several children."""
+    branches = [torch.zeros(n_leaves, dtype=torch.bool)]
     for pointer in reversed(pointers[1:]):
         counts = pointer.diff()
         owner = torch.repeat_interleave(torch.arange(counts.numel()), counts)
         below = torch.zeros(counts.numel(), dtype=torch.bool)
-        below[owner[found[0]]] = True
-        found.insert(0, below | (counts > 1))
-    return tuple(found)
+        below[owner[branches[0]]] = True
+        branches.insert(0, below | (counts > 1))
+    return tuple(branches)

@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_GATED_ITEMS = 7  # query items gated at a time: larger holds more, smaller pays more overhead
-FEWEST_KEYS = 16  # that a softmax should run over, see softmax()
+from recbole_bbqrec.generator.settings import GeneratorSettings
+
+_GATED_ITEMS = 7  # query items gated at a time: more take more memory, fewer more overhead
+MIN_SOFTMAX_KEYS = 16  # pad to this many keys: shorter rows are slow, see softmax()
 
 
 def similarity_buckets(vectors: Tensor, n_buckets: int) -> Tensor:
-    """Bucket of the cosine of every pair of items (Eq. 14, 15).
+    """Sort the cosines of all pairs of items into buckets (Eq. 14, 15).
 
     ``vectors``: [B, T, V] of unit length -> int64 [B, T, T] in 0 .. n_buckets, that is,
     round((cos + 1) / 2 * n_buckets) with halves to the even neighbour.
@@ -31,17 +33,18 @@ def similarity_buckets(vectors: Tensor, n_buckets: int) -> Tensor:
 
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
-    """[B, S, H * C] -> [B, H, S, C]."""
-    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+    """Cut channels into heads: [B, S, H * C] -> [B, H, S, C]."""
+    heads: Tensor = x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+    return heads
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """[B, H, S, C] -> [B, S, H * C]."""
+    """Join heads: [B, H, S, C] -> [B, S, H * C]."""
     return x.transpose(1, 2).flatten(2)
 
 
 def blocking_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where ``visible`` (bool, any shape) and a large negative number elsewhere.
+    """Return 0 where ``visible`` (bool, any shape) and a large negative number elsewhere.
 
     Finite, so that a row that sees nothing gives some average and not NaN; halved, so that
     adding a score cannot overflow.
@@ -51,13 +54,13 @@ def blocking_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def history_bias(valid: Tensor, n_tokens: int, causal: bool, dtype: torch.dtype) -> Tensor:
-    """:func:`blocking_bias` of self-attention over histories of ``n_tokens`` tokens an item.
+    """Return the bias of self-attention over histories of ``n_tokens`` tokens an item.
 
     ``valid`` bool [B, T] -> [T * L, T * L] if ``causal``, else [B, 1, 1, T * L].
     """
     if not causal:
         return blocking_bias(valid.repeat_interleave(n_tokens, 1)[:, None, None], dtype)
-    # Padding lies to the right of every item, so causality alone hides it.
+    # Padding lies right of every item, so causality alone hides it.
     n_items = valid.shape[1]
     visible = torch.ones(n_items, n_items, dtype=torch.bool, device=valid.device).tril()
     visible = visible.repeat_interleave(n_tokens, 0).repeat_interleave(n_tokens, 1)
@@ -65,13 +68,13 @@ def history_bias(valid: Tensor, n_tokens: int, causal: bool, dtype: torch.dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Scaled dot-product attention: [B, H, S, C] against [B, H, K, C] -> [B, H, S, C].
+    """Attend by scaled dot products: [B, H, S, C] to [B, H, K, C] -> [B, H, S, C].
 
     ``bias`` is added to the scores and broadcast to [B, H, S, K].
     """
     if q.device.type == "cpu":
-        # Short sequences: plain matrix products match the fused CPU kernel in float32, and in
-        # bfloat16 their backward pass is four times as fast.
+        # At these lengths plain products are as fast as the fused CPU kernel in float32, and four
+        # times as fast in the backward pass in bfloat16.
         return _weights(q * q.shape[-1] ** -0.5, k, bias).to(v.dtype) @ v
     if bias is not None:
         bias = bias.to(q.dtype)
@@ -79,7 +82,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention probabilities [B, H, S, K] of scaled queries."""
+    """Return attention probabilities [B, H, S, K] of scaled queries."""
     scores = q @ k.transpose(-1, -2)
     if bias is not None:
         scores = scores.add_(bias.to(scores.dtype))
@@ -87,11 +90,11 @@ def _weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def softmax(scores: Tensor) -> Tensor:
-    """Softmax over the last dimension, on a CPU over no fewer than 16 places.
+    """Softmax over the last dimension, padded to 16 places on a CPU.
 
-    Below the width of the vector units it takes several times as long: 15 five times as long as 16.
+    Rows shorter than the vector units are slow: 15 places take five times as long as 16.
     """
-    missing = FEWEST_KEYS - scores.shape[-1]
+    missing = MIN_SOFTMAX_KEYS - scores.shape[-1]
     if missing <= 0 or scores.device.type != "cpu":
         return scores.softmax(-1)
     return F.pad(scores, (0, missing), value=-torch.inf).softmax(-1)[..., :-missing]
@@ -109,8 +112,8 @@ def similarity_attend(
     """Self-attention whose values are scaled, per channel, by the item pair (Eq. 16, 17).
 
     ``q``, ``k``, ``v``: [B, H, T * L, C]; ``table``: [H, K + 1, C]; ``buckets``: int64 [B, T, T],
-    the row of ``table`` for a query of item i and a key of item j. ``causal`` says that ``bias``
-    hides all items after the query's, whose gates are then never formed.
+    the row of ``table`` for a query of item i and a key of item j. With ``causal``, ``bias`` hides
+    all items after the query's, and their gates are never formed.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         # Products of a few rows each take half the time in float32, casts included.
@@ -135,18 +138,18 @@ def gated_attention(
     buckets: Tensor,
     causal: bool,
 ) -> Tensor:
-    """:func:`similarity_attend` on keys and values that lie by level and then item.
+    """Attend as :func:`similarity_attend`, to keys and values that lie by level and then item.
 
     ``q`` [B, H, T * L, C], scaled already; ``k``, ``v`` [B, H, L, T, C]; ``bias`` broadcasts to
     [B, H, T * L, L * T].
     """
     weights = _weights(q, k.flatten(2, 3), bias).to(v.dtype)  # [B, H, T * L, L * T]
-    mixed: Tensor = _GatedSum.apply(weights, v, table.to(v.dtype), buckets, causal)
+    mixed: Tensor = _GatedSum.apply(weights, v, table.to(v.dtype), buckets, causal)  # type: ignore[no-untyped-call]
     return mixed
 
 
 class _GatedSum(torch.autograd.Function):
-    """Weighted sum of gated values, a few query items at a time.
+    """Weighted sum of gated values, over a few query items at a time.
 
     ``weights`` [B, H, T * L, L * T] and ``v`` [B, H, L, T, C] (keys by level, then item) ->
     [B, H, T * L, C]. Gates and gated values [B, H, i, L, T, C] exist for i query items only and
@@ -193,7 +196,7 @@ class _GatedSum(torch.autograd.Function):
 def _blocks(
     buckets: Tensor, levels: int, table: Tensor, causal: bool
 ) -> Iterator[tuple[slice, int, Tensor]]:
-    """Runs of i query items: their tokens, how many items they see, and their gates' rows.
+    """Yield runs of i query items: their tokens, the number of items seen, their gates' rows.
 
     The rows, int64 [B, H, i, seen], are those of ``table`` [H, K + 1, C] with the heads laid end
     to end, so that the lookup gives the layout attention needs.
@@ -209,33 +212,51 @@ def _blocks(
 
 
 def _gate(table: Tensor, pair: Tensor) -> Tensor:
-    """[H, K + 1, C], int64 [B, H, i, j] -> [B, H, i, j, C]."""
+    """Look up gates: [H, K + 1, C], int64 [B, H, i, j] -> [B, H, i, j, C]."""
     return F.embedding(pair, table.flatten(0, 1))
 
 
 def _of_items(weights: Tensor, rows: slice, seen: int, v: Tensor) -> Tensor:
-    """Weights of some query items on the first ``seen`` items: [B, H, i, L, L * seen]."""
+    """Return the weights of some query items on the first ``seen``: [B, H, i, L, L * seen]."""
     levels, n_items = v.shape[2:4]
     block = weights[:, :, rows].unflatten(3, (levels, n_items))[..., :seen]
-    return block.flatten(3).unflatten(2, (-1, levels))
+    cut: Tensor = block.flatten(3).unflatten(2, (-1, levels))
+    return cut
 
 
 class SimilarityGate(nn.Module):
-    """The similarity embedding e_sim of Eq. 17: K + 1 rows, one channel per hidden unit.
+    """Similarity-enhanced attention with the embedding e_sim of Eq. 17.
 
-    ``init`` "identity": ones plus N(0, 0.01), an ordinary attention at the start; "uniform":
-    U(0, 0.01), the paper's initialisation of all embeddings.
+    The table has K + 1 rows, and one channel per hidden unit. ``similarity_init`` "identity":
+    ones plus N(0, 0.01), an ordinary attention at the start; "uniform": U(0, 0.01), the paper's
+    initialisation of all embeddings.
     """
 
-    def __init__(self, n_buckets: int, hidden_size: int, n_heads: int, init: str) -> None:
+    def __init__(self, config: GeneratorSettings) -> None:
         super().__init__()
-        self.n_heads = n_heads
-        self.table = nn.Parameter(torch.empty(n_buckets + 1, hidden_size))
-        if init == "identity":
+        self.n_heads = config.n_heads
+        self.causal = config.history_encoding == "causal"
+        self.table = nn.Parameter(torch.empty(config.similarity_buckets + 1, config.hidden_size))
+        if config.similarity_init == "identity":
             nn.init.normal_(self.table, 1.0, 0.01)
         else:
             nn.init.uniform_(self.table, 0.0, 0.01)
 
-    def forward(self) -> Tensor:
-        """The table by heads: [H, K + 1, C]."""
-        return self.table.unflatten(1, (self.n_heads, -1)).transpose(0, 1)
+    def by_head(self) -> Tensor:
+        """Return the table by heads: [H, K + 1, C]."""
+        heads: Tensor = self.table.unflatten(1, (self.n_heads, -1)).transpose(0, 1)
+        return heads
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, buckets: Tensor) -> Tensor:
+        """Attend, see :func:`similarity_attend`."""
+        return similarity_attend(q, k, v, bias, self.by_head(), buckets, self.causal)
+
+
+class NoGate(nn.Module):
+    """Stands in for :class:`SimilarityGate`: plain attention, whatever the items' similarity."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, buckets: Tensor | None
+    ) -> Tensor:
+        """Attend, see :func:`attend`."""
+        return attend(q, k, v, bias)

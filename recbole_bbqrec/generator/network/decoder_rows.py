@@ -1,4 +1,4 @@
-"""The decoder's rows: of each sequence the first few levels, laid end to end."""
+"""The decoder's rows: the first few levels of each sequence, laid end to end."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from recbole_bbqrec.generator.network.attention import (
 
 
 class Steps:
-    """Where the R rows of n sequences of up to l levels lie.
+    """Layout of the R rows of n sequences of up to l levels.
 
     * ``grid``: in a [n, l] grid, filled from the left.
-    * ``cells``: in a [B, W] grid that holds all rows of a history side by side, W being the most
-      that one has.
+    * ``cells``: in a [B, W] grid that holds all rows of a history side by side; W is the largest
+      number of them.
     """
 
     def __init__(self, slots: Packing, depth: Tensor, levels: int) -> None:
-        """``depth`` int64 [n], in 1 .. ``levels``: rows of each packed slot of a [B, S] grid."""
+        """Lay out ``depth`` int64 [n], in 1 .. ``levels``, rows of each packed slot of a grid."""
         self.levels, self.depth = levels, depth
         level = torch.arange(levels, device=depth.device)
         total = slots.unpack(depth).sum(1)  # [B]
@@ -32,14 +32,14 @@ class Steps:
         self.cells = Packing(place < total[:, None])
         if self.grid.index is not None:
             own = self.grid.index % levels  # int64 [R], the level of each row
-            # A first level sees itself alone: its value is the result.
+            # A first level sees only itself, so its value is the result.
             self.later = own.nonzero().squeeze(1)  # int64 [r]
             own = own[self.later].unsqueeze(1)
             self.hidden = level > own  # bool [r, l]
             self.keys = (self.later.unsqueeze(1) - own + level).masked_fill_(self.hidden, 0)
 
     def attend(self, qkv: Tensor, n_heads: int) -> Tensor:
-        """Causal self-attention among the levels of each sequence: [R, 3 * d] -> [R, d]."""
+        """Attend causally among the levels of each sequence: [R, 3 * d] -> [R, d]."""
         if self.grid.index is None:
             parts = self.grid.unpack(qkv).chunk(3, dim=-1)
             q, k, v = (split_heads(part, n_heads) for part in parts)  # [n, H, l, C]
@@ -49,7 +49,7 @@ class Steps:
             return self._attend_later(qkv, n_heads)
 
     def _attend_later(self, qkv: Tensor, n_heads: int) -> Tensor:
-        """Products by element, float32 or wider: matrices of l rows would drown in overhead."""
+        """Multiply by element, in float32 or wider: l-row matrix products are mostly overhead."""
         wide = torch.promote_types(qkv.dtype, torch.float32)
         q, k, v = qkv.chunk(3, dim=-1)
         by_head = (n_heads, q.shape[-1] // n_heads)

@@ -1,26 +1,27 @@
-"""Learned embeddings of composite tokens."""
+"""Learned embeddings: composite tokens, items and their features."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_bbqrec.generator.batch.token_table import TokenTable
+from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.settings import GeneratorSettings
 
 
 class TokenEmbedding(nn.Module):
     """Embeds the M codes of one token: concatenation (or sum), then a linear map to d.
 
-    A linear map of a concatenation is a sum of linear maps, one for each code. The N-row tables
-    are therefore projected once per step and tokens only gather and add projected rows:
-    mathematically the same, with far fewer rows to multiply.
+    A linear map of a concatenation is a sum of linear maps, one for each code. So the code tables
+    are projected once a step, and tokens only gather and add projected rows: the same numbers
+    with far fewer rows to multiply.
     """
+
+    offsets: Tensor
 
     def __init__(self, config: GeneratorSettings) -> None:
         super().__init__()
-        self.levels, self.n_signals = config.levels, config.n_signals
-        self.codebook_size = config.codebook_size
         # One embedding per (signal, level, code), learned from random values.
         self.codes = nn.Parameter(
             torch.empty(config.n_signals, config.levels, config.codebook_size, config.code_dim)
@@ -30,6 +31,9 @@ class TokenEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(maps, config.code_dim, config.hidden_size))
         # Keeps the scale: the fan-in of the concatenation is maps * code_dim.
         nn.init.normal_(self.weight, 0.0, (maps * config.code_dim) ** -0.5)
+        signal, level = torch.arange(config.n_signals), torch.arange(config.levels)
+        offsets = (signal * config.levels + level[:, None]) * config.codebook_size  # [L, M]
+        self.register_buffer("offsets", offsets, persistent=False)
 
     @torch.no_grad()
     def load_codes(self, vectors: Tensor) -> None:
@@ -44,24 +48,60 @@ class TokenEmbedding(nn.Module):
             )
         self.codes.copy_(vectors.expand_as(self.codes))
 
-    def project(self) -> Tensor:
-        """The table of projected codes: [M, L * N, d]."""
-        return self.codes.flatten(1, 2) @ self.weight  # one shared map broadcasts
+    def project(self) -> TokenTable:
+        """Map all codes: a shared map ("sum") is broadcast over the signals."""
+        return TokenTable(self.codes.flatten(1, 2) @ self.weight, self.offsets, self.codes.dtype)
 
-    def head_weight(self, table: Tensor, level: int) -> Tensor:
-        """Projected codes of one level as output weights: [M * N, d]."""
-        rows = slice(level * self.codebook_size, (level + 1) * self.codebook_size)
-        return table[:, rows].flatten(0, 1)
 
-    def forward(self, table: Tensor, codes: Tensor, first_level: int = 0) -> Tensor:
-        """Embed tokens of the levels ``first_level`` .. ``first_level + l - 1``.
+class ItemEmbedding(nn.Embedding):
+    """Embeddings e of the items, [n_items, d]."""
 
-        ``codes`` int64 [n, l, M]; ``table`` as :meth:`project` gives it. Returns [n, l, d].
+    def __init__(self, config: GeneratorSettings) -> None:
+        super().__init__(config.n_items, config.hidden_size)
+
+    def add_to(self, x: Tensor, items: Tensor) -> Tensor:
+        """Return ``x`` [n, d] plus the embeddings of ``items`` int64 [n]."""
+        return self.weight.index_select(0, items) + x
+
+
+class NoItemEmbedding(nn.Module):
+    """Stands in for :class:`ItemEmbedding`; every embedding is zero."""
+
+    zero: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("zero", torch.zeros(1, 1), persistent=False)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Return a zero of shape [1, 1]."""
+        return self.zero
+
+    def add_to(self, x: Tensor, items: Tensor) -> Tensor:
+        """Return ``x``."""
+        return x
+
+
+class FeatureMap(nn.Linear):
+    """Maps the features of items to the encoder's width: [n, F] -> [n, d]."""
+
+    def __init__(self, config: GeneratorSettings) -> None:
+        super().__init__(config.feature_dim, config.hidden_size, bias=False)
+
+    def of(self, catalogue: Catalogue, items: Tensor) -> Tensor:
+        """Map the features of ``items`` int64 [n]: [n, d].
+
+        Raises ValueError when the catalogue has none.
         """
-        n, levels, signals = codes.shape
-        level = torch.arange(first_level, first_level + levels, device=codes.device)[:, None]
-        signal = torch.arange(signals, device=codes.device)
-        rows = codes + (signal * self.levels + level) * self.codebook_size  # [n, l, M]
-        # Rows are added here: not in bfloat16, whatever autocast made of the table.
-        flat = table.flatten(0, 1).to(self.codes.dtype)
-        return F.embedding_bag(rows.flatten(0, 1), flat, mode="sum").view(n, levels, -1)
+        if catalogue.features is None:
+            raise ValueError("the generator reads item features; the catalogue has none")
+        mapped: Tensor = self(catalogue.features[items])
+        return mapped
+
+
+class NoFeatures(NoItemEmbedding):
+    """Stands in for :class:`FeatureMap`; nothing is read of any features."""
+
+    def of(self, catalogue: Catalogue, items: Tensor) -> Tensor:
+        """Return a zero of shape [1, 1]."""
+        return self.zero

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from recbole_bbqrec.generator.batch.packing import Packing
 from recbole_bbqrec.generator.network.attention import (
+    NoGate,
     SimilarityGate,
     attend,
     merge_heads,
-    similarity_attend,
     split_heads,
 )
 from recbole_bbqrec.generator.network.decoder_rows import Steps
@@ -38,35 +38,28 @@ class EncoderLayer(nn.Module):
         super().__init__()
         d = config.hidden_size
         self.n_heads = config.n_heads
-        self.causal = config.history_encoding == "causal"
         self.attention_norm = nn.LayerNorm(d)
         self.qkv = nn.Linear(d, 3 * d)
         self.attention_out = nn.Linear(d, d)
-        self.gate: SimilarityGate | None = None
-        if config.similarity:
-            self.gate = SimilarityGate(
-                config.similarity_buckets, d, config.n_heads, config.similarity_init
-            )
+        self.gate: SimilarityGate | NoGate
+        self.gate = SimilarityGate(config) if config.similarity else NoGate()
         self.feed_norm = nn.LayerNorm(d)
         self.feed = FeedForward(config)
         self.dropout = Dropout(config.dropout)
 
-    def forward(
-        self, x: Tensor, cells: Packing, bias: Tensor | None, buckets: Tensor | None
-    ) -> Tensor:
-        """``x`` [n, L, d], the packed items of a [B, T] grid -> [n, L, d].
+    def forward(self, x: Tensor, cells: Packing, bias: Tensor, buckets: Tensor | None) -> Tensor:
+        """Transform ``x`` [n, L, d], the packed items of a [B, T] grid -> [n, L, d].
 
         ``bias`` broadcasts to [B, H, T * L, T * L]; ``buckets`` is int64 [B, T, T].
         """
         qkv = cells.unpack(self.qkv(self.attention_norm(x)))  # [B, T, L, 3 * d]
         q, k, v = (split_heads(y, self.n_heads) for y in qkv.flatten(1, 2).chunk(3, dim=-1))
-        if self.gate is None or buckets is None:
-            mixed = attend(q, k, v, bias)
-        else:
-            mixed = similarity_attend(q, k, v, bias, self.gate(), buckets, self.causal)
-        grid = merge_heads(mixed).unflatten(1, (-1, x.shape[1]))  # [B, T, L, d]
+        grid = merge_heads(self.gate(q, k, v, bias, buckets)).unflatten(
+            1, (-1, x.shape[1])
+        )  # [B, T, L, d]
         x = x + self.dropout(self.attention_out(cells.pack(grid)))
-        return x + self.dropout(self.feed(self.feed_norm(x)))
+        result: Tensor = x + self.dropout(self.feed(self.feed_norm(x)))
+        return result
 
 
 class DecoderLayer(nn.Module):
@@ -88,13 +81,13 @@ class DecoderLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def memory_keys_values(self, states: Tensor, cells: Packing) -> KeysValues:
-        """Encoder states [n, L, d] -> keys and values for cross-attention, [B, H, T * L, C]."""
+        """Map encoder states [n, L, d] to cross-attention's keys and values, [B, H, T * L, C]."""
         both = cells.unpack(self.cross_kv(states)).flatten(1, 2)  # [B, T * L, 2 * d]
         keys, values = both.chunk(2, dim=-1)
         return split_heads(keys, self.n_heads), split_heads(values, self.n_heads)
 
     def forward(self, x: Tensor, steps: Steps, memory: KeysValues, bias: Tensor | None) -> Tensor:
-        """Sequences of up to l levels: ``x`` [R, d], the packed levels -> [R, d].
+        """Transform sequences of up to l levels: ``x`` [R, d], the packed levels -> [R, d].
 
         ``bias`` broadcasts to [B, H, W, T * L], W as in :class:`Steps`.
         """
@@ -102,8 +95,9 @@ class DecoderLayer(nn.Module):
         x = x + self.dropout(self.self_out(mixed))
         query = steps.cells.unpack(self.cross_query(self.cross_norm(x)))  # [B, W, d]
         x = x + self.dropout(self.cross_out(steps.cells.pack(self._cross(query, memory, bias))))
-        return x + self.dropout(self.feed(self.feed_norm(x)))
+        result: Tensor = x + self.dropout(self.feed(self.feed_norm(x)))
+        return result
 
     def _cross(self, query: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
-        """[B, S, d] -> [B, S, d]."""
+        """Attend to the history: [B, S, d] -> [B, S, d]."""
         return merge_heads(attend(split_heads(query, self.n_heads), *memory, bias))

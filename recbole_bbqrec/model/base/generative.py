@@ -16,7 +16,9 @@ from recbole.utils import InputType
 
 from recbole_bbqrec.data.histories import HistoryBatch
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.generator.batch.checks import check_histories, check_targets
 from recbole_bbqrec.generator.batch.encoded_history import latest
+from recbole_bbqrec.generator.inference.compiled_weights import forget
 from recbole_bbqrec.generator.inference.exact import exact_scores
 from recbole_bbqrec.generator.inference.ranking import rank
 from recbole_bbqrec.generator.items.catalogue import Catalogue
@@ -70,9 +72,16 @@ class GenerativeRecommender(SequentialRecommender):
         self._catalogue: Catalogue | None = None
         self.register_load_state_dict_post_hook(_forget_catalogue)
 
+    def train(self, mode: bool = True) -> GenerativeRecommender:
+        """Set training or evaluation mode; training frees the weights compiled for inference."""
+        if mode:
+            forget(self.generator)
+        return super().train(mode)
+
     def _apply(self, *args: Any, **kwargs: Any) -> GenerativeRecommender:
         """Drop the catalogue on every move to a device or dtype."""
         self._catalogue = None
+        forget(self.generator)
         return super()._apply(*args, **kwargs)
 
     # hooks of a subclass --------------------------------------------------------------------
@@ -217,6 +226,8 @@ class GenerativeRecommender(SequentialRecommender):
         targets = torch.zeros_like(items)
         rows = torch.arange(len(items), device=items.device)
         targets[rows, lengths - 1] = interaction[self.POS_ITEM_ID]
+        check_histories(items, self.max_seq_length)
+        check_targets(items, targets, self.generator.config.history_encoding)
         return self.history_loss(HistoryBatch(items, targets, lengths))[0]
 
     # ranking --------------------------------------------------------------------------------
@@ -300,7 +311,9 @@ class GenerativeRecommender(SequentialRecommender):
     def predict(self, interaction: Any) -> torch.Tensor:
         """Return the exact log-probability [B] of ``interaction[item_id]`` as the next item."""
         items, lengths = self._history(interaction)
-        memory = self.generator.encode(self.catalogue, items[:, : int(lengths.max())])
+        items = items[:, : int(lengths.max())]
+        check_histories(items, self.max_seq_length)
+        memory = self.generator.encode(self.catalogue, items)
         scores = exact_scores(self.generator, self.catalogue, memory)
         return scores.gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
 

@@ -49,7 +49,7 @@ class BBQRecE(BBQRec):
             UserError: there are no codebooks of the generator's shape.
         """
         super().set_semantic_ids(codes, vectors, codebooks)
-        table = self.generator.tokens.codes  # [M, L, N, D]
+        table = self.generator.encoder.tokens.codes  # [M, L, N, D]
         if codebooks is None or codebooks.shape[1:] != table.shape[1:]:
             found = "no codebooks" if codebooks is None else f"codebooks {list(codebooks.shape)}"
             raise UserError(
@@ -58,7 +58,7 @@ class BBQRecE(BBQRec):
                 "`codebook_size`, `codebook_dim`). Run phase one again."
             )
         shared = len(codebooks) == 1
-        self.generator.tokens.load_codes(codebooks[0] if shared else codebooks)
+        self.generator.encoder.tokens.load_codes(codebooks[0] if shared else codebooks)
 
 
 class BBQRecNoID(BBQRec):

@@ -1,0 +1,163 @@
+"""Scores of whole items, spread over the trie.
+
+Many items share codes, and codes cannot tell these items apart. The item head scores every item
+that exists from the encoder's last state h:
+
+    score(i) = h . (e_i + W f_i) + r
+
+with the item embedding e_i that the encoder reads, the item's features f_i (without any, its
+phase-one vector) and, if the item is in the history, a learned logit r that depends on how long
+ago. At inference items close to those of the history gain
+(:mod:`~recbole_bbqrec.generator.items.neighbour_bonus`).
+The mass of a trie node is the log-sum-exp of the scores of the items below it, and the logit of a
+token is the sum of its codes' logits plus the mass of its node:
+
+    log P(v | parent) = codes(v) + mass(v) - log-sum-exp over the siblings of v
+
+If the codes' logits were zero, these would multiply to the softmax of the scores over all items.
+So masses look ahead to the items below a token, and the decoder corrects them level by level.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_bbqrec.generator.batch.encoded_history import Memory
+from recbole_bbqrec.generator.items import ragged
+from recbole_bbqrec.generator.items.catalogue import Catalogue
+from recbole_bbqrec.generator.items.neighbour_bonus import Bonus
+from recbole_bbqrec.generator.items.trie import Trie
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """The item head of n histories. Items are numbered by their place in ``trie.leaf_items``.
+
+    * ``keys``: [I, d], e_i + W f_i; ``states``: [n, d], h.
+    * ``seen``: int64 [n, T], the items of a history, -1 for none; ``repeat``: [n, T], their r.
+    * ``bonus``: added by neighbours; None in training.
+    """
+
+    trie: Trie
+    keys: Tensor
+    states: Tensor
+    seen: Tensor
+    repeat: Tensor
+    bonus: Bonus | None = None
+
+    @classmethod
+    def of(
+        cls,
+        trie: Trie,
+        keys: Tensor,
+        states: Tensor,
+        repeat_logits: Tensor,
+        items: Tensor,
+        last: Tensor,
+    ) -> ItemScores:
+        """Score after the item in column ``last`` int64 [n] of histories ``items`` int64 [n, T].
+
+        ``repeat_logits`` [max_history]: r by how many items ago, the last one's first.
+        """
+        ago = last.unsqueeze(1) - torch.arange(items.shape[1], device=items.device)  # [n, T]
+        seen = trie.item_places[items].masked_fill(ago < 0, -1)
+        return cls(trie, keys, states, seen, repeat_logits[ago.clamp(min=0)])
+
+    @classmethod
+    def at_end(
+        cls, catalogue: Catalogue, keys: Tensor, repeat_logits: Tensor, memory: Memory
+    ) -> ItemScores:
+        """Score after each history of ``memory``, at inference, in the dtype of ``keys``."""
+        trie, items, lengths = catalogue.trie, memory.items, memory.lengths
+        states = memory.last()[:, -1].to(keys.dtype)  # [B, d]
+        scores = cls.of(trie, keys, states, repeat_logits, items, lengths - 1)
+        if catalogue.neighbours is None:
+            return scores
+        bonus = catalogue.neighbours.bonus(trie.item_places, items, lengths, scores.dtype)
+        return replace(scores, bonus=bonus)
+
+    def take(self, rows: Tensor | slice) -> ItemScores:
+        """Restrict to the histories ``rows``."""
+        states, seen, repeat = (part[rows] for part in (self.states, self.seen, self.repeat))
+        bonus = None if self.bonus is None else self.bonus.take(rows)
+        return replace(self, states=states, seen=seen, repeat=repeat, bonus=bonus)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of scores and masses: at least float32."""
+        return torch.promote_types(self.states.dtype, torch.float32)
+
+    def repeats(self) -> tuple[Tensor, Tensor, Tensor]:
+        """List the items that are in a history: place and history, int64 [E], and r [E]."""
+        row, column = (self.seen >= 0).nonzero().unbind(1)
+        return self.seen[row, column], row, self.repeat[row, column]
+
+    def every(self) -> Tensor:
+        """Score all items, without gradients: [I, n], histories along the contiguous axis."""
+        scores = (self.keys @ self.states.t()).to(self.dtype)
+        place, row, repeat = self.repeats()
+        scores.index_put_((place, row), repeat.to(self.dtype), accumulate=True)
+        return scores if self.bonus is None else self.bonus.add_to(scores)
+
+    def root_masses(self) -> Tensor:
+        """Compute the masses of all first-level nodes, without gradients: [n_0, n]."""
+        scores = self.every()
+        low, peak = scores.amin(0), scores.amax(0)  # [n]; aminmax() takes ten times as long
+        tiny = torch.finfo(scores.dtype).tiny
+        # Bonuses have no bound: where exp(low - peak) is zero, a node needs a peak of its own.
+        apart = (peak - low > -math.log(tiny)).nonzero().squeeze(1)  # [a]
+        kept = scores[:, apart]  # [I, a]
+        total = sum_below_roots(self.trie, scores.sub_(peak).exp_())
+        masses = total.clamp_(min=tiny).log_().add_(peak)
+        if len(apart):
+            masses[:, apart] = _logsumexp_below_roots(self.trie, kept)
+        return masses
+
+    def masses(self, level: int, rows: Tensor, nodes: Tensor) -> Tensor:
+        """Compute masses [E] of ``nodes`` of a level for histories ``rows``, both int64 [E]."""
+        pointer = self.trie.item_ptr(level)
+        first, counts = pointer[nodes], pointer[nodes + 1] - pointer[nodes]
+        if bool((counts == 1).all()):
+            return self._listed(rows, first)
+        owner, place = ragged.expand(first, counts)  # [E']
+        scores = self._listed(rows[owner], place)
+        return ragged.group_logsumexp(scores, owner, len(nodes))
+
+    def _listed(self, rows: Tensor, places: Tensor) -> Tensor:
+        """Score the items at ``places`` for the histories ``rows``: int64 [E], int64 [E] -> [E]."""
+        wide = self.dtype
+        keys = self.keys.index_select(0, places).to(wide)  # [E, d]
+        scores = (keys * self.states.index_select(0, rows).to(wide)).sum(1)
+        same = self.seen.index_select(0, rows) == places.unsqueeze(1)  # [E, T]
+        scores = scores + (self.repeat.index_select(0, rows).to(wide) * same).sum(1)
+        if self.bonus is None:
+            return scores
+        return scores + self.bonus.at(rows, places, len(self.keys))
+
+
+def _logsumexp_below_roots(trie: Trie, scores: Tensor) -> Tensor:
+    """Compute the log-sum-exp over the items below each first-level node: [I, n] -> [n_0, n]."""
+    roots = trie.item_nodes[trie.leaf_items, 0]  # [I]
+    below = roots.unsqueeze(1).expand_as(scores)
+    peak = scores.new_full((len(trie.item_ptr(0)) - 1, scores.shape[1]), -torch.inf)
+    peak.scatter_reduce_(0, below, scores, "amax")
+    return sum_below_roots(trie, (scores - peak[roots]).exp_()).log_().add_(peak)
+
+
+def sum_below_roots(trie: Trie, values: Tensor) -> Tensor:
+    """Sum over the items below each first-level node: [I, n] -> [n_0, n]."""
+    every = torch.arange(len(values), device=values.device)
+    return F.embedding_bag(every, values, trie.item_ptr(0)[:-1], mode="sum")
+
+
+def product_dtype(states: Tensor) -> torch.dtype:
+    """Return the dtype that autocast would multiply in."""
+    kind = states.device.type
+    if states.dtype == torch.float32 and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return states.dtype
