@@ -41,7 +41,9 @@ def build_optimizer(
         {"params": rest, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    optimizer: Optimizer = _LEARNERS[learner.lower()](groups, lr=learning_rate, fused=True)
+    optimizer: torch.optim.Optimizer = _LEARNERS[learner.lower()](
+        groups, lr=learning_rate, fused=True
+    )
     return optimizer
 
 
