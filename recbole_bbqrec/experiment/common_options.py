@@ -1,4 +1,4 @@
-"""``--set KEY=VALUE`` for several models: each model gets the options that it reads.
+"""``--KEY=VALUE`` for several models: each model gets the options that it reads.
 
 An option that a model does not read would change only the key of its runs, which would then be
 trained again for each value.
@@ -66,7 +66,7 @@ def seeds_of(numbers: Sequence[int], run: Run) -> list[int]:
     if not 1 <= count <= _MAX_SEEDS:
         raise UserError(
             f"Option `--seeds` is {count}; one number is how many seeds, 1 to {_MAX_SEEDS}. "
-            f"For a single seed write --set seed={count}."
+            f"For a single seed write --seed={count}."
         )
     first = BBQRecConfig(run.model, run.dataset, run.config_files, run.overrides)["seed"]
     return list(range(first, first + count))

@@ -109,7 +109,7 @@ def inspect_folder(
     if not path.is_file():
         raise UserError(
             f"{path} not found; expected a prepared data set. Make it with `python -m "
-            f"recbole_bbqrec prepare {name} ...`, or set --data-path."
+            f"recbole_bbqrec prepare {name} ...`, or set --data_path."
         )
     options = EventOptions(user="user_id", item="item_id", user_core=1, item_core=1)
     left_out = Ledger()

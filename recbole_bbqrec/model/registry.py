@@ -112,7 +112,7 @@ MODELS: dict[str, ModelSpec] = {
             reference="Wang et al. 2024",
         ),
         replace(
-            _TIGER, name="CoST", module=f"{_OURS}.cost", base="TIGER", is_variant=True,
+            _TIGER, name="CoST", base="TIGER", is_variant=True,
             reference="Zhu et al. 2024",
         ),
         ModelSpec("MMGRU4Rec", f"{_OURS}.mmgru4rec", reference="Hidasi et al. 2016"),

@@ -40,10 +40,9 @@ class Standardizer(nn.Module):
         """Scale x [B, dim] of any float dtype; the result is float32, as the statistics are."""
         x = x.to(self.mean.dtype)
         if self.scaling == "zscore":
-            scaled: Tensor = (x - self.mean) * self.scale
-            return scaled.clamp_(-MAX_ZSCORE, MAX_ZSCORE)
+            return ((x - self.mean) * self.scale).clamp_(-MAX_ZSCORE, MAX_ZSCORE)
         if self.scaling == "l2":
-            return F.normalize(x, dim=-1) * x.shape[-1] ** 0.5
+            return F.normalize(x, dim=-1) * float(x.shape[-1] ** 0.5)
         return x
 
 

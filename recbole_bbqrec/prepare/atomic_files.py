@@ -112,7 +112,7 @@ def check_folder(path: Path) -> None:
                 return
             raise UserError(
                 f"{place} is a file; expected a folder for the data set {path.name}. Choose "
-                "another with --data-path (in `run`: --data_path)."
+                "another with --data_path."
             )
 
 
@@ -136,7 +136,7 @@ def rebuilding(target: Target) -> Iterator[Path]:
             raise
         raise UserError(
             f"{place} cannot be written: {error.strerror}; nothing was changed there. Make room, "
-            "or choose another folder with --data-path."
+            "or choose another folder with --data_path."
         ) from error
     finally:
         if work is not None:

@@ -19,14 +19,14 @@ def how_to_make(name: str, directory: Path) -> str:
     if name == mini.NAME:
         place = shlex.quote(str(directory))
         return f"make it with `python -m recbole_bbqrec.prepare.mini --output {place}`"
-    root = f" --data-path {shlex.quote(str(directory.parent))}"
+    root = f" --data_path {shlex.quote(str(directory.parent))}"
     root = "" if directory.parent == Path("dataset") else root
     if name not in CATEGORIES:
         return f"make it with `python -m recbole_bbqrec prepare {name} --source DIR{root}`"
     files = raw_files(name)
     return (
         f"make it with `python -m recbole_bbqrec prepare {name}{root}`, which downloads McAuley's "
-        f"files (image features: about {files.images.gigabytes} GB, left out by --no-images), or "
+        f"files (image features: about {files.images.gigabytes} GB, left out by --no_images), or "
         "reads them from a folder with --raw DIR; or add --prepare to this command"
     )
 

@@ -96,7 +96,7 @@ def open_encoder(name: str) -> SentenceEncoder:
     except ImportError as error:
         raise UserError(
             f"Text encoder {name!r} needs sentence-transformers, which is not installed. Run "
-            "pip install recbole_bbqrec[text], or use --text-encoder tfidf."
+            "pip install recbole_bbqrec[text], or use --text_encoder tfidf."
         ) from error
     try:
         try:
@@ -109,7 +109,7 @@ def open_encoder(name: str) -> SentenceEncoder:
             f"Text encoder {name!r} cannot be loaded ({reason}); expected tfidf, precomputed, or "
             "a sentence-transformers model name or folder. Without a network, fetch the model on "
             "a machine that has one (hf download NAME --local-dir DIR), and give "
-            "--text-encoder DIR; or use --text-encoder tfidf."
+            "--text_encoder DIR; or use --text_encoder tfidf."
         ) from error
     return SentenceEncoder(name, model)
 

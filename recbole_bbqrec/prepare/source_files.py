@@ -94,8 +94,8 @@ def read_precomputed_text(
     paths = sorted(folder.glob("text_*.npy"))
     if len(paths) != 1:
         raise UserError(
-            f"{folder} has {len(paths)} files text_*.npy; --text-encoder precomputed needs "
-            "exactly one. Add or remove one, or use --text-encoder tfidf."
+            f"{folder} has {len(paths)} files text_*.npy; --text_encoder precomputed needs "
+            "exactly one. Add or remove one, or use --text_encoder tfidf."
         )
     matrix = _load(paths[0], None)
     if matrix.ndim != 2 or matrix.dtype.kind != "f" or matrix.shape[1] == 0:

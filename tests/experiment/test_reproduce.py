@@ -153,7 +153,7 @@ def test_table2_beside_the_paper(fake, beauty, capsys):
     assert "seeds 2020, 2021" in text and "an encoder" in text
     # Toys is absent: the paper's figures, and how to make it
     assert rows["Toys", "TIGER", "ndcg@10"]["ours"] == "" and "0.0725" in text
-    assert "prepare Toys --data-path" in text
+    assert "prepare Toys --data_path" in text
     folder = Path("reproduction/table2")
     assert (folder / "table.md").read_text().rstrip() in text
     check_latex((folder / "table.tex").read_text())
@@ -252,7 +252,7 @@ def test_dry_run_runs_nothing(fake, capsys):
     assert not fake.made and not Path("reproduction").exists()
     what = ["--datasets", "Toys", "--data_path=own data", "--dry_run"]
     assert main(["reproduce", "table3", *what]) == 0
-    assert "prepare Toys --data-path 'own data'`" in capsys.readouterr().out
+    assert "prepare Toys --data_path 'own data'`" in capsys.readouterr().out
 
 
 def test_without_matplotlib_all_but_the_chart(fake, capsys, monkeypatch):

@@ -270,7 +270,7 @@ def test_precomputed_needs_exactly_one_file(source, tmp_path):
 @pytest.mark.parametrize("force", [False, True])
 def test_a_file_in_place_of_a_folder(source, tmp_path, place, named, force):
     (tmp_path / named).write_text("mine")
-    with pytest.raises(UserError, match=f"{named} is a file; expected a folder.*--data-path"):
+    with pytest.raises(UserError, match=f"{named} is a file; expected a folder.*--data_path"):
         prepare_from_source("Tiny", source, tmp_path / place, force=force)
     late = rebuilding(Target(tmp_path / named / "Tiny", "Tiny"))  # as if it had appeared meanwhile
     with pytest.raises(UserError, match="cannot be written"), late:

@@ -242,7 +242,7 @@ def test_without_network_the_message_says_which_files_go_where(tmp_path, monkeyp
     message = str(caught.value)
     for file in ("reviews_Beauty_5.json.gz", "meta_Beauty.json.gz", "image_features_Beauty.b"):
         assert f"{file}, about" in message
-    assert str(tmp_path / "raw") in message and "--no-images" in message
+    assert str(tmp_path / "raw") in message and "--no_images" in message
     assert "https://snap.stanford.edu/" in message
 
 
@@ -377,7 +377,7 @@ def test_absent_data_set_is_explained(rundir, capsys):
     fails(["run", "--model=BBQRec", "--dataset=Mini"], capsys, "recbole_bbqrec.prepare.mini")
     fails(["run", "--model=BBQRec", "--dataset=Own"], capsys, "prepare Own --source DIR")
     there = "--data_path=my data"
-    for name, told in (("Own", "--data-path 'my data'`"), ("Mini", "--output 'my data/Mini'`")):
+    for name, told in (("Own", "--data_path 'my data'`"), ("Mini", "--output 'my data/Mini'`")):
         fails(["run", "--model=BBQRec", f"--dataset={name}", there], capsys, told)
     fails(["run", "--model=BBQRec", "--dataset=Own", "--prepare"], capsys, "cannot be downloaded")
     fails(["run", "--model=BBQRec", "--dataset=Own", "--prepare=3"], capsys, "True or False")

@@ -102,7 +102,7 @@ def test_model_that_is_not_there(monkeypatch, tmp_path):
         open_encoder("some/model")
     message = str(caught.value)
     assert "no connection to the hub" in message and "\n" not in message
-    assert "--text-encoder tfidf" in message and "hf download" in message
+    assert "--text_encoder tfidf" in message and "hf download" in message
 
 
 def test_the_encoder_is_opened_before_anything_is_downloaded(monkeypatch, tmp_path):

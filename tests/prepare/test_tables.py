@@ -345,10 +345,10 @@ def test_text_columns(shop, tmp_path):
     assert (tmp_path / "Own" / "Own.text.items.txt").read_text() == "sku-1\n"
     titles = (tmp_path / "Own" / "Own.titles.tsv").read_text().splitlines()
     assert titles[1:3] == ["sku-1\tLamp", "sku-2\t"] and len(titles) == N_ITEMS
-    with pytest.raises(UserError, match="no column 'brand' .--text-columns."):
+    with pytest.raises(UserError, match="no column 'brand' .--text_columns."):
         options = ItemOptions(text=("brand",))
         prepare_own("No", source(shop, items="items.csv"), tmp_path, items=options)
-    with pytest.raises(UserError, match="no column 'code' .--items-item-column."):
+    with pytest.raises(UserError, match="no column 'code' .--items_item_column."):
         options = ItemOptions(item="code")
         prepare_own("No", source(shop, items="items.csv"), tmp_path, items=options)
 
@@ -382,7 +382,7 @@ FAULTS = [
     ((), "other.csv", "none of its rows is of an item with interactions"),
     ((), "empty.jsonl", "expected one JSON object a line"),
     ((), "none.csv", "none.csv not found"),
-    ((), "code.csv", "header is code, title. Name the column with --items-item-column."),
+    ((), "code.csv", "header is code, title. Name the column with --items_item_column."),
 ]
 
 

@@ -130,7 +130,7 @@ def _absent(request: Request) -> dict[str, str]:
             root = Path(config["data_path"]).parent
             if dataset not in paper.DATASETS:
                 raise UserError(_unknown(dataset, root)) from error
-            option = "" if root == Path("dataset") else f" --data-path {shlex.quote(str(root))}"
+            option = "" if root == Path("dataset") else f" --data_path {shlex.quote(str(root))}"
             absent[dataset] = (
                 f"{dataset} is not prepared; `python -m recbole_bbqrec prepare {dataset}{option}` "
                 "makes it from McAuley's files, which it downloads if needed."

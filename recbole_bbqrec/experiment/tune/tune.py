@@ -174,13 +174,13 @@ def fixed_tokenizer(store: RunStore, base: Run) -> Path:
     """
     if not spec(base.model).two_phase:
         raise UserError(
-            f"Option `--fixed-tokenizer`: {base.model} has no phase one; remove the option."
+            f"Option `--fixed_tokenizer`: {base.model} has no phase one; remove the option."
         )
     run = replace(base, overrides={**base.overrides, "epochs": 1}, test=False)
     planned = store.plan(run)
     if planned.config["tokenizer_path"] is not None:
         raise UserError(
-            "Option `--fixed-tokenizer`: `tokenizer_path` already names semantic IDs; remove "
+            "Option `--fixed_tokenizer`: `tokenizer_path` already names semantic IDs; remove "
             "one of the two."
         )
     store.echo("phase one, once for all trials:")
@@ -204,7 +204,7 @@ def _check(base: Run, config: BBQRecConfig, space: Sequence[Parameter]) -> None:
         if name in _PROTOCOL:
             raise UserError(
                 f"Parameter `{name}` decides what is measured and cannot be searched; remove it "
-                "from the parameter file, or give it with --set."
+                "from the parameter file, or give it as an option."
             )
         for value in parameter.extremes:
             check_options_read(base.model, base.dataset, {name: value})

@@ -14,8 +14,9 @@ from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.settings import read
 from recbole_bbqrec.tokenizer.base import Tokenization
 from recbole_bbqrec.tokenizer.disambiguation import append_disambiguation
+from recbole_bbqrec.tokenizer.rqvae.cost import CoSTTokenizer
 from recbole_bbqrec.tokenizer.rqvae.rqvae import RQVAETokenizer
-from recbole_bbqrec.tokenizer.rqvae.settings import RQVAESettings
+from recbole_bbqrec.tokenizer.rqvae.settings import CoSTSettings, RQVAESettings
 
 
 class TIGER(GenerativeRecommender):
@@ -77,3 +78,18 @@ class TIGER(GenerativeRecommender):
     ) -> tuple[Any, ...]:
         """Return further arguments of ``tokenizer_class``, after the features."""
         return ()
+
+
+class CoST(TIGER):
+    """TIGER whose tokenizer contrasts decoded and input embeddings instead of reconstructing.
+
+    Reference: Zhu et al., "CoST: Contrastive Quantization based Semantic Tokenization for
+    Generative Recommendation", RecSys 2024. As there: a contrastive loss, which wants a decoded
+    vector closer to its own input than to the batch's others, takes the place of RQ-VAE's squared
+    error. No code of it was found, so the similarity (cosine), its temperature and the weights
+    are choices made here; items with identical text are not each other's negatives. Otherwise as
+    :class:`TIGER`.
+    """
+
+    tokenizer_class = CoSTTokenizer
+    tokenizer_settings_class = CoSTSettings

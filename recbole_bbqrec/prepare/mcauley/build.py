@@ -132,7 +132,7 @@ def _by_hand(name: str, folder: Path, files: list[RawFile], fault: str) -> str:
     wanted = "; ".join(f"{f.name}, about {f.gigabytes} GB, from {f.urls()[0]}" for f in files)
     skip = ""
     if any(file.images for file in files):
-        skip = " Or leave the image features out with --no-images."
+        skip = " Or leave the image features out with --no_images."
     return (
         f"Cannot download {files[0].name} ({fault}). Put these files into {folder} and run "
         f"`python -m recbole_bbqrec prepare {name} --raw {shlex.quote(str(folder))}`: "

@@ -108,7 +108,7 @@ class OwnReport:
         if one or two:
             lines.append(
                 f"{one + two:,} users have fewer than 3 events: they are not tested, and those "
-                f"with 1 event ({one:,}) not trained on either. To leave them out: --user-core 3."
+                f"with 1 event ({one:,}) not trained on either. To leave them out: --user_core 3."
             )
         if three:
             lines.append(f"{three:,} users have 3 events: they are tested, but not in validation.")
@@ -247,7 +247,7 @@ def _write_events(path: Path, events: Events) -> None:
 def _open_encoder(text_encoder: str) -> str | SentenceEncoder:
     if text_encoder == PRECOMPUTED:
         raise UserError(
-            f"--text-encoder {PRECOMPUTED} is for --source; with --interactions give the matrix as "
+            f"--text_encoder {PRECOMPUTED} is for --source; with --interactions give the matrix as "
             "--features text=FILE.npy[,ITEMS.txt]."
         )
     return open_text_encoder(text_encoder)

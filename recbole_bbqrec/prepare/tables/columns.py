@@ -36,7 +36,7 @@ def find_column(
     Raises:
         UserError: the column is absent, or occurs twice in the header.
     """
-    option = option or f"--{role}-column"
+    option = option or f"--{role}_column"
     if name is not None:
         if name not in header:
             raise UserError(

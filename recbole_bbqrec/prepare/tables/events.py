@@ -55,14 +55,13 @@ class EventOptions:
             raise UserError(f"--repeats is {self.repeats!r}; expected one of {', '.join(REPEATS)}.")
         for name in ("user_core", "item_core"):
             if getattr(self, name) < 1:
-                option = "--" + name.replace("_", "-")
                 raise UserError(
-                    f"{option} is {getattr(self, name)}; expected 1 (no filter) or more."
+                    f"--{name} is {getattr(self, name)}; expected 1 (no filter) or more."
                 )
         if self.time is not None and self.order is not None:
-            raise UserError("--time-column and --order-column are both given; expected one.")
+            raise UserError("--time_column and --order_column are both given; expected one.")
         if self.rating is not None and self.min_rating is None:
-            raise UserError("--rating-column is given without --min-rating; give both or none.")
+            raise UserError("--rating_column is given without --min_rating; give both or none.")
 
 
 @dataclass
@@ -112,8 +111,8 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
     if not len(kept):
         raise UserError(
             f"{path}: nothing is left of {len(users):,} events when every user must have at least "
-            f"{options.user_core} and every item at least {options.item_core}. Lower --user-core "
-            "and --item-core."
+            f"{options.user_core} and every item at least {options.item_core}. Lower --user_core "
+            "and --item_core."
         )
     users, items, rows = users[kept], items[kept], rows[kept]
     users, user_names = _by_occurrence(users, rows, names["user"])

@@ -114,7 +114,7 @@ def read_items(
             raise UserError(
                 f"{path}: none of its rows is of an item with interactions; expected the same "
                 f"tokens in column {columns.all[0]!r} as among the interactions (for example "
-                f"{next(iter(catalogue))!r}). Check --items-item-column."
+                f"{next(iter(catalogue))!r}). Check --items_item_column."
             )
         file.writelines(f"{name}\t\n" for name, code in catalogue.items() if not seen[code])
     ledger.add("items without a row in the items file", int((~seen).sum()))
@@ -135,13 +135,13 @@ def _columns(table: Table, options: ItemOptions) -> _Columns:
     if table.json_lines:
         table.load({"line": "c0"})
         header = _json_keys(table)
-    item = find_column(path, header, "item", options.item, option="--items-item-column")
+    item = find_column(path, header, "item", options.item, option="--items_item_column")
     usual = {name.lower().replace(" ", "_"): name for name in reversed(header)}
     text = options.text or tuple(usual[name] for name in USUAL_TEXT if name in usual)
     for name in text:
         if name not in header:
             raise UserError(
-                f"{path} has no column {name!r} (--text-columns); its header is "
+                f"{path} has no column {name!r} (--text_columns); its header is "
                 f"{', '.join(header)}. Name some of these."
             )
     title = find_column(path, header, "title", options.title, required=False)
