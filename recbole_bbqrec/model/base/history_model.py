@@ -51,7 +51,8 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
         self.settings = read(self.settings_class, config)
-        self.dtype = resolve_precision(config["precision"], torch.device(config["device"]))
+        precision = read(HistoryTrainingSettings, config).precision
+        self.dtype = resolve_precision(precision, torch.device(config["device"]))
 
     @classmethod
     def check_options(cls, config: RunConfig) -> None:
