@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from recbole_bbqrec.trainer.phases.optim import build_optimizer
 from torch import Tensor
 
 from recbole_bbqrec.config.config import options_read
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.model.registry import MODELS, spec
+from recbole_bbqrec.nn.optim import build_optimizer
 from recbole_bbqrec.quick_start import build_model
 from recbole_bbqrec.run_files.epochs import read_epochs
 from recbole_bbqrec.trainer.registry import get_trainer_class
