@@ -145,7 +145,10 @@ def test_split_without_validation(whole, rundir, tiny):
 
 @pytest.mark.parametrize(
     ("model", "options", "words"),
-    [("SASRec", {}, ["tokenize_only", "SASRec"]), ("BBQRec", {"tokenizer_path": "x"}, ["both"])],
+    [
+        ("SASRec", {}, ["tokenize_only", "SASRec"]),
+        ("BBQRec", {"tokenizer_path": "x"}, ["tokenize_only", "tokenizer_path"]),
+    ],
 )
 def test_phase_one_alone_is_refused_where_there_is_none(rundir, model, options, words):
     options = {"data_path": str(ROOT / "dataset"), "tokenize_only": True, **options}
