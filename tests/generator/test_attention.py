@@ -23,6 +23,7 @@ def gate_of(buckets: int, width: int, n_heads: int, init: str) -> SimilarityGate
     settings = GeneratorSettings(
         levels=L, codebook_size=4, n_signals=1, vector_dim=6, hidden_size=width, n_heads=n_heads,
         similarity_buckets=buckets, similarity_init=init,
+        item_embedding=False, item_head=False, repeat_logit=False,
     )  # fmt: skip
     return SimilarityGate(settings)
 

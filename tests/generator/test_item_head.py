@@ -228,9 +228,9 @@ def test_items_outside_the_trie_are_not_scored() -> None:
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"generation_loss": "code"}, "generation_loss"),
+        ({"generation_loss": "code"}, "item_head"),
         ({"vector_dim": 0, "similarity": False}, "vector_dim"),
-        ({"item_head": False}, "item_head"),
+        ({"item_head": False}, "repeat_logit"),
     ],
 )
 def test_what_an_item_head_needs(options: dict, field: str) -> None:
