@@ -4,17 +4,51 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
-from recbole_bbqrec.cli import prepare_tables
-from recbole_bbqrec.cli.arguments import add_data_path, describe
+from recbole_bbqrec.cli.arguments import Field, add_data_path, add_fields, describe, read_fields
 from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.folder import PRECOMPUTED, TFIDF, prepare_from_source
 from recbole_bbqrec.prepare.mcauley.build import RAW_FOLDER, prepare_from_raw
 from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, MIRRORS, Mirror
 from recbole_bbqrec.prepare.sentences import SENTENCE_T5
+from recbole_bbqrec.prepare.tables.build import OwnSource, prepare_own
+from recbole_bbqrec.prepare.tables.events import REPEATS, EventOptions
+from recbole_bbqrec.prepare.tables.features import FeatureFile
+from recbole_bbqrec.prepare.tables.items import ItemOptions
 
 _DEFAULT_FOLDER = ""  # value of --raw without a folder
+_TABLES = """\
+Tables are .csv, .tsv (also .gz, .zst) or .parquet. Columns with usual names (user_id, product_id,
+timestamp, ...) are found. Every row left out is counted and reported."""
+
+_USUAL = "(default: the usual names)"
+_CORE = "leave out {}s with fewer interactions, repeatedly; 1 keeps all"
+
+#: Field of EventOptions -> the argument that sets it.
+_EVENTS = {
+    "user": Field("user_column", "COLUMN", f"column of the user {_USUAL}"),
+    "item": Field("item_column", "COLUMN", f"column of the item {_USUAL}"),
+    "time": Field("time_column", "COLUMN", f"column of numbers or ISO 8601 dates {_USUAL}"),
+    "order": Field("order_column", "COLUMN", "column of numbers that order a user's interactions, "
+                   f"instead of a time {_USUAL}"),
+    "rating": Field("rating_column", "COLUMN", f"column of the rating, for --min_rating {_USUAL}"),
+    "min_rating": Field("min_rating", "X", "leave out lower rated interactions (default: none)"),
+    "repeats": Field("repeats", None, "interactions of a user with the same item: keep all, or the "
+                     "first or the last. The same user, item and time twice always counts once",
+                     REPEATS),
+    "user_core": Field("user_core", "N", _CORE.format("user")),
+    "item_core": Field("item_core", "N", _CORE.format("item")),
+    "strict": Field("strict", None, "refuse faulty rows instead of leaving them out"),
+}  # fmt: skip
+#: Field of ItemOptions -> the argument that sets it.
+_ITEMS = {
+    "item": Field("items_item_column", "COLUMN", f"column of the item in --items {_USUAL}"),
+    "title": Field("title_column", "COLUMN", f"column of the title in --items {_USUAL}"),
+    "text": Field("text_columns", "COLUMN", "columns of --items that make an item's text (default: "
+                  "title, name, description, brand, categories, those that it has)"),
+}  # fmt: skip
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -48,7 +82,7 @@ def add_arguments(parser: CommandParser) -> None:
         "(4 to 25 GB)")  # fmt: skip
     add("--mirror", "URL", "server to download from, laid out like the first of the usual ones "
         f"(default: {', '.join(mirror.base for mirror in MIRRORS)})")  # fmt: skip
-    prepare_tables.add_arguments(parser)
+    _add_table_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -104,9 +138,37 @@ def _how_to_use_both(name: str) -> str:
     return "Use both signals with --modalities=[text,image] (without it: text alone)."
 
 
+def _add_table_arguments(parser: CommandParser) -> None:
+    add = parser.group("your own tables", _TABLES)
+    add("--interactions", "FILE", "table with a row an interaction; without a time or an order "
+        "column, its rows must be in time order (default: another source)", type=Path)  # fmt: skip
+    add("--items", "FILE", "table of items, also .jsonl: titles and texts (default: none)",
+        type=Path)  # fmt: skip
+    add("--features", "NAME=FILE.npy[,ITEMS.txt]", "feature matrix of a modality. Its rows are "
+        "the items in ITEMS.txt, one a line, or without it those of --items, in that order; may be "
+        "repeated (default: none)", action="append", default=[])  # fmt: skip
+    add_fields(parser.group("your own interactions"), EventOptions, _EVENTS)
+    add_fields(parser.group("your own items"), ItemOptions, _ITEMS)
+
+
+def _from_tables(args: argparse.Namespace) -> int:
+    features = tuple(map(FeatureFile.parse, args.features))
+    report = prepare_own(
+        args.name,
+        OwnSource(args.interactions, args.items, features),
+        args.data_path,
+        read_fields(EventOptions, args, _EVENTS),
+        read_fields(ItemOptions, args, _ITEMS),
+        text_encoder=args.text_encoder or TFIDF,
+        force=args.force,
+    )
+    print(report.table())
+    return 0
+
+
 #: Option that names a source, to the function that reads it.
 _KINDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "source": _from_source,
     "raw": _from_raw,
-    "interactions": prepare_tables.main,
+    "interactions": _from_tables,
 }

@@ -342,7 +342,7 @@ def test_table5_and_table6_for_real(rundir, capsys):
     logs = [path.read_text() for path in Path("runs").rglob("run.log")]
     assert len(logs) == 3 and not any("Fatal Python error" in log for log in logs)
 
-    assert main(["reproduce", "table6", *what, "disambiguation=reassign"]) == 0
+    assert main(["reproduce", "table6", *what, "--disambiguation=reassign"]) == 0
     rows = read_csv("table6")
     assert [row["figure"] for row in rows] == ["seconds, beam 50", "seconds, beam 100"]
     assert all(0 < float(r["ours"]) <= float(r["p95"]) and r["briefly"] == "True" for r in rows)

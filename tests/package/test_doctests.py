@@ -16,13 +16,15 @@ MODULES = sorted(
     for path in ROOT.rglob("*.py")
     if ">>>" in path.read_text(encoding="utf-8")
 )
+#: Their examples need a saved run: tests/end_to_end/test_python_face.py runs them.
+NEED_A_RUN = {"recbole_bbqrec.loaded_run", "recbole_bbqrec.quick_start"}
 
 
 def test_there_are_examples() -> None:
-    assert "recbole_bbqrec.generator.items.trie" in MODULES
+    assert "recbole_bbqrec.generator.items.trie" in MODULES and set(MODULES) > NEED_A_RUN
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in NEED_A_RUN])
 def test_examples(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
