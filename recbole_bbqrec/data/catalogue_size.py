@@ -32,7 +32,8 @@ def check_catalogue_size(config: Config, dataset: ItemDataset, parts: Sequence[A
             "Lower it, and with it `valid_metric` where that is at a larger k."
         )
     # Models that score every item rank the masked ones last; a beam has nothing to put there.
-    if not config.spec.two_phase or not config["mask_history"]:
+    spec = getattr(config, "spec", None)  # RecBole's own Config has none
+    if spec is None or not spec.two_phase or not config["mask_history"]:
         return
     if items - config["MAX_ITEM_LIST_LENGTH"] >= max(topk):
         return
