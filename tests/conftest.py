@@ -16,9 +16,10 @@ TRAINED = {"crowded", "card"}  # fixtures of this file that train a whole run
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Mark what stands in ``end_to_end``, or asks for a trained run, as slow."""
+    """Mark as slow what stands in ``end_to_end``, asks for a trained run, or runs "for real"."""
     for item in items:
-        if item.path.parent.name == "end_to_end" or TRAINED.intersection(item.fixturenames):
+        trains = TRAINED.intersection(item.fixturenames) or "for_real" in item.name
+        if item.path.parent.name == "end_to_end" or trains:
             item.add_marker(pytest.mark.slow)
 
 

@@ -131,6 +131,7 @@ def test_another_broken_pipe_is_not_hidden(monkeypatch):
         main(["models"])
 
 
+@pytest.mark.slow
 def test_script_runs_quietly(tiny, tmp_path):
     """The documented script, in its own process: final block, and no warnings on the way."""
     arguments = [f"--{k}={v}" for k, v in tiny.items() if k != "state"]

@@ -47,6 +47,7 @@ def unfinished(result: dict) -> RunFiles:
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "change", "told"),
     [
@@ -102,6 +103,7 @@ def test_a_run_is_claimed_while_it_lasts(own_data, monkeypatch):
     assert not RunFiles(Path(result["files"]["result"]).parent).is_claimed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["SASRec", "BBQRec"])
 def test_seconds_are_those_of_all_processes(own_data, tiny, model):
     options = {**(tiny if model == "BBQRec" else SASREC), "data_path": str(own_data)}

@@ -243,6 +243,7 @@ def test_lines_of_progress(tmp_path, finish):
 # real processes -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_runs_go_on(store):
     """SIGKILL to the worker: a failure that names the signal; then resumption, not repetition."""
     planned = store.plan(gru(epochs=15, stopping_step=100))
@@ -286,6 +287,7 @@ def test_killed_runs_go_on(store):
         outcome.file("semantic_ids")
 
 
+@pytest.mark.slow
 def test_worker_ends_when_the_store_is_gone(store):
     """Its standard input closes when the store's process dies; its lock is free afterwards."""
     planned = store.plan(gru(epochs=400, stopping_step=1000))

@@ -49,6 +49,7 @@ def test_wheel_has_every_module_and_yaml(installed):
     assert {path.name for path in (installed / page).iterdir()} == parts >= {"report.css"}
 
 
+@pytest.mark.slow
 def test_installed_package_finds_its_yaml(installed, tmp_path):
     script = (
         "import recbole_bbqrec\n"
@@ -65,6 +66,7 @@ def test_installed_package_finds_its_yaml(installed, tmp_path):
     assert lines == [str(installed / "recbole_bbqrec" / "properties"), "3"]
 
 
+@pytest.mark.slow
 def test_recbole_quick_start_is_never_imported(installed, tmp_path):
     """That module alone needs ray."""
     script = (

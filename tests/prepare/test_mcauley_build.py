@@ -400,6 +400,7 @@ def test_run_prepares_what_it_needs(rundir, capsys, monkeypatch, modalities):
     assert seen == [("Beauty", Path("dataset"), {"images": "image" in modalities, "force": False})]
 
 
+@pytest.mark.slow
 def test_raw_files_to_a_trained_model(raw, rundir, tiny, capsys, monkeypatch):
     """The whole way: `run --prepare` on raw files that are in their place already."""
     data = rundir / "data"
