@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -240,8 +241,8 @@ class LoadedRun(NamedTuple):
 
     def _check_k(self, k: int, names: list[Hashable], rows: Interaction, exclude: bool) -> None:
         """Raise UserError unless every row has k items to rank."""
-        if k < 1:
-            raise UserError(f"k is {k}; expected at least 1.")
+        if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+            raise UserError(f"k is {k!r}; expected a whole number of at least 1.")
         items = rows[self.model.ITEM_SEQ].sort(1).values
         new = (items > 0) & (items != F.pad(items, (1, 0))[:, :-1])
         excluded = new.sum(1) * int(exclude)  # [n] different items of each history
@@ -317,4 +318,8 @@ def _listed(name: str, values: Any) -> Sequence[Hashable]:
     """Return ``values`` as a list; UserError where a single token stands in its place."""
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
         raise UserError(f"{name} is {values!r}; expected a list of raw tokens: [{values!r}].")
+    if isinstance(values, (Mapping, pd.DataFrame)):
+        raise UserError(
+            f"{name} is a {type(values).__name__}; expected a list, an array or a column."
+        )
     return list(values)

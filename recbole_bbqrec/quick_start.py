@@ -30,7 +30,7 @@ from recbole_bbqrec.loaded_run import LoadedRun
 from recbole_bbqrec.model.registry import get_dataset_class, get_model
 from recbole_bbqrec.prepare.on_demand import check_files, prepare_missing
 from recbole_bbqrec.protocols import ItemDataset
-from recbole_bbqrec.run_files.checkpoint import load_checkpoint, load_weights
+from recbole_bbqrec.run_files.checkpoint import load_model_file, load_weights
 from recbole_bbqrec.run_files.final_block import final_block
 from recbole_bbqrec.run_files.finished_run import FinishedRun
 from recbole_bbqrec.run_files.names import RunFiles
@@ -245,7 +245,7 @@ def load_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Lo
     >>> load_run("saved/my-run")
     <LoadedRun: BBQRec on Mini, 617 users, 405 items>
     """
-    path = Path(path)
+    path = Path(path) if Path(path).name else Path(path).absolute()  # "." has no name
     is_file = path.suffix == ".pth" and path.is_file()
     return load_data_and_model(path if is_file else FinishedRun.at(path).files.model, overrides)
 
@@ -267,7 +267,7 @@ def load_data_and_model(
     Raises:
         UserError: the file is no checkpoint of ours, or the data is not the data of the run.
     """
-    state = load_checkpoint(model_file)
+    state = load_model_file(model_file)
     config = BBQRecConfig.from_text(state["config"], overrides)
     check_files(config)
     prepared = prepare(config)

@@ -30,7 +30,7 @@ _RESUME = "the last finished epoch is saved. Run the same command with --resume=
 _TRAIN, _FINISHED, _DATA = "train and test", "look at finished runs", "data and models"
 
 _GRAMMAR = """\
-Arguments are written --name=value or --name value, and lists --models=A,B.
+Arguments are written --name=value, and lists --models=A,B.
 `VERB --help` lists the arguments of a verb. For a first run:
 
   python -m recbole_bbqrec run --model=BBQRec --dataset=Mini"""

@@ -51,6 +51,21 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     return state
 
 
+def load_model_file(path: str | Path) -> dict[str, Any]:
+    """Read the saved model of a run, as :func:`load_checkpoint` does.
+
+    Raises:
+        UserError: also where the file is another checkpoint of a run.
+    """
+    state = load_checkpoint(path)
+    if not {"config", "state_dict"} <= state.keys():
+        raise UserError(
+            f"The file {path} is not the saved model of a run; expected "
+            "saved/<Model>-<time>.pth or the run's directory."
+        )
+    return state
+
+
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: str | Path) -> None:
     """Load ``weights``, read from the checkpoint at ``path``, into ``model``.
 

@@ -18,6 +18,7 @@ from recbole_bbqrec import load_run, loaded_run, quick_start, run
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.inference.exact import exact_scores
 from recbole_bbqrec.quick_start import load_data_and_model
+from recbole_bbqrec.run_files.checkpoint import load_checkpoint
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from tests.support.runs import ROOT, TINY, finished_run
 
@@ -301,6 +302,34 @@ def example_run(files, rundir, monkeypatch):
     (rundir / "saved/my-run").symlink_to(files.directory)
     (rundir / "saved/my-run.pth").symlink_to(files.model)
     (rundir / "dataset").symlink_to(ROOT / "dataset")
+
+
+@pytest.mark.parametrize("k", [0, -1, 5.0, "5", None, True])
+def test_k_is_a_whole_number(example_run, k):
+    with pytest.raises(UserError, match="expected a whole number of at least 1"):
+        load_run("saved/my-run").recommend(users=["u0001"], k=k)
+
+
+def test_tables_and_mappings_are_no_lists(example_run):
+    loaded = load_run("saved/my-run")
+    for given in ({"users": pd.DataFrame({"u": ["u0001"]})}, {"histories": {"a": ["i0398"]}}):
+        with pytest.raises(UserError, match="expected a list, an array or a column"):
+            loaded.recommend(**given)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.pth", "resume.pth"])
+def test_other_checkpoints_of_a_run_are_no_model(example_run, file):
+    if not Path("saved/my-run", file).is_file():
+        torch.save({"format": load_checkpoint("saved/my-run.pth")["format"]}, "other.pth")
+        file = "../../other.pth"
+    with pytest.raises(UserError, match="is not the saved model of a run"):
+        load_run(Path("saved/my-run", file))
+
+
+@pytest.mark.parametrize("path", [".", ""])
+def test_a_folder_that_is_no_run(example_run, path):
+    with pytest.raises(UserError, match="no run at"):
+        load_run(path)
 
 
 def test_examples_of_the_docstrings(example_run):

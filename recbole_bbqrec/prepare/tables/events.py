@@ -101,6 +101,11 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
             or nothing is left.
     """
     with Table(path) as table:
+        if table.json_lines:
+            raise UserError(
+                f"{path} holds JSON lines, which are read for --items alone; expected interactions "
+                "as .csv, .tsv or .parquet. Convert it."
+            )
         columns = _columns(table, options)
         names, read = _load(table, columns, options, ledger)
         users, items, rows = _sorted(
@@ -112,7 +117,7 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
         raise UserError(
             f"{path}: nothing is left of {len(users):,} events when every user must have at least "
             f"{options.user_core} and every item at least {options.item_core}. Lower --user_core "
-            "and --item_core."
+            f"and --item_core.\n{ledger.table()}"
         )
     users, items, rows = users[kept], items[kept], rows[kept]
     users, user_names = _by_occurrence(users, rows, names["user"])
