@@ -85,7 +85,7 @@ def main() -> None:
               f"{options.items:,} items")  # fmt: skip
         print("| | wall s | processor s | rows a processor second | peak MiB |")
         print("|---|---|---|---|---|", flush=True)
-        events = ["--interactions", str(folder / "events.csv"), "--data-path", name, "--force"]
+        events = ["--interactions", str(folder / "events.csv"), "--data_path", name, "--force"]
         prepare = [sys.executable, "-m", "recbole_bbqrec", "prepare", "Large", *events]
         print(measured("interactions", prepare, options.rows), flush=True)
         # A title but no text: the table has no column that a text is made of but --features text.
