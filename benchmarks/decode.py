@@ -36,7 +36,7 @@ def recommend(
     precision: str,
     rows: int = ROWS,
 ) -> Tensor:
-    """What evaluation does."""
+    """Rank as evaluation does."""
     return rank(generator, catalogue, items, beams, common.PRECISIONS[precision], rows)[0][:, :TOP]
 
 

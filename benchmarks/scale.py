@@ -80,7 +80,7 @@ def decoding(options: argparse.Namespace, n_items: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def agreement(catalogue: Catalogue, loss: str, items: torch.Tensor) -> str:
-    """How many of the ten best of all items the beam returns among its first ten (float32)."""
+    """Count the ten best of all items that the beam returns among its first ten (float32)."""
     generator = network(catalogue, loss)
     same = 0
     for user in items.split(1):

@@ -75,7 +75,7 @@ class CommandParser(argparse.ArgumentParser):
 
     @property
     def names(self) -> list[str]:
-        """Every argument of the verb as it is written, ``--models``."""
+        """Names of the verb's arguments as they are written, such as ``--models``."""
         return [name for name in self._option_string_actions if name.startswith("--")]
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""All options: computed from the settings classes, and checked before any work starts.
+"""Options of all models: computed from the settings classes, checked before any work starts.
 
 RecBole reads a missing or misspelt key as ``None`` and goes on. Here an unknown key is an error
 that names the nearest known one, so is one that the model does not read, and a value out of range

@@ -28,7 +28,7 @@ _BUCKET_BATCHES = 50  # batches in a chunk sorted by length: more pad less but m
 
 @dataclass(frozen=True)
 class Histories:
-    """Every user's training events in time order, users one after another.
+    """Training events of all users in time order, users one after another.
 
     >>> histories = Histories(  # user 1 with the items 5, 6, 7 and user 2 with 8, 9
     ...     items=torch.tensor([5, 6, 7, 8, 9]),

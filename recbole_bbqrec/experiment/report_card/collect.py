@@ -1,4 +1,4 @@
-"""All analyses of a finished run, as plain values."""
+"""Analyses of a finished run, as plain values."""
 
 from __future__ import annotations
 

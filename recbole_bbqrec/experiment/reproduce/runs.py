@@ -40,7 +40,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every place of an experiment; absent data sets -> how to make them."""
+    """Places of an experiment in its tables; absent data sets -> how to make them."""
 
     request: Request
     places: tuple[Place, ...]
@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def planned(self) -> list[Planned]:
-        """Every run once: all settings with the first seed, then all with the next."""
+        """Runs, each once: all settings with the first seed, then all with the next."""
         runs: dict[Path, Planned] = {}
         for turn in zip_longest(*(place.planned for place in self.places)):
             for run in filter(None, turn):

@@ -107,7 +107,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Results:
-    """All results of an experiment; ``absent``: data set -> how to make it."""
+    """Results of an experiment; ``absent``: data set -> how to make it."""
 
     request: Request
     absent: Mapping[str, str]

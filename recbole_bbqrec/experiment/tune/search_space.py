@@ -48,7 +48,7 @@ class Parameter:
 
     @property
     def grid(self) -> list[Any] | None:
-        """All values, or None if there are infinitely many."""
+        """Return the values, or None if there are infinitely many."""
         if self.kind == CHOICE:
             return list(self.values)
         if self.kind == QUNIFORM:

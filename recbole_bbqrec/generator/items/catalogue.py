@@ -1,4 +1,4 @@
-"""All that the network knows about the items: semantic IDs, vectors, features, neighbours."""
+"""Facts of the items that the network reads: semantic IDs, vectors, features, neighbours."""
 
 from __future__ import annotations
 

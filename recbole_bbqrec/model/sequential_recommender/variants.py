@@ -10,26 +10,26 @@ from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 
 class BBQRecNoMIM(BBQRec):
-    """Without mutual information minimisation and the modality-specific encoders (Table 3)."""
+    """BBQRec without minimal mutual information and modality-specific encoders (Table 3)."""
 
     use_mim = False
 
 
 class BBQRecNoRec(BBQRec):
-    """Without the contrastive task and the ID that it alone supervises (Table 3)."""
+    """BBQRec without the contrastive task and the ID that it alone supervises (Table 3)."""
 
     use_contrastive = False
     use_id = False
 
 
 class BBQRecNoU(BBQRec):
-    """Without the unified codebook: every signal has its own (Table 3)."""
+    """BBQRec with a codebook of its own for every signal (Table 3)."""
 
     share_codebook = False
 
 
 class BBQRecS(BBQRec):
-    """Without the similarity module in the self-attention (Table 4)."""
+    """BBQRec without the similarity module in the self-attention (Table 4)."""
 
     use_similarity = False
 
@@ -62,7 +62,7 @@ class BBQRecE(BBQRec):
 
 
 class BBQRecNoID(BBQRec):
-    """Without the ID representation; the contrastive task remains (Figure 4)."""
+    """BBQRec without the ID representation; the contrastive task remains (Figure 4)."""
 
     use_id = False
 
@@ -81,12 +81,12 @@ class _WithoutModality(BBQRec):
 
 
 class BBQRecNoText(_WithoutModality):
-    """Without the text and its modules (Figure 4)."""
+    """BBQRec without the text and its modules (Figure 4)."""
 
     left_out = ("text",)
 
 
 class BBQRecNoImage(_WithoutModality):
-    """Without the image and its modules (Figure 4)."""
+    """BBQRec without the image and its modules (Figure 4)."""
 
     left_out = ("image",)

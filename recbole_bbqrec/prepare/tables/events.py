@@ -28,7 +28,7 @@ _UNUSABLE = (
 
 @dataclass(frozen=True)
 class EventOptions:
-    """How to read a table of interactions.
+    """Columns, filters and cores for reading a table of interactions.
 
     Attributes:
         user, item, time, order, rating: column names; None finds the usual ones. ``order`` is
@@ -84,7 +84,7 @@ class Events:
     columns: dict[str, str]
 
     def positions(self) -> np.ndarray:
-        """Each event's place in its user's sequence, from 0, int64 [n_events]."""
+        """Return each event's place in its user's sequence, from 0, int64 [n_events]."""
         begins = np.flatnonzero(np.diff(self.users, prepend=-1))  # [n_users]
         lengths = np.diff(begins, append=len(self.users))
         return np.arange(len(self.users)) - np.repeat(begins, lengths)
