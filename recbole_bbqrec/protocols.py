@@ -34,6 +34,9 @@ class ItemDataset(Protocol):
     item_list_length_field: str
     inter_feat: Any
     field2id_token: Mapping[str, np.ndarray]
+    events: Any  # of :mod:`recbole_bbqrec.data.protocol`, as are `plan` and `ties`
+    plan: Any
+    ties: Any
 
     @property
     def item_num(self) -> int:

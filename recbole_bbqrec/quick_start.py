@@ -23,8 +23,10 @@ from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.resume import find_resumable, run_to_continue
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.data.histories import split_hash
-from recbole_bbqrec.data.identity import check_same_data, data_identity
+from recbole_bbqrec.data.identity import check_same_data, data_identity, feature_sources
 from recbole_bbqrec.data.loaders import create_dataset, data_loaders
+from recbole_bbqrec.data.protocol.report import log_report, split_report
+from recbole_bbqrec.data.protocol.targets import Targets, describe_targets
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.loaded_run import LoadedRun
 from recbole_bbqrec.model.registry import get_dataset_class, get_model
@@ -54,11 +56,16 @@ class Prepared:
     valid_data: Any
     test_data: Any
     split_hash: str
+    split: dict[str, Any]
 
     @property
     def identity(self) -> dict[str, Any]:
         """Fingerprint of the data: hash of the split, and one of each modality."""
         return data_identity(self.dataset, self.split_hash)
+
+    def describe_targets(self, data: Any) -> Targets:
+        """Describe the targets of the validation or the test loader."""
+        return describe_targets(data._dataset, self.train_data._dataset, self.dataset.events)
 
 
 def run(
@@ -164,7 +171,7 @@ def _run(
     trained = time.perf_counter()
     peaks["train"] = peak_memory_mib(config["device"])
     test = test and not config["tokenize_only"]  # phase one alone has no ranking to test
-    test_result = _test(trainer, prepared, files) if test else {}
+    test_result, by_target = _test(trainer, prepared, files) if test else ({}, {})
     tested = time.perf_counter()
     peaks["test"] = peak_memory_mib(config["device"])
 
@@ -181,11 +188,13 @@ def _run(
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": _floats(valid_result),
         "test_result": _floats(test_result),
-        "users": _users(prepared),
+        "by_target": by_target,
+        "users": {"all": prepared.dataset.user_num - 1, "tested": prepared.split["test_users"]},
         "split_hash": prepared.split_hash,
+        "split": prepared.split,
         "mask_history": config["mask_history"],
         "tokenizer": getattr(trainer, "tokenizer_summary", {}),
-        "features": _feature_sources(prepared.dataset),
+        "features": feature_sources(prepared.dataset),
         "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "peak_memory_mib": _rounded(peaks["test"]),
@@ -206,9 +215,11 @@ def prepare(config: BBQRecConfig) -> Prepared:
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config, get_dataset_class(config["model"]))
     logger.info(dataset)
-    train_data, valid_data, test_data = data_loaders(config, dataset)
-    parts = (loader._dataset for loader in (train_data, valid_data, test_data))
-    return Prepared(config, dataset, train_data, valid_data, test_data, split_hash(*parts))
+    loaders = data_loaders(config, dataset)
+    parts = [loader._dataset for loader in loaders]
+    report = split_report(config, dataset, parts)
+    log_report(report)
+    return Prepared(config, dataset, *loaders, split_hash(*parts), report)
 
 
 def build_model(config: BBQRecConfig, train_data: Any) -> Any:
@@ -314,32 +325,18 @@ def _names(
     return model, dataset
 
 
-def _users(prepared: Prepared) -> dict[str, int]:
-    """Count the users of the data set, and those that are tested."""
-    dataset = prepared.dataset
-    tested = prepared.test_data._dataset.inter_feat[dataset.uid_field]
-    return {"all": dataset.user_num - 1, "tested": len(tested.unique())}
+def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> tuple[Any, Any]:
+    """Test the best weights, and write each user's metrics to the run's files.
 
-
-def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> Any:
-    """Return the test metrics of the best weights, and write each user's to the run's files."""
+    Returns the metrics, and those of each kind of targets.
+    """
     with recorded(trainer) as recorder:
         result = trainer.evaluate(prepared.test_data, load_best_model=files is not None)
-    per_user = recorder.per_user(prepared.test_data._dataset, prepared.split_hash)
+    targets = prepared.describe_targets(prepared.test_data)
+    per_user = recorder.per_user(prepared.test_data._dataset, prepared.split_hash, targets)
     if files is not None and per_user is not None:
         per_user.save(files.per_user)
-    return result
-
-
-def _feature_sources(dataset: ItemDataset) -> dict[str, Any]:
-    sources = {}
-    for name in getattr(dataset, "modalities", ()):
-        features = dataset.item_features(name)
-        plain = {k: v for k, v in features.metadata.items() if isinstance(v, (str, int, float))}
-        sources[name] = {
-            "fingerprint": features.fingerprint, "dim": features.matrix.shape[1], **plain,
-        }  # fmt: skip
-    return sources
+    return result, recorder.by_target(targets)
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

@@ -36,6 +36,7 @@ from recbole_bbqrec.config.options import (
 )
 from recbole_bbqrec.config.values import Loader, parse_yaml, read_yaml
 from recbole_bbqrec.config.yaml_files import model_files, overlay_files
+from recbole_bbqrec.data.protocol.settings import check_eval_args
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.names import check_valid_metric
 from recbole_bbqrec.model.registry import get_model, is_ours, property_bases, spec
@@ -98,6 +99,7 @@ class BBQRecConfig(Config):
                 f"Option `mask_history` is True with `eval_args` mode {modes}; it needs `full`: "
                 "with sampled candidates nothing is masked. Remove one."
             )
+        check_eval_args(self["protocol"], self["eval_args"])
         if stored is None and self["eval_step"] > 0:
             check_valid_metric(self)
         check_item_columns(self)

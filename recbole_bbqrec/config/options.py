@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Optional, Union
 
 from recbole_bbqrec.config.checks.intervals import are_intervals
+from recbole_bbqrec.data.protocol.settings import SplitSettings
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.model import settings as model_settings
@@ -133,7 +134,7 @@ ONE_PHASE = (
 )
 
 #: Options of every run, RecBole's own models included.
-RUN_OPTIONS = checks_by_option(RunSettings)
+RUN_OPTIONS = checks_by_option(RunSettings, SplitSettings)
 
 #: RecBole's options whose values RecBole itself does not check.
 RECBOLE_OPTIONS = checks_by_option(TrainingSettings, ProtocolSettings)

@@ -47,3 +47,15 @@ def check_same_data(
                 f"The run at {run} used {modality} features {feature['fingerprint']} of {name}; "
                 f"those in {place} are {other['fingerprint']}. {remedy}"
             )
+
+
+def feature_sources(dataset: ItemDataset) -> dict[str, Any]:
+    """Return fingerprint, width and origin of each modality, as plain data for ``result.json``."""
+    sources = {}
+    for name in getattr(dataset, "modalities", ()):
+        features = dataset.item_features(name)
+        plain = {k: v for k, v in features.metadata.items() if isinstance(v, (str, int, float))}
+        sources[name] = {
+            "fingerprint": features.fingerprint, "dim": features.matrix.shape[1], **plain,
+        }  # fmt: skip
+    return sources

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from recbole.config import Config
@@ -9,20 +12,31 @@ from recbole.data.utils import create_samplers, get_dataloader
 
 from recbole_bbqrec.data.catalogue_size import check_catalogue_size
 from recbole_bbqrec.data.event_times import check_has_times, check_times, keep_order
+from recbole_bbqrec.data.loaded_columns import header_columns
+from recbole_bbqrec.data.protocol.apply import build, find_events, plan_split
+from recbole_bbqrec.data.protocol.events import read_events
+from recbole_bbqrec.data.protocol.settings import SplitSettings, split_settings
+from recbole_bbqrec.data.protocol.ties import tie_statistics
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import ItemDataset
 
 
 def create_dataset(config: Config, dataset_class: type) -> Any:
-    """Read, filter and remap the data set.
+    """Read, filter and remap the data set, and order its events as the protocol asks.
+
+    The data set has attributes that RecBole's lacks: ``events`` with the real times, and their
+    ``ties`` (None and empty for files that are split already), and ``plan``, the split of the
+    option `protocol` (None where RecBole splits).
 
     Raises:
-        UserError: RecBole cannot read the files, they have no times, or nothing is left after
-            filtering.
+        UserError: RecBole cannot read the files, they have no times, nothing is left after
+            filtering, or the data cannot serve the protocol.
     """
     check_times(config)
+    settings = split_settings(config)
     try:
-        dataset = dataset_class(config)
+        with _real_times_loaded(config, settings.real_time_field):
+            dataset = dataset_class(config)
     except (ValueError, KeyError, TypeError) as error:
         if "feat is empty" in str(error):
             raise _nothing_left(config) from error
@@ -33,8 +47,65 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
     check_has_times(config, dataset)
     if dataset.inter_num == 0:
         raise _nothing_left(config)
+    if _splits_by_global_time(config):
+        _use_real_times(config, dataset, settings)
+    events, dataset.ties = None, {}
+    if not config["benchmark_filename"]:
+        events = read_events(dataset, settings.real_time_field, settings.day_length)
+        dataset.ties = tie_statistics(events, dataset.field2id_token[dataset.iid_field])
+    dataset.plan = plan_split(dataset, events, settings)
+    dataset.events = dataset.plan.events if dataset.plan else events
     keep_order(dataset)
     return dataset
+
+
+@contextmanager
+def _real_times_loaded(config: Config, field: str) -> Iterator[None]:
+    """Let RecBole load the column ``field`` of the interactions, too, if there is one."""
+    columns = config["load_col"]
+    path = Path(config["data_path"]) / f"{config['dataset']}.inter"
+    header = header_columns(path, config["field_separator"], config["encoding"]) or {}
+    named = isinstance(columns, Mapping) and isinstance(columns.get("inter"), (list, tuple))
+    if config["benchmark_filename"] or field not in header or not named:
+        yield
+        return
+    config["load_col"] = {**columns, "inter": list(dict.fromkeys([*columns["inter"], field]))}
+    try:
+        yield
+    finally:
+        config["load_col"] = columns
+
+
+def _splits_by_global_time(config: Config) -> bool:
+    """Return True if `eval_args` splits all events at once in the order of their times."""
+    arguments = config["eval_args"]
+    split, group_by = arguments["split"], arguments.get("group_by")
+    return "TS" in split or ("RS" in split and group_by in (None, "none"))
+
+
+def _use_real_times(config: Config, dataset: ItemDataset, settings: SplitSettings) -> None:
+    """Sort by real times; positions would hold out the users with the longest histories.
+
+    Raises:
+        UserError: the times of some users are not known.
+    """
+    frame = dataset.inter_feat
+    if config["benchmark_filename"]:
+        return
+    if settings.real_time_field in frame:
+        frame[dataset.time_field] = frame[settings.real_time_field]
+    times = frame[dataset.time_field]
+    latest = times.groupby(frame[dataset.uid_field]).max()
+    unknown = int(((latest >= 0) & (latest < settings.day_length)).sum())
+    if unknown:
+        raise UserError(
+            f"Option `eval_args` is {config['eval_args']}, which splits by the times of all users, "
+            f"but the times of {unknown:,} of {len(latest):,} users of data set "
+            f"`{config['dataset']}` are positions in their histories (below `day_length`, "
+            f"{settings.day_length:g}). Prepare it from data with times, split each user's events "
+            "with group_by: user, or give the length of a day in the times' unit with "
+            "--day_length."
+        )
 
 
 def _nothing_left(config: Config) -> UserError:
@@ -52,8 +123,9 @@ def split(config: Config, dataset: ItemDataset) -> list[Any]:
         UserError: RecBole cannot split the data set so, no training pair is left, or it has fewer
             items than the evaluation ranks.
     """
+    plan = getattr(dataset, "plan", None)
     try:
-        parts: list[Any] = list(dataset.build())
+        parts: list[Any] = build(dataset, plan) if plan else list(dataset.build())
         if len(parts) != 3:
             raise ValueError(f"it gives {len(parts)} parts instead of 3")
     except (AssertionError, LookupError, NotImplementedError, TypeError, ValueError) as error:
@@ -76,6 +148,9 @@ def split(config: Config, dataset: ItemDataset) -> list[Any]:
             "split."
         )
     check_catalogue_size(config, dataset, parts)
+    events = getattr(dataset, "events", None)
+    if plan is None and events is not None:
+        find_events(parts, events)
     return parts
 
 

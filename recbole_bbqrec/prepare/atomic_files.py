@@ -3,8 +3,8 @@
 A prepared data set is the folder ``<root>/<NAME>/`` with
 
 * ``NAME.inter``: user, item and time; time is the event's position in the user's sequence, which
-  float32, RecBole's type for it, holds exactly; with dates known, their Unix time in a column
-  that a run does not read;
+  float32, RecBole's type for it, holds exactly; with real times known, their Unix time in the
+  column ``unix_time``, which the protocols read;
 * for each modality ``NAME.<modality>.npy`` and ``NAME.<modality>.items.txt``;
 * ``NAME.features.yaml``: encoder, dimension, recipe and checksum of each modality;
 * ``NAME.titles.tsv``: a readable title per item, for reports;

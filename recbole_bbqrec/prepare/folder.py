@@ -62,11 +62,12 @@ def prepare_from_source(
     folder = Path(source)
     items = src.read_items(folder)
     events = src.read_interactions(folder, items)
+    times = src.read_times(folder, events)
     used = {event.item for event in events}
     catalogue = {token: item for token, item in items.items() if token in used}
 
     with prepared.rebuilding(target) as work:
-        prepared.write_interactions(work / f"{name}.inter", events)
+        prepared.write_interactions(work / f"{name}.inter", events, times)
         prepared.write_titles(work / f"{name}.titles.tsv", catalogue)
         if encoder == PRECOMPUTED:
             text = _precomputed_text(work, name, folder, items, catalogue)

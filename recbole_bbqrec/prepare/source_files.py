@@ -6,6 +6,8 @@ Layout of a source folder:
   contiguous and in time order, ``order`` counting from 0;
 * ``items.jsonl.gz``: one JSON object a line, ``item_id`` and any of ``title``, ``description``,
   ``brand``, ``categories``;
+* optional ``times.tsv.gz``: header ``user_id  item_id  order  unix_time``, the same rows with the
+  Unix time of each event in seconds, empty for every event of a user whose times are not known;
 * optional ``text_<encoder>.npy``: precomputed text vectors, rows as in ``items.jsonl.gz``;
 * optional ``image_labels_multihot.npz`` (key ``multihot``, 0/1 [rows, labels]) with
   ``image_items.txt``, the item of each row.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -82,6 +85,52 @@ def read_interactions(folder: Path, items: dict[str, Any]) -> list[Interaction]:
     if not events:
         raise UserError(f"{path} holds no interaction; expected rows below the header.")
     return events
+
+
+def read_times(folder: Path, events: list[Interaction]) -> list[int] | None:
+    """Return the Unix times of ``events``, in their order; None if the folder has no times.
+
+    A user without times gets positions, which are taken for unknown times.
+    """
+    path = folder / "times.tsv.gz"
+    if not path.is_file():
+        return None
+    header = (*_HEADER, "unix_time")
+    times: list[int] = []
+    lines = _lines(path)
+    first = next(lines, (1, ""))[1]
+    if tuple(first.split("\t")) != header:
+        raise _bad(path, 1, f"is {first!r}", "the header " + "<tab>".join(header))
+    known = False  # of the present user
+    for number, line in lines:
+        event = events[number - 2] if number - 2 < len(events) else None
+        fields = line.split("\t")
+        if event is None or fields[:3] != [event.user, event.item, str(event.order)]:
+            expected = "no further row" if event is None else "\t".join(map(str, event))
+            raise _bad(
+                path, number, f"is {line!r}",
+                f"the rows of interactions.tsv.gz, with times: {expected!r}",
+            )  # fmt: skip
+        text = fields[3] if len(fields) == 4 else "nothing"
+        if event.order == 0:
+            known = text != ""
+        if not known and text == "":
+            times.append(event.order)
+            continue
+        if not known or not re.fullmatch(r"-?\d{1,18}", text):
+            raise _bad(
+                path, number, f"has the time {text!r}",
+                "whole seconds, or nothing for all events of a user",
+            )  # fmt: skip
+        if event.order and int(text) < times[-1]:
+            raise _bad(path, number, f"goes back to {text}", f"at least {times[-1]}")
+        times.append(int(text))
+    if len(times) != len(events):
+        raise UserError(
+            f"{path} has {len(times):,} rows; expected {len(events):,}, as interactions.tsv.gz. "
+            "The file is probably truncated: fetch it again."
+        )
+    return times
 
 
 def read_precomputed_text(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from recbole_bbqrec.metrics.groups import COLD, LATER, SAME_DAY
+
 
 def final_block(result: dict[str, Any]) -> str:
     """Return metrics, split, time, memory and files of a run as an aligned text block."""
@@ -15,7 +17,8 @@ def final_block(result: dict[str, Any]) -> str:
         for name, value in metrics.items()
         if not name.startswith("collisions/")  # phase one's; they have a row of their own
     ]
-    rows += [("split", result["split_hash"])]
+    rows += _by_target(result)
+    rows += [("split", f"{result['split_hash']}, {result['split']['protocol']}")]
     if result["test_result"]:
         users = result["users"]
         rows.append(("users", f"{users['tested']:,} of {users['all']:,} tested"))
@@ -34,3 +37,16 @@ def final_block(result: dict[str, Any]) -> str:
     rows += [(f"file {name}", path) for name, path in result["files"].items()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def _by_target(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a row for each of the main groups of targets, with the metrics of the last cut-off."""
+    groups = result["by_target"]
+    rows = []
+    for name in (SAME_DAY, LATER, COLD):
+        if name in groups:
+            metrics = groups[name]["metrics"].items()
+            last = f"@{max(int(metric.rpartition('@')[2]) for metric, _ in metrics)}"
+            shown = [f"{metric} {value:.4f}" for metric, value in metrics if metric.endswith(last)]
+            rows.append((f"test {name}", f"{', '.join(shown)} ({groups[name]['targets']:,})"))
+    return rows

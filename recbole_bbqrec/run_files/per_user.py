@@ -8,9 +8,9 @@ so that their mean is the reported figure for RecBole's models and for ours.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from recbole.evaluator import Evaluator
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.metrics.groups import by_group
 from recbole_bbqrec.metrics.per_user_values import first_match, user_values
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 _FIXED = ("users", "rank", "max_rank", "split_hash")
+_TARGET = "target/"  # prefix of the arrays that describe the targets
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class PerUser:
         max_rank: length of the rankings, the largest of ``topk``.
         metrics: name such as ``ndcg@10`` -> float32 [U].
         split_hash: identifies the split of the data.
+        targets: what is known of each target, such as ``gap_days``, [U] each; empty in files of
+            earlier versions.
     """
 
     users: np.ndarray
@@ -43,6 +47,7 @@ class PerUser:
     max_rank: int
     metrics: dict[str, np.ndarray]
     split_hash: str
+    targets: dict[str, np.ndarray] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write a compressed ``.npz`` without pickled objects, atomically."""
@@ -52,6 +57,7 @@ class PerUser:
             "max_rank": np.int64(self.max_rank),
             "split_hash": np.str_(self.split_hash),
             **self.metrics,
+            **{f"{_TARGET}{name}": value for name, value in self.targets.items()},
         }
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
@@ -67,8 +73,10 @@ class PerUser:
             with np.load(path, allow_pickle=False) as arrays:
                 values = {name: arrays[name] for name in arrays.files}
             users, rank = values["users"], values["rank"]
-            metrics = {name: value for name, value in values.items() if name not in _FIXED}
-            if any(value.shape != users.shape for value in (rank, *metrics.values())):
+            named = {name: value for name, value in values.items() if name not in _FIXED}
+            metrics = {k: value for k, value in named.items() if not k.startswith(_TARGET)}
+            targets = {k[len(_TARGET) :]: v for k, v in named.items() if k.startswith(_TARGET)}
+            if any(value.shape != users.shape for value in (rank, *named.values())):
                 raise ValueError("the arrays have different lengths")
             max_rank, split_hash = int(values["max_rank"]), str(values["split_hash"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -76,7 +84,7 @@ class PerUser:
                 f"The file of per-user metrics {path} cannot be read ({error}). Remove its run's "
                 "directory and run it again."
             ) from error
-        return cls(users, rank, max_rank, metrics, split_hash)
+        return cls(users, rank, max_rank, metrics, split_hash, targets)
 
 
 @contextmanager
@@ -109,8 +117,16 @@ class _RecordingEvaluator(Evaluator):
                 self.rank = first_match(hits[:, :-1].bool()).astype(np.int32)
         return super().evaluate(dataobject)
 
-    def per_user(self, dataset: ItemDataset, split_hash: str) -> PerUser | None:
-        """Return the values recorded on the split ``dataset``.
+    def by_target(self, targets: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Return the metrics by groups of targets, of :func:`by_group`; empty without ranks."""
+        if self.rank is None or any(len(value) != len(self.rank) for value in targets.values()):
+            return {}
+        return by_group(user_values(self.rank, self._metrics, self._topk), targets)
+
+    def per_user(
+        self, dataset: ItemDataset, split_hash: str, targets: Mapping[str, np.ndarray]
+    ) -> PerUser | None:
+        """Return the values recorded on the split ``dataset``, and what is known of its targets.
 
         None if the evaluation has not one row per user: value metrics, several processes, or
         several test items of a user.
@@ -123,4 +139,4 @@ class _RecordingEvaluator(Evaluator):
         if not values:
             return None
         values = {name: value.astype(np.float32) for name, value in values.items()}
-        return PerUser(users, self.rank, max(self._topk), values, split_hash)
+        return PerUser(users, self.rank, max(self._topk), values, split_hash, dict(targets))

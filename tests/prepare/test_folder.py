@@ -15,6 +15,7 @@ import yaml
 
 from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.data.loaders import create_dataset
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.atomic_files import Target, rebuilding
 from recbole_bbqrec.prepare.folder import prepare_from_source
@@ -88,6 +89,52 @@ def test_prepared_files(source, tmp_path):
     counts = (report.users, report.items, report.interactions, report.with_image)
     assert counts == (3, 5, 6, 2)
     assert (report.with_text, report.with_title, report.average_length) == (4, 3, 2.0)
+
+
+def write_times(source, lines):
+    with gzip.open(source / "times.tsv.gz", "wt") as file:
+        file.write("\n".join(["user_id\titem_id\torder\tunix_time", *lines]) + "\n")
+
+
+TIMES = [
+    "u9\tA1\t0\t1300000000", "u9\tB2\t1\t1300000000", "u9\tD4\t2\t1400000000",
+    "u1\tF6\t0\t", "u1\tC3\t1\t", "u5\tA1\t0\t1350000000",
+]  # fmt: skip
+
+
+def test_real_times_survive(source, tmp_path):
+    write_times(source, TIMES)
+    prepare_from_source("Tiny", source, tmp_path)
+    assert (tmp_path / "Tiny" / "Tiny.inter").read_text() == (
+        "user_id:token\titem_id:token\ttimestamp:float\tunix_time:float\n"
+        "u9\tA1\t0\t1300000000\nu9\tB2\t1\t1300000000\nu9\tD4\t2\t1400000000\n"
+        "u1\tF6\t0\t0\nu1\tC3\t1\t1\nu5\tA1\t0\t1350000000\n"
+    )
+    dataset = create_dataset(make_config(tmp_path, "Tiny", modalities=None), MultiModalDataset)
+    assert dataset.ties["users_without_times"] == 1
+    assert "unix_time" not in dataset.inter_feat
+
+
+@pytest.mark.parametrize(
+    ("row", "line", "words"),
+    [
+        (1, "u9\tB2\t1\t12x", ["line 3", "'12x'", "whole seconds"]),
+        (1, "u9\tB2\t1", ["line 3", "nothing", "whole seconds"]),
+        (2, "u9\tD4\t2\t1200000000", ["line 4", "goes back", "1300000000"]),
+        (2, "u9\tD4\t2\t", ["line 4", "whole seconds"]),
+        (4, "u1\tC3\t1\t5", None),
+        (2, "u9\tA1\t2\t1400000000", ["line 4", "D4"]),
+        (5, None, ["5 rows", "expected 6"]),
+    ],
+)
+def test_faulty_times_are_named(source, tmp_path, row, line, words):
+    lines = [*TIMES[:row], *([line] if line else []), *TIMES[row + 1 :]]
+    write_times(source, lines)
+    with pytest.raises(UserError) as error:
+        prepare_from_source("Tiny", source, tmp_path)
+    for word in ["times.tsv.gz", *(words or ["line 6"])]:
+        assert word in str(error.value)
+    assert not (tmp_path / "Tiny").exists()
 
 
 def test_prepared_set_loads(source, tmp_path):

@@ -34,12 +34,14 @@ class Evaluation:
         metrics: rounded to ``metric_decimal_place``, as the run reports them.
         users: the metrics of every user; None if they have no value per user.
         seconds: time of ranking and measuring, without loading.
+        by_target: metrics by groups of targets, of :func:`recbole_bbqrec.metrics.groups.by_group`.
     """
 
     job: Job
     metrics: Mapping[str, float]
     users: PerUser | None
     seconds: float
+    by_target: Mapping[str, Any]
 
     @property
     def model(self) -> str:
@@ -95,8 +97,10 @@ def evaluate(job: Job, split: str) -> Evaluation:
         seconds = time.perf_counter() - start
     finally:
         torch.set_num_threads(threads)  # the next job may set no number of its own
-    users = recorder.per_user(data._dataset, prepared.split_hash)
-    return Evaluation(job, {k: float(v) for k, v in metrics.items()}, users, seconds)
+    targets = prepared.describe_targets(data)
+    users = recorder.per_user(data._dataset, prepared.split_hash, targets)
+    by_target = recorder.by_target(targets)
+    return Evaluation(job, {k: float(v) for k, v in metrics.items()}, users, seconds, by_target)
 
 
 def _trainer(config: RunConfig, model: Any) -> Any:

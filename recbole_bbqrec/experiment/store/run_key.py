@@ -18,8 +18,10 @@ from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import check_modalities
 from recbole_bbqrec.data.features import require_files
+from recbole_bbqrec.data.protocol.settings import SplitSettings
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.registry import spec
+from recbole_bbqrec.settings import options_of
 from recbole_bbqrec.version import __version__
 
 #: Options that are not part of the key -> the reason.
@@ -133,7 +135,13 @@ def file_hash(path: Path) -> str:
 
 def counted_options(resolved: dict[str, Any]) -> dict[str, Any]:
     """Return the options that belong to the key, input files as hashes of their content."""
-    counted = {key: value for key, value in resolved.items() if key not in NOT_IN_KEY}
+    # Runs stored before there were protocols have none of these options.
+    default = {each.name: each.default for each in options_of(SplitSettings).values()}
+    counted = {
+        key: value
+        for key, value in resolved.items()
+        if key not in NOT_IN_KEY and not (key in default and value == default[key])
+    }
     for key in INPUT_FILES:
         if counted.get(key) is not None:
             counted[key] = file_hash(Path(counted[key]))

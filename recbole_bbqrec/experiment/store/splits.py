@@ -12,6 +12,7 @@ from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.loaders import create_dataset, split
+from recbole_bbqrec.data.protocol.settings import SplitSettings
 from recbole_bbqrec.experiment.store.run_key import (
     code_version,
     counted_options,
@@ -19,6 +20,7 @@ from recbole_bbqrec.experiment.store.run_key import (
     digest,
 )
 from recbole_bbqrec.prepare.on_demand import check_files, prepare_missing
+from recbole_bbqrec.settings import names_of
 
 
 def planned_split_hash(config: BBQRecConfig, cache: Path) -> str:
@@ -34,7 +36,7 @@ def planned_split_hash(config: BBQRecConfig, cache: Path) -> str:
         prepare_missing(config["dataset"], Path(config["data_path"]), config["modalities"] or ())
     check_files(config)
     counted = counted_options(config.resolved)
-    names = {*dataset_arguments, *evaluation_arguments, "dataset"}
+    names = {*dataset_arguments, *evaluation_arguments, *names_of([SplitSettings]), "dataset"}
     if not _splits_by_time(config):
         names.add("seed")
     options = {key: value for key, value in counted.items() if key in names}
