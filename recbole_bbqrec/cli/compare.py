@@ -17,6 +17,7 @@ from recbole_bbqrec.cli.arguments import (
 from recbole_bbqrec.cli.grammar import FAILED, CommandParser, ListAction
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.experiment.common_options import left_out
+from recbole_bbqrec.experiment.comparison.by_target import target_rows, target_tables
 from recbole_bbqrec.experiment.comparison.paired import check_comparable, summarise
 from recbole_bbqrec.experiment.comparison.plan import plan, plan_lines
 from recbole_bbqrec.experiment.comparison.report import (
@@ -51,8 +52,8 @@ def add_arguments(parser: CommandParser) -> None:
     add_seeds_and_dry_run(add)
     add("--target", "MODEL", "model to test against the others (default: the first)")
     add = parser.group("output")
-    add("--output", "DIR", "folder for results.csv, significance.csv, table.md, table.tex and "
-        "chart.png", type=Path, default=Path("comparison"))  # fmt: skip
+    add("--output", "DIR", "folder for results.csv, significance.csv, by_target.csv, table.md, "
+        "table.tex and chart.png", type=Path, default=Path("comparison"))  # fmt: skip
     add_run_store(parser)
 
 
@@ -80,13 +81,19 @@ def main(args: argparse.Namespace) -> int:
     print("\n".join([*left_out(common, models, datasets), *lines]))
     if args.dry_run:
         return 0
-    comparison = summarise(store.ensure(planned), target)
+    outcomes = store.ensure(planned)
+    comparison = summarise(outcomes, target)
     if missing:
         print()
+    by_target = target_rows(outcomes)
     print_results(
         args.output,
-        tables(comparison),
-        {"results.csv": result_rows(comparison), "significance.csv": verdict_rows(comparison)},
+        [*tables(comparison), *target_tables(outcomes)],
+        {
+            "results.csv": result_rows(comparison),
+            "significance.csv": verdict_rows(comparison),
+            **({"by_target.csv": by_target} if by_target else {}),
+        },
         {"chart.png": lambda path: save_chart(comparison, path)} if comparison.metrics else {},
     )
     return FAILED if comparison.failed else 0

@@ -43,8 +43,8 @@ def add_arguments(parser: CommandParser) -> None:
         "store of `compare`", nargs="+", type=Path)  # fmt: skip
     add("--split", None, "the split to rank", choices=("valid", "test"), default="test")
     add = parser.group("output")
-    add("--output", "DIR", "folder for evaluation.csv, significance.csv where there are tests, "
-        "and each run's per-user values as .npz (default: print only)", type=Path)  # fmt: skip
+    add("--output", "DIR", "folder for evaluation.csv, by_target.csv, significance.csv where there "
+        "are tests, and per-user values as .npz (default: print only)", type=Path)  # fmt: skip
     width = max(map(len, CHANGEABLE))
     lines = [f"  --{key + '=...':<{width + 4}}  {text}" for key, text in CHANGEABLE.items()]
     parser.group("model options", OPTIONS.format(options="\n".join(lines)))
@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> int:
     values = parse_overrides(args.options)
     check_changeable(values)
     refuse_file(args.output)
+    from recbole_bbqrec.experiment.comparison.by_target import target_tables
     from recbole_bbqrec.experiment.comparison.tables import markdown
     from recbole_bbqrec.experiment.evaluate.evaluation import evaluate
     from recbole_bbqrec.experiment.evaluate.jobs import find_jobs
@@ -71,7 +72,8 @@ def main(args: argparse.Namespace) -> int:
     for number, job in enumerate(jobs, start=1):
         print(f"evaluate: {number} of {len(jobs)}: {job.name}", file=sys.stderr)
         evaluations.append(evaluate(job, args.split))
-    print(markdown(table(evaluations, args.split)))
+    for each in [table(evaluations, args.split), *target_tables(evaluations)]:
+        print(markdown(each))
     if args.output is not None:
         names = _write(evaluations, args.split, args.output)
         print(f"Written to {args.output}: {', '.join(names)}")
@@ -80,6 +82,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _write(evaluations: Sequence[Evaluation], split: str, output: Path) -> list[str]:
     """Write the files into ``output`` and return their names."""
+    from recbole_bbqrec.experiment.comparison.by_target import target_rows
     from recbole_bbqrec.experiment.comparison.report import verdict_rows
     from recbole_bbqrec.experiment.comparison.tables import csv_text
     from recbole_bbqrec.experiment.evaluate.table import comparisons, result_rows
@@ -96,6 +99,9 @@ def _write(evaluations: Sequence[Evaluation], split: str, output: Path) -> list[
     verdicts = [row for each in comparisons(evaluations) for row in verdict_rows(each)]
     if verdicts:
         texts["significance.csv"] = csv_text(verdicts)
+    targets = target_rows(evaluations)
+    if targets:
+        texts["by_target.csv"] = csv_text(targets)
     for name, text in texts.items():
         write_text(output / name, text)
     return [*texts, *filter(None, files)]

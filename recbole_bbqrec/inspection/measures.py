@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from recbole_bbqrec.data.features import ModalityFeatures, load_modality
+from recbole_bbqrec.data.loaded_columns import header_columns
+from recbole_bbqrec.data.protocol.events import order_events
+from recbole_bbqrec.data.protocol.settings import SplitSettings
+from recbole_bbqrec.data.protocol.ties import tie_statistics
 from recbole_bbqrec.data.titles import read_titles
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.tables.events import EventOptions, read_events
@@ -64,6 +69,7 @@ class Inspection:
         left_out: rows of the file that are not counted here, by reason; RecBole may read them.
         modalities: by name order.
         neighbours: item code to modality name to neighbours.
+        ties: of :func:`recbole_bbqrec.data.protocol.ties.tie_statistics`; empty without times.
     """
 
     name: str
@@ -76,6 +82,7 @@ class Inspection:
     left_out: Ledger
     modalities: tuple[Modality, ...]
     neighbours: dict[int, dict[str, Neighbours]] = field(default_factory=dict)
+    ties: dict[str, Any] = field(default_factory=dict)
 
     @property
     def interactions(self) -> int:
@@ -136,7 +143,31 @@ def inspect_folder(
         left_out=left_out,
         modalities=tuple(_modality(feature, counts) for feature in features.values()),
         neighbours=neighbours,
+        ties=_ties(path),
     )
+
+
+def _ties(path: Path) -> dict[str, Any]:
+    """Describe the events of one time in an atomic file; empty if it has no times."""
+    header = header_columns(path, "\t", "utf-8") or {}
+    names = {"user_id", "item_id", "timestamp", "unix_time"} & set(header)
+    if not {"user_id", "item_id", "timestamp"} <= names:
+        return {}
+    columns = [header[name] for name in sorted(names)]
+    tokens = {header[name]: str for name in ("user_id", "item_id")}
+    frame = pd.read_csv(
+        path, sep="\t", usecols=columns, dtype=tokens, keep_default_na=False, na_values=[""]
+    ).dropna()
+    frame.columns = [column.partition(":")[0] for column in frame.columns]
+    users, _ = pd.factorize(frame["user_id"])
+    items, item_tokens = pd.factorize(frame["item_id"])
+    position = pd.to_numeric(frame["timestamp"], errors="coerce").to_numpy(np.float64)
+    real = frame["unix_time" if "unix_time" in names else "timestamp"]
+    times = pd.to_numeric(real, errors="coerce").to_numpy(np.float64)
+    if not (np.isfinite(position).all() and np.isfinite(times).all()):
+        return {}
+    events = order_events(users, items + 1, position, times, SplitSettings().day_length)
+    return tie_statistics(events, np.array(["[PAD]", *item_tokens], dtype=object))
 
 
 def nearest(features: ModalityFeatures, queries: Sequence[int], top: int) -> list[Neighbours]:

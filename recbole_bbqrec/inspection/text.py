@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from recbole_bbqrec.data.protocol.ties import tie_lines
 from recbole_bbqrec.inspection.measures import Inspection, Neighbours
 
 _BAR = 40
@@ -17,6 +18,7 @@ def as_text(found: Inspection, width: int = 100) -> str:
         f"  {users:,} users, {items:,} items, {found.interactions:,} interactions, density "
         f"{found.interactions / users / items:.3%}",
         f"  {found.repeats:,} repeated (a user again with the same item)",
+        *(f"  {line}" for line in tie_lines(found.ties)),
         *(["Rows not counted here:", found.left_out.table()] if found.left_out.reasons else []),
         "",
         f"Interactions a user: {summary(found.lengths)}",

@@ -33,6 +33,8 @@ _POPULARITY = 0.7  # Zipf exponent within a cluster
 _STAY, _FOLLOW = 0.15, 0.65  # weights of staying and following; the rest follows taste alone
 _SUCCESSORS = (0.75, 0.25)  # shares of a cluster's first and second successor
 _STYLES, _STYLE_SCALE, _NOISE_SCALE = 6, 1.0, 0.5  # prototypes have scale 1
+_FIRST_DAY, _DAYS = 19_723, 300  # 2024-01-01, and the days on which a user may begin
+_SAME_DAY, _GAP = 0.03, 8.0  # share of events on the day of the one before; mean days otherwise
 _MISSING = {"text": 0.02, "image": 0.04}
 
 
@@ -54,12 +56,14 @@ def make_mini(directory: str | os.PathLike[str], seed: int = 2025) -> None:
 
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
+    times = _times(np.random.Generator(np.random.PCG64(seed + 1)), sequences)
     rows = [
-        f"u{user + 1:04d}\t{token[item]}\t{order}"
+        f"u{user + 1:04d}\t{token[item]}\t{order}\t{times[user][order]}"
         for user, sequence in enumerate(sequences)
         for order, item in enumerate(sequence)
     ]
-    _write(folder / f"{NAME}.inter", ["user_id:token\titem_id:token\ttimestamp:float", *rows])
+    header = "user_id:token\titem_id:token\ttimestamp:float\tunix_time:float"
+    _write(folder / f"{NAME}.inter", [header, *rows])
     titles = [
         f"{token[item]}\t{_LOOKS[cluster[item] % len(_LOOKS)]} "
         f"{_THEMES[cluster[item] // len(_LOOKS)]} {token[item][1:]}"
@@ -112,6 +116,17 @@ def _sequences(
             here = _draw(rng, follow[here] * (0.5 + taste) + jump)
         sequences.append(sequence)
     return sequences
+
+
+def _times(rng: np.random.Generator, sequences: list[list[int]]) -> list[list[int]]:
+    """Draw the Unix day of each event; few lie on the day of the one before."""
+    times = []
+    for sequence in sequences:
+        first = int(rng.random() * _DAYS)
+        draws = rng.random((2, len(sequence)))
+        gaps = np.where(draws[0] < _SAME_DAY, 0, 1 - _GAP * np.log1p(-draws[1])).astype(np.int64)
+        times.append(((_FIRST_DAY + first + np.cumsum(gaps)) * 86_400).tolist())
+    return times
 
 
 def _transitions(rng: np.random.Generator) -> np.ndarray:

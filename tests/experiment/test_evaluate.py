@@ -169,6 +169,24 @@ def test_seeds_and_models_together(runs, rundir, capsys):
     assert float(verdict["t"]) == pytest.approx(expected.statistic)
     assert float(verdict["p_t_test"]) == pytest.approx(expected.pvalue)
     assert "p, paired t-test" in output and "617 users" in output
+    rows = {
+        (row["model"], int(row["seed"]), row["targets"]): row
+        for row in rows_of(file="by_target.csv")
+        if row["metric"] == "ndcg@10"
+    }
+    for (model, seed), path in runs.items():
+        if (model, seed, "all") not in rows:
+            continue
+        kept = PerUser.load(path / "per_user.npz")
+        for group, chosen in (
+            ("same day", kept.targets["same_day"]),
+            ("later day", ~kept.targets["same_day"]),
+            ("transition in training", kept.targets["memorized"]),
+        ):
+            row = rows[model, seed, group]
+            assert int(row["count"]) == chosen.sum() > 0
+            assert float(row["value"]) == pytest.approx(kept.metrics["ndcg@10"][chosen].mean())
+    assert len(rows) >= 4 * 4 and "| same day" in output
 
 
 def test_metrics_of_the_whole_ranking_are_not_ranked_or_tested(runs, rundir, capsys):

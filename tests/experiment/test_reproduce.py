@@ -309,7 +309,7 @@ def test_table1_counts_the_data(rundir, capsys):
     assert main(["reproduce", "table1", "--datasets", "Mini", "Toys", MINI]) == 0
     rows = {(r["dataset"], r["figure"]): r for r in read_csv("table1")}
     lines = (ROOT / "dataset/Mini/Mini.inter").read_text().splitlines()[1:]
-    users, items, _ = zip(*(line.split("\t") for line in lines))
+    users, items, *_ = zip(*(line.split("\t") for line in lines))
     assert float(rows["Mini", "users"]["ours"]) == len(set(users))
     assert float(rows["Mini", "items"]["ours"]) == len(set(items))
     assert float(rows["Mini", "interactions"]["ours"]) == len(lines)

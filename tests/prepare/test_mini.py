@@ -23,8 +23,8 @@ MINI = ROOT / "dataset" / "Mini"
 def sequences_of(folder):
     found = defaultdict(list)
     for line in (folder / "Mini.inter").read_text().splitlines()[1:]:
-        user, item, time = line.split("\t")
-        assert int(time) == len(found[user])
+        user, item, position, _ = line.split("\t")
+        assert int(position) == len(found[user])
         found[user].append(item)
     return found
 
@@ -42,6 +42,15 @@ def test_generator_writes_the_committed_files(tmp_path):
             np.testing.assert_allclose(np.load(tmp_path / path.name), np.load(path), atol=1e-6)
         elif path.suffix != ".yaml":
             assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_times_never_go_back_and_few_are_tied():
+    times = defaultdict(list)
+    for line in (MINI / "Mini.inter").read_text().splitlines()[1:]:
+        times[line.split("\t")[0]].append(int(line.split("\t")[3]))
+    gaps = np.concatenate([np.diff(sequence) for sequence in times.values()])
+    assert (gaps >= 0).all() and (gaps % 86_400 == 0).all()
+    assert 0.02 < (gaps == 0).mean() < 0.04 and 7 < gaps.mean() / 86_400 < 10
 
 
 def test_another_seed_is_another_data_set(tmp_path):

@@ -78,18 +78,28 @@ def read_events(dataset: Any, real_time_field: str, day_length: float) -> Events
     known; a user who has nothing else has no known times.
     """
     frame = dataset.inter_feat
-    position = frame[dataset.time_field].to_numpy(np.float64)  # [n]
+    positions = times = frame[dataset.time_field].to_numpy(np.float64)
     users = frame[dataset.uid_field].to_numpy(np.int64)
-    times = position
+    items = frame[dataset.iid_field].to_numpy(np.int64)
     if real_time_field in frame and real_time_field != dataset.time_field:
         times = frame[real_time_field].to_numpy(np.float64)
         dataset._del_col(frame, real_time_field)
-    row = np.lexsort((position, users))  # stable, as RecBole's sort is
+    return order_events(users, items, positions, times, day_length)
+
+
+def order_events(
+    users: np.ndarray,
+    items: np.ndarray,
+    positions: np.ndarray,
+    times: np.ndarray,
+    day_length: float,
+) -> Events:
+    """Sort events by user and position, each array [n]; equal positions keep the file's order."""
+    row = np.lexsort((positions, users))  # stable, as RecBole's sort is
     users, times = users[row], times[row]
-    real = np.zeros(dataset.user_num, dtype=bool)
+    real = np.zeros(int(users.max(initial=0)) + 1, dtype=bool)
     real[users[~((times >= 0) & (times < day_length))]] = True
-    items = frame[dataset.iid_field].to_numpy(np.int64)[row]
-    return Events(row, users, items, np.where(real[users], times, np.nan), day_length)
+    return Events(row, users, items[row], np.where(real[users], times, np.nan), day_length)
 
 
 def random_keys(events: Events, dataset: ItemDataset, seed: int) -> np.ndarray:

@@ -18,7 +18,8 @@ class Tested(Protocol):
     """A run to compare: an ``Outcome`` of the store, or an ``Evaluation``.
 
     ``model`` is its label. ``metrics`` is None if the run failed, and ``log`` then has the reason.
-    ``users`` is None if there are no per-user metrics.
+    ``users`` is None if there are no per-user metrics. ``by_target`` has metrics by kinds of
+    targets, of :func:`recbole_bbqrec.metrics.groups.by_group`; empty in older runs.
     """
 
     @property
@@ -33,6 +34,8 @@ class Tested(Protocol):
     def metrics(self) -> Mapping[str, float] | None: ...
     @property
     def users(self) -> PerUser | None: ...
+    @property
+    def by_target(self) -> Mapping[str, Any]: ...
     @property
     def log(self) -> Path: ...
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.experiment.report_card.ranking import Ranking
+from recbole_bbqrec.metrics.groups import target_groups
 from recbole_bbqrec.metrics.per_user_values import summary
 
 _LENGTHS = (4, 6, 9, 14, 19, 29, 49, 99)  # upper ends of the buckets of history length
@@ -82,6 +83,15 @@ def by_popularity(
             }
         )
     return entries
+
+
+def by_target(
+    values: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """Return an entry per kind of targets, by distance in time and by what training saw."""
+    return [
+        {"label": name, **summary(values, rows)} for name, rows in target_groups(targets).items()
+    ]
 
 
 def cold_items(ranking: Ranking, counts: np.ndarray) -> dict[str, Any]:

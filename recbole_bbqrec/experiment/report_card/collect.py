@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.data.protocol.targets import describe_targets
 from recbole_bbqrec.data.titles import read_titles
 from recbole_bbqrec.experiment.report_card import breakdowns
 from recbole_bbqrec.experiment.report_card.beam import beam_against_exact
@@ -82,6 +83,7 @@ def collect(
     ranking = rank_test_users(config, model, test_data)
     names, topk = config["metrics"], config["topk"]
     values = user_values(ranks(ranking.items, ranking.targets), names, topk)
+    targets = describe_targets(test_data._dataset, train_data._dataset, dataset.events)
     counts = breakdowns.training_counts(train_data, model.n_items)
     longest = config["MAX_ITEM_LIST_LENGTH"]
     codes = codes_of(config, model, dataset, run)
@@ -95,6 +97,7 @@ def collect(
         "lenient": None if codes is None else strict_and_lenient(ranking, codes, names, topk),
         "similarity": similarity_profile(model, _sample(ranking, _SIMILARITY_USERS, config)),
         "beam": None,
+        "targets": breakdowns.by_target(values, targets),
         "history_length": breakdowns.by_history_length(ranking, values, longest),
         "popularity": breakdowns.by_popularity(ranking, values, counts),
         "cold": breakdowns.cold_items(ranking, counts),
@@ -121,7 +124,9 @@ def _described(
     run: FinishedRun, config: BBQRecConfig, model: Any, ranking: Ranking, counts: np.ndarray
 ) -> dict[str, Any]:
     result = run.result
-    kept = ("model", "dataset", "seed", "version", "split_hash", "mask_history", "features")
+    kept = (
+        "model", "dataset", "seed", "version", "split_hash", "split", "mask_history", "features",
+    )  # fmt: skip
     return {
         **{key: result[key] for key in kept if key in result},
         "name": run.files.directory.name,
@@ -133,7 +138,8 @@ def _described(
         "best_epoch": load_checkpoint(run.files.model).get("epoch"),
         "items": len(counts) - 1,
         "training_events": int(counts.sum()),
-        "test_users": len(ranking.targets),
+        "test_users": len(ranking.users.unique()),
+        "test_targets": len(ranking.targets),
         "torch": torch.__version__,
         "python": ".".join(map(str, sys.version_info[:3])),
         "configuration": config.to_text(),

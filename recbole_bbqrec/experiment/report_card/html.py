@@ -73,7 +73,9 @@ def mib(value: float | None) -> str:
 
 
 def span(entry: Mapping[str, Any]) -> str:
-    """Write the range of a bucket, 5 or 5–9."""
+    """Write the range of a bucket, 5 or 5–9, or its label."""
+    if "label" in entry:
+        return str(entry["label"])
     low, high = entry["from"], entry["to"]
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
@@ -92,6 +94,7 @@ def _charts(report: Mapping[str, Any]) -> dict[str, Any]:
     """Draw the charts of the sections that the report has, as SVG by section."""
     drawn: dict[str, Any] = {
         "curves": [_curves(phase) for phase in report["curves"] or ()],
+        "targets": _breakdown(report, "targets", "test targets"),
         "history_length": _breakdown(report, "history_length", "history length, items"),
         "popularity": _breakdown(report, "popularity", "training events of the next item"),
         "shares": _shares(report),

@@ -134,6 +134,11 @@ class Outcome:
         return self.per_user if "per_user" in (self.result or {}).get("files", {}) else None
 
     @property
+    def by_target(self) -> dict[str, Any]:
+        """The test metrics by kinds of targets; empty if the run has none."""
+        return (self.result or {}).get("by_target", {})
+
+    @property
     def log(self) -> Path:
         return self.directory / LOG
 
