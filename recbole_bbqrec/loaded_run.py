@@ -195,10 +195,19 @@ class LoadedRun(NamedTuple):
     def _known_histories(self, names: Sequence[str], users: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return the latest items int64 [n, T] of users, right padded, and their numbers [n].
 
-        RecBole keeps a row for each event but a user's first: what came before, and the event. A
-        user's last row is in the test part, else in an earlier one.
+        All events of the file count, also those that a protocol leaves out. Of files that are
+        split already RecBole has rows alone: what came before an event, and the event. A user's
+        last row is in the test part, else in an earlier one.
         """
         width = self.config["MAX_ITEM_LIST_LENGTH"]
+        events = self.dataset.file_events
+        if events is not None:
+            end = np.searchsorted(events.users, users, side="right")  # [n]
+            length = np.minimum(end - np.searchsorted(events.users, users), width)
+            place = np.arange(width)
+            index = np.minimum((end - length)[:, None] + place, len(events) - 1)  # [n, T]
+            latest = events.items[index] * (place < length[:, None])
+            return torch.from_numpy(latest), torch.from_numpy(length)
         items = torch.zeros(len(users), width, dtype=torch.int64)
         lengths = torch.zeros(len(users), dtype=torch.int64)
         for loader in (self.train_data, self.valid_data, self.test_data):

@@ -34,7 +34,8 @@ class ItemDataset(Protocol):
     item_list_length_field: str
     inter_feat: Any
     field2id_token: Mapping[str, np.ndarray]
-    events: Any  # of :mod:`recbole_bbqrec.data.protocol`, as are `plan` and `ties`
+    file_events: Any  # of :mod:`recbole_bbqrec.data.protocol`, as are the next three
+    events: Any
     plan: Any
     ties: Any
 

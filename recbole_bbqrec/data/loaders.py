@@ -24,9 +24,10 @@ from recbole_bbqrec.protocols import ItemDataset
 def create_dataset(config: Config, dataset_class: type) -> Any:
     """Read, filter and remap the data set, and order its events as the protocol asks.
 
-    The data set has attributes that RecBole's lacks: ``events`` with the real times, and their
-    ``ties`` (None and empty for files that are split already), and ``plan``, the split of the
-    option `protocol` (None where RecBole splits).
+    The data set has attributes that RecBole's lacks. For files that are split already, the first
+    three are None and empty: ``file_events``, all events with their real times; ``ties`` of these;
+    ``events``, those that the protocol keeps, in its order; and ``plan``, the split of the option
+    `protocol` (None where RecBole splits).
 
     Raises:
         UserError: RecBole cannot read the files, they have no times, nothing is left after
@@ -53,6 +54,7 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
     if not config["benchmark_filename"]:
         events = read_events(dataset, settings.real_time_field, settings.day_length)
         dataset.ties = tie_statistics(events, dataset.field2id_token[dataset.iid_field])
+    dataset.file_events = events
     dataset.plan = plan_split(dataset, events, settings)
     dataset.events = dataset.plan.events if dataset.plan else events
     keep_order(dataset)

@@ -57,8 +57,9 @@ def fpmc(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sequences() -> dict[str, list[str]]:
     """Every user's items in time order, read from the file."""
-    events = pd.read_csv(ROOT / "dataset/Mini/Mini.inter", sep="\t", names=["user", "item", "time"])
-    events = events[1:].astype({"time": float}).sort_values("time", kind="stable")
+    path = ROOT / "dataset/Mini/Mini.inter"
+    events = pd.read_csv(path, sep="\t", header=0, names=["user", "item", "time", "unix_time"])
+    events = events.sort_values("time", kind="stable")
     return {user: group["item"].tolist() for user, group in events.groupby("user")}
 
 
@@ -193,6 +194,17 @@ def test_pairs_score_as_the_whole_catalogue(sasrec, monkeypatch):
     monkeypatch.setattr(sasrec.model, "full_sort_predict", missing)
     pairs = sasrec.recommend(users=["u0001", "u0002", "u0003"], k=20)
     pd.testing.assert_frame_equal(pairs, full, rtol=1e-4)
+
+
+@pytest.mark.parametrize("protocol", ["next_day", "time:0.5"])
+def test_events_that_a_protocol_leaves_out_count(tmp_path_factory, sequences, protocol):
+    options = {**SMALL, "protocol": protocol, "time_target": "first"}
+    loaded = load_run(trained(tmp_path_factory, "ItemNeighbours", options).files.model)
+    users = list(sequences)
+    columns = ["rank", "item", "score"]
+    known = loaded.recommend(users=users, k=5)[columns]
+    given = loaded.recommend(histories=[sequences[user] for user in users], k=5)[columns]
+    pd.testing.assert_frame_equal(known, given)
 
 
 def test_models_with_user_vectors_rank_for_users_only(fpmc, sequences):
