@@ -34,11 +34,12 @@ from recbole_bbqrec.config.options import (
     check_read,
     check_values,
 )
-from recbole_bbqrec.config.values import Loader, parse_yaml, read_yaml
+from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import model_files, overlay_files
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.names import check_valid_metric
 from recbole_bbqrec.model.registry import get_model, is_ours, property_bases, spec
+from recbole_bbqrec.reading import PlainLoader, parse_yaml
 from recbole_bbqrec.run_files.output_folder import check_output_folder
 
 #: Keys that RecBole reads but lists in none of its files.
@@ -110,7 +111,7 @@ class BBQRecConfig(Config):
     # RecBole's hooks ------------------------------------------------------------------------
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
-        return Loader
+        return PlainLoader
 
     def _load_config_files(self, file_list: list[str | Path]) -> dict[str, Any]:
         values = dict(self._stored)

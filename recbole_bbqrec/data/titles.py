@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.reading import read_text
 
 
 def read_titles(path: Path) -> dict[str, str]:
@@ -15,10 +16,8 @@ def read_titles(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         return {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 ({error}); make the data set again.") from error
+    kind, remedy = "lines of an item token, a tab and a title", "Correct or remove it."
+    lines = read_text(path, kind, f"{remedy} Titles are optional.").split("\n")
     titles = {}
     for number, line in enumerate(lines[1:], start=2):  # after the header
         if not line.strip():
