@@ -17,7 +17,7 @@ from pathlib import Path
 from recbole_bbqrec.errors import UserError
 
 _FULL = 1 << 16  # bytes; a disk with less room left is called full
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # the names of unfinished files
+_TEMPORARY = re.compile(r"\.(?P<of>.+)\.[a-z0-9_]{8}\.tmp")  # the names of unfinished files
 
 
 @contextmanager
@@ -79,13 +79,14 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def remove_unfinished(folder: Path) -> None:
+def remove_unfinished(folder: Path, of: str | None = None) -> None:
     """Remove the temporary files that killed processes left in ``folder``.
 
-    Only for a folder that no other process writes to.
+    Only for files that no other process writes: all of the folder, or those called ``of``.
     """
     for path in folder.glob(".*.tmp"):
-        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+        ours = _TEMPORARY.fullmatch(path.name)
+        if ours and ours["of"] == (of or ours["of"]) and path.is_file():
             with writing(path):
                 path.unlink(missing_ok=True)
 

@@ -47,8 +47,8 @@ def reading(path: str | os.PathLike[str], kind: str, remedy: str) -> Iterator[No
     except Exception as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN].rstrip(".")
         raise UserError(
-            f"{path} cannot be read: it is damaged or of another kind; expected {kind}. {remedy} "
-            f"[{cause}]"
+            f"{path} cannot be read: it is truncated, damaged or of another kind; expected {kind}. "
+            f"{remedy} [{cause}]"
         ) from error
 
 

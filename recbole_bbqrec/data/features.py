@@ -83,9 +83,6 @@ def load_modality(
     items_path = folder / f"{dataset}.{modality}.items.txt"
     require_files(folder, dataset, modality, (matrix_path, items_path))
     metadata = _load_metadata(folder / f"{dataset}.features.yaml", modality)
-    digests = []
-    for path, key in ((matrix_path, "sha256"), (items_path, "items_sha256")):
-        digests.append(_digest(path, key, metadata))
     rows = open_matrix(matrix_path)
     tokens = read_item_list(items_path)
     if len(tokens) != rows.shape[0]:
@@ -95,6 +92,8 @@ def load_modality(
         )
     _check_dim(matrix_path, rows.shape[1], expected_dim, metadata)
     _check_finite(matrix_path, rows, tokens)
+    recorded = ((matrix_path, "sha256"), (items_path, "items_sha256"))
+    digests = [_digest(path, key, metadata) for path, key in recorded]
 
     row_of = {token: row for row, token in enumerate(tokens)}
     # RecBole keeps the blanks around a token of a hand-made .inter file.

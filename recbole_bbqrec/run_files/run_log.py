@@ -8,7 +8,9 @@ from typing import Any
 
 from recbole.utils import init_logger
 
+from recbole_bbqrec.atomic import writing
 from recbole_bbqrec.protocols import RunConfig
+from recbole_bbqrec.run_files.output_folder import check_log_folders
 
 logger = logging.getLogger()
 
@@ -26,7 +28,9 @@ def start_logging(config: RunConfig) -> None:
             handler.close()
         else:
             others.append(handler)
-    init_logger(config)
+    check_log_folders()
+    with writing("log"):
+        init_logger(config)
     for handler in others:
         logger.addHandler(handler)
 

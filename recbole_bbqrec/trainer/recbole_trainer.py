@@ -15,6 +15,7 @@ import torch
 from recbole.trainer import Trainer
 from tqdm import tqdm
 
+from recbole_bbqrec.atomic import writing
 from recbole_bbqrec.data.identity import check_same_data
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.collector import ScoresCollector
@@ -49,7 +50,8 @@ class SafeCheckpoints(Trainer):
     _pending: dict[str, Any] | None = None  # state to restore when the first epoch starts
 
     def __init__(self, config: RunConfig, model: Any) -> None:
-        super().__init__(config, model)
+        with writing("log_tensorboard"):
+            super().__init__(config, model)
         self.eval_collector = ScoresCollector(config)
         self.epoch_lines: list[Line] = []
 

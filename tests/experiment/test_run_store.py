@@ -31,6 +31,7 @@ from recbole_bbqrec.experiment.store.worker import (
     RESULT,
 )
 from recbole_bbqrec.quick_start import run as run_here
+from recbole_bbqrec.run_files.finished_run import NEEDED
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {
@@ -41,6 +42,9 @@ OPTIONS = {
 
 def gru(**options):
     return Run("GRU4Rec", "Mini", {**OPTIONS, **options}, seed=2020)
+
+
+BLANK = dict.fromkeys(NEEDED, {})  # a result without figures
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def finish(store, monkeypatch):
             result = result_of(plan)
             if result is None:
                 return 1
-            (directory / RESULT).write_text(json.dumps({**result, "run": plan}))
+            (directory / RESULT).write_text(json.dumps({**BLANK, **result, "run": plan}))
             return 0
 
         monkeypatch.setattr(RunStore, "_run_process", process)
@@ -389,7 +393,7 @@ def test_killed_before_the_last_write(store, work_here, monkeypatch):
     planned = store.plan(gru())
     inner = planned.directory / "saved" / "GRU4Rec-then"
     inner.mkdir(parents=True)
-    (inner / "result.json").write_text(json.dumps({"split_hash": planned.split_hash}))
+    (inner / "result.json").write_text(json.dumps({**BLANK, "split_hash": planned.split_hash}))
     (inner.parent / "GRU4Rec-then.pth").write_bytes(b"weights")
     monkeypatch.setattr(worker, "run", lambda *args, **kwargs: pytest.fail("ran again"))
     assert work_here(planned) == 0

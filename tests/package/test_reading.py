@@ -89,7 +89,8 @@ def test_yaml_is_plain_data():
     "text",
     [
         "!!python/object/apply:os.system ['true']", "!!binary aGk=", "!!set {a}", "!!timestamp x",
-        "!!omap [a: 1]", "[" * 3000, "a: " + "{b: " * 101, "- " * 3000, "{[1]: 2}", "a: b: c", "0b_", "!other x", "\x00", "*unknown",
+        "!!omap [a: 1]", "[" * 3000, "a: " + "{b: " * 101, "- " * 3000, "{[1]: 2}",
+        "a: b: c", "0b_", "!other x", "\x00", "*unknown",
     ],
 )  # fmt: skip
 def test_yaml_that_is_no_plain_data_is_refused(tmp_path, text):
