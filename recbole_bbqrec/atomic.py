@@ -29,7 +29,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     try:
         yield
-    except BrokenPipeError:  # standard output: not a file of ours
+    except (BrokenPipeError, TimeoutError):  # standard output; a lock that another process holds
         raise
     except OSError as error:
         raise UserError(

@@ -173,11 +173,16 @@ class BBQRecConfig(Config):
     @classmethod
     def from_text(cls, text: str, overrides: Mapping[str, Any] | None = None) -> BBQRecConfig:
         """Rebuild a configuration written by :meth:`to_text`; ``overrides`` win."""
-        values = parse_yaml(text)
-        if not isinstance(values, dict) or "model" not in values or "dataset" not in values:
-            raise UserError("A stored configuration is unreadable: it names no model and data set.")
-        names = {**values, **(overrides or {})}
-        return cls(names["model"], names["dataset"], overrides=overrides, stored=values)
+        try:
+            values = parse_yaml(text)
+            names = {**values, **(overrides or {})}
+            names = {key: names[key] for key in ("model", "dataset")}
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                "A stored configuration is unreadable: it is no YAML that names a model and a data "
+                "set. Use another run, or train again."
+            ) from error
+        return cls(**names, overrides=overrides, stored=values)
 
 
 @cache

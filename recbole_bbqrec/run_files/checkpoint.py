@@ -97,6 +97,9 @@ def load_model_file(path: str | Path) -> dict[str, Any]:
             f"The file {path} is not the saved model of a run; expected "
             "saved/<Model>-<time>.pth or the run's directory."
         )
+    with reading_checkpoint(path):
+        features = state.get("features") or {}
+        state["features"] = {name: {**of_modality} for name, of_modality in features.items()}
     return state
 
 

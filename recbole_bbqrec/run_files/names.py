@@ -32,6 +32,10 @@ _CHECKPOINT = ".pth"
 _RESUME = "resume.pth"
 
 
+class InUseError(UserError):
+    """Another process is working on the run."""
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """Paths of one run."""
@@ -70,7 +74,8 @@ class RunFiles:
         Temporary files that a killed process of the run left are removed.
 
         Raises:
-            UserError: another process holds the lock, or this user may not write to the run.
+            InUseError: another process holds the lock.
+            UserError: this user may not write to the run.
         """
         path = self.directory / LOCK
         lock = FileLock(str(path))
@@ -78,7 +83,7 @@ class RunFiles:
             with writing(path):
                 lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(
+            raise InUseError(
                 f"Another process is working on the run in {self.directory}. Wait for it, end it, "
                 "or start a new run without `resume`."
             ) from None
@@ -87,10 +92,10 @@ class RunFiles:
 
     @property
     def is_claimed(self) -> bool:
-        """Return True if a process holds the lock now, or this user may not take it."""
+        """Return True if a process holds the lock at this moment; raises as :meth:`claim`."""
         try:
             self.claim().release()
-        except UserError:
+        except InUseError:
             return True
         return False
 
