@@ -99,7 +99,11 @@ def load_model_file(path: str | Path) -> dict[str, Any]:
         )
     with reading_checkpoint(path):
         features = state.get("features") or {}
-        state["features"] = {name: {**of_modality} for name, of_modality in features.items()}
+        state["features"] = {m: {"fingerprint": str(f["fingerprint"])} for m, f in features.items()}
+        if not isinstance(state.get("split_hash", ""), str):
+            raise TypeError("split_hash is no text")
+        if state.get("other_parameter") is not None:
+            state["other_parameter"] = {**state["other_parameter"]}
     return state
 
 
