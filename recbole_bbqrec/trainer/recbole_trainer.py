@@ -184,7 +184,6 @@ class SafeCheckpoints(Trainer):
         }
         save_checkpoint(state, self.files.resume)
         self._write_epochs()
-        self._log.release()
 
     def _write_epochs(self) -> None:
         if self.files is not None:
@@ -211,6 +210,7 @@ class SafeCheckpoints(Trainer):
 
         def end_epoch(epoch: int, score: float) -> None:
             self._save_resume(epoch + 1, train_data)
+            self._log.release()
             if callback_fn:
                 callback_fn(epoch, score)
 
