@@ -6,8 +6,8 @@ processes on one run. A case is well when it ends in success or in one error of 
 traceback, when every checkpoint that is left can be read, and when the same command, given again
 where it can work, has the result of an undisturbed run.
 
-The full disk is a small tmpfs, which only root may mount; without root it is a limit of file sizes.
-Closed folders are tried as another user, or as the present one if that is not root.
+For root, the full disk is a small tmpfs and a closed folder a read-only one; for others, they are a
+limit of file sizes and a folder without the right to write.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ from recbole_bbqrec.run_files.checkpoint import load_checkpoint
 from recbole_bbqrec.run_files.finished_run import FinishedRun
 from recbole_bbqrec.run_files.per_user import PerUser
 
-ROOT_USER, OTHER_USER = 0, 65534
-IS_ROOT = os.geteuid() == ROOT_USER
+IS_ROOT = os.geteuid() == 0
 
 
 def start(words: Sequence[str], folder: Path, **how: Any) -> subprocess.Popen[str]:
@@ -130,18 +129,20 @@ class Trial:
             "compare": ["compare", "--models=ItemNeighbours", "--datasets=Mini", "--output=out",
                         f"--runs={folder / 'runs'}"],
         }[verb]  # fmt: skip
-        path, how = folder / place, {}
+        path, mounted = folder / place, False
         if place != "." and self.rng.random() < 0.5:
             path.write_text("a file")
         else:
             path.mkdir(exist_ok=True)
-            path.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
-            how = {"user": OTHER_USER} if IS_ROOT else {}
-            if place != ".":
-                folder.chmod(0o777)
+            path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+            mounted = IS_ROOT  # who may write to any folder but a read-only one
+            if mounted:
+                subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(path)], check=True)
         try:
-            problem = judged(start(words, folder, **how), "closed to writing", "is a file")
+            problem = judged(start(words, folder), "closed to writing", "is a file")
         finally:
+            if mounted:
+                subprocess.run(["umount", str(path)], check=True)
             path.chmod(0o700)
         return f"{verb}, {place}: {problem}" if problem else ""
 

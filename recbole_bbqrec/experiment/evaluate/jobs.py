@@ -19,7 +19,7 @@ from recbole_bbqrec.experiment.evaluate.options import (
 from recbole_bbqrec.experiment.store.run_key import INPUT_FILES, counted_options, digest
 from recbole_bbqrec.metrics.collector import RankedCollector
 from recbole_bbqrec.model.registry import spec
-from recbole_bbqrec.run_files.checkpoint import load_model_file
+from recbole_bbqrec.run_files.checkpoint import load_checkpoint
 from recbole_bbqrec.run_files.finished_run import FinishedRun
 
 #: Options in which runs of one configuration may differ, besides those of ``NOT_IN_KEY``.
@@ -104,7 +104,7 @@ def differing_options(job: Job, other: Job) -> list[str]:
 
 
 def _job(path: Path, finished: FinishedRun, values: Mapping[str, Any]) -> Job:
-    state = load_model_file(finished.files.model)
+    state = load_checkpoint(finished.files.model)
     if not isinstance(state.get("config"), str) or "state_dict" not in state:
         raise UserError(f"The file {finished.files.model} is not the saved model of a run.")
     # RecBole's trainer makes its output folder and starts wandb when it is constructed.
