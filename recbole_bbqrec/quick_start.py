@@ -302,7 +302,7 @@ def _configure(
     """Return the configuration, and the files of the run to resume, if any."""
     resume = overrides.get("resume")
     if resume is not None and resume != "auto":
-        return run_to_continue(Path(resume), model, dataset, config_files, overrides)
+        return run_to_continue(Path(str(resume)), model, dataset, config_files, overrides)
     config = BBQRecConfig(*_names(model, dataset, config_files), config_files, overrides)
     if config["resume"] == "auto":
         return config, find_resumable(config)

@@ -11,6 +11,7 @@ from typing import Any, Callable, NamedTuple, TypeVar
 from recbole_bbqrec.cli.grammar import CommandParser, ListAction
 from recbole_bbqrec.config.values import parse_overrides
 from recbole_bbqrec.errors import UserError, did_you_mean
+from recbole_bbqrec.run_files.output_folder import check_output_folder
 
 Record = TypeVar("Record")
 Add = Callable[..., None]  # adds an argument, see CommandParser.group
@@ -101,9 +102,9 @@ def refuse_misspelt(args: argparse.Namespace, known: Iterable[str]) -> None:
 
 
 def refuse_file(output: Path | None) -> None:
-    """Raise a UserError if the output folder is a file."""
-    if output is not None and output.exists() and not output.is_dir():
-        raise UserError(f"Option `--output` is {output}, a file; expected a folder.")
+    """Raise a UserError if the output folder is a file, or cannot be written to."""
+    if output is not None:
+        check_output_folder("--output", output)
 
 
 def print_results(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -25,9 +26,12 @@ class Verb(NamedTuple):
     takes_options: bool = False
 
 
-_SAME_COMMAND = "the last finished epoch is saved. Run the same command to go on."
-_RESUME = "the last finished epoch is saved. Run the same command with --resume=auto to go on."
+_SAME_COMMAND = "runs and epochs that had ended are saved. Run the same command to go on."
+_RESUME = "epochs that had ended are saved. Run the same command with --resume=auto to go on."
 _TRAIN, _FINISHED, _DATA = "train and test", "look at finished runs", "data and models"
+
+#: Failures that lie in the disk or in who may use it; elsewhere, an OSError is a fault of ours.
+_PLACES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 _GRAMMAR = """\
 Arguments are written --name=value, and lists --models=A,B.
@@ -98,8 +102,16 @@ def _main(arguments: list[str]) -> int:
         _log_to_file(str(error))
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; {VERBS[arguments[0]].after_interrupt}", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in _PLACES:
+            raise
+        message = f"{error.filename or 'A file'} cannot be read or written: {error.strerror}."
+        _log_to_file(message)
+        print(f"error: {message} Correct that, and run the same command again.", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt as stop:  # a trainer knows what is saved, and says so
+        after = str(stop) or VERBS[arguments[0]].after_interrupt
+        print(f"\ninterrupted; {after}", file=sys.stderr)
         return INTERRUPTED
 
 

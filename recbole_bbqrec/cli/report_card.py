@@ -45,16 +45,16 @@ def main(args: argparse.Namespace) -> int:
 
     if args.sample is not None and args.sample < 1:
         raise UserError(f"Option `--sample` is {args.sample}; expected at least one user.")
-    refuse_file(args.output)
     require_plots()
     from recbole_bbqrec.experiment.report_card.collect import collect
     from recbole_bbqrec.experiment.report_card.html import render
     from recbole_bbqrec.run_files.finished_run import FinishedRun
 
     run = FinishedRun.at(args.run)
+    output = args.output or run.files.directory
+    refuse_file(output)
     overrides = {} if args.data_path is None else {"data_path": args.data_path}
     report = collect(run, sample=args.sample, overrides=overrides, echo=_log)
-    output = args.output or run.files.directory
     write_text(output / REPORT_DATA, json.dumps(report, indent=1, allow_nan=False) + "\n")
     write_text(output / REPORT_PAGE, render(report))
     print(f"{output / 'report.html'}\n{output / 'report.json'}")

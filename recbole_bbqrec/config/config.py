@@ -34,12 +34,13 @@ from recbole_bbqrec.config.options import (
     check_read,
     check_values,
 )
-from recbole_bbqrec.config.values import Loader, parse_yaml, read_yaml
+from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import model_files, overlay_files
 from recbole_bbqrec.data.protocol.settings import check_eval_args
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.names import check_valid_metric
 from recbole_bbqrec.model.registry import get_model, is_ours, property_bases, spec
+from recbole_bbqrec.reading import PlainLoader, parse_yaml
 from recbole_bbqrec.run_files.output_folder import check_output_folder
 
 #: Keys that RecBole reads but lists in none of its files.
@@ -112,7 +113,7 @@ class BBQRecConfig(Config):
     # RecBole's hooks ------------------------------------------------------------------------
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
-        return Loader
+        return PlainLoader
 
     def _load_config_files(self, file_list: list[str | Path]) -> dict[str, Any]:
         values = dict(self._stored)
@@ -174,11 +175,16 @@ class BBQRecConfig(Config):
     @classmethod
     def from_text(cls, text: str, overrides: Mapping[str, Any] | None = None) -> BBQRecConfig:
         """Rebuild a configuration written by :meth:`to_text`; ``overrides`` win."""
-        values = parse_yaml(text)
-        if not isinstance(values, dict) or "model" not in values or "dataset" not in values:
-            raise UserError("A stored configuration is unreadable: it names no model and data set.")
-        names = {**values, **(overrides or {})}
-        return cls(names["model"], names["dataset"], overrides=overrides, stored=values)
+        try:
+            values = parse_yaml(text)
+            names = {**values, **(overrides or {})}
+            names = {key: names[key] for key in ("model", "dataset")}
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                "A stored configuration is unreadable: it is no YAML that names a model and a data "
+                "set. Use another run, or train again."
+            ) from error
+        return cls(**names, overrides=overrides, stored=values)
 
 
 @cache

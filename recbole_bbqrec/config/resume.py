@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from recbole_bbqrec.config.config import BBQRecConfig, complete_eval_args
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.run_files.checkpoint import load_checkpoint
+from recbole_bbqrec.run_files.checkpoint import load_checkpoint, require_keys
 from recbole_bbqrec.run_files.names import RunFiles
+
+logger = logging.getLogger(__name__)
 
 #: Options that may differ between an interrupted run and its continuation.
 FREE = {
@@ -39,7 +42,7 @@ def run_to_continue(
             f"Option `resume` is {path}; expected `auto`, a run's directory or its resume.pth, but "
             f"{files.resume} does not exist."
         )
-    stored = load_checkpoint(files.resume)["config"]
+    stored = _stored_config(files.resume)
     given: dict[str, Any] = {}
     for file in config_files:
         given.update(read_yaml(file))
@@ -61,21 +64,55 @@ def run_to_continue(
 def find_resumable(config: BBQRecConfig) -> RunFiles | None:
     """Return the newest unfinished run of the same configuration in ``checkpoint_dir``, if any.
 
-    Runs of other processes that are still at work are skipped.
+    Runs of other processes that are still at work, and of other configurations, are skipped; a run
+    of this configuration that cannot be continued is named in a warning, with the reason.
     """
-    fixed = _fixed(config.resolved)
+    wanted = _fixed(config.resolved)
     runs = RunFiles.all_in(config["checkpoint_dir"], config["model"])
-    runs = (files for files in runs if files.resume.is_file())
-    for files in sorted(runs, key=lambda files: files.resume.stat().st_mtime, reverse=True):
-        if files.result.is_file() or files.is_claimed:
+    dated = [(_time_of(files.resume), files) for files in runs if not files.result.is_file()]
+    unusable = False
+    for _, files in sorted(dated, key=lambda pair: pair[0] or 0.0, reverse=True):
+        if _is_other(files, wanted):
             continue
         try:
-            stored = BBQRecConfig.from_text(load_checkpoint(files.resume)["config"])
-        except UserError:
-            continue  # written by another version of the program, or damaged
-        if _fixed(stored.resolved) == fixed:
+            if not files.resume.is_file() or files.is_claimed:
+                continue
+            stored = BBQRecConfig.from_text(_stored_config(files.resume))
+        except (UserError, OSError) as error:
+            logger.warning("Option `resume` is auto; passed over %s: %s", files.directory, error)
+            unusable = True
+            continue
+        if _fixed(stored.resolved) == wanted:
             return files
+    if unusable:
+        logger.warning("Option `resume` is auto; no other run to continue: a new run begins.")
     return None
+
+
+def _time_of(path: Path) -> float | None:
+    """Return when the file was written; None if there is none, or not for this user."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _is_other(files: RunFiles, wanted: dict[str, Any]) -> bool:
+    """Return True if the run's ``config.yaml`` says that it is of other options.
+
+    False also where that cannot be read: then the checkpoint decides.
+    """
+    try:
+        return _fixed(BBQRecConfig.from_text(files.config.read_text("utf-8")).resolved) != wanted
+    except (UserError, OSError, ValueError):
+        return False
+
+
+def _stored_config(path: Path) -> str:
+    """Return the configuration in the checkpoint at ``path``, as text."""
+    state = load_checkpoint(path)
+    require_keys(state, ["config", "model", "split_hash", "random"], path)
+    return str(state["config"])
 
 
 def _fixed(resolved: dict[str, Any]) -> dict[str, Any]:

@@ -3,37 +3,12 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from recbole_bbqrec.errors import UserError
-
-
-class Loader(yaml.SafeLoader):
-    """SafeLoader that also reads ``1e-3`` as a number, as RecBole's files and users expect."""
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
-
-
-def parse_yaml(text: str) -> Any:
-    """Parse YAML like ``yaml.safe_load``, with one more number format.
-
-    ``Loader`` is a SafeLoader, which builds no objects: YAML cannot run code here.
-    """
-    loader = Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
+from recbole_bbqrec.reading import parse_yaml, read_yaml_file
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -42,12 +17,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, not YAML, or not a table of options.
     """
-    try:
-        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read the config file {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The config file {path} is not valid YAML: {error}") from error
+    remedy = "Correct it, or give another config file."
+    content = read_yaml_file(path, "a YAML file of `key: value` lines", remedy)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -71,7 +42,7 @@ def parse_value(text: str) -> Any:
     if text.startswith("["):  # without quotes around its texts, as shell users write it
         try:
             value = parse_yaml(text)
-        except yaml.YAMLError:
+        except ValueError:
             return text
         return value if isinstance(value, list) else text
     return text

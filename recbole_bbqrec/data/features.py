@@ -4,7 +4,7 @@ A modality lives beside the interactions as two files, and optionally a third:
 
 * ``<Dataset>.<modality>.npy``: matrix [rows, dim], float16 or float32;
 * ``<Dataset>.<modality>.items.txt``: the raw item token of each row, one per line;
-* ``<Dataset>.features.yaml``: encoder, dimension and recipe of each modality.
+* ``<Dataset>.features.yaml``: encoder, dimension, recipe and checksums of each modality.
 
 Rows are matched to items by raw token, never by position, after the framework has fixed its
 internal ids. The item vocabulary is therefore the same with and without features.
@@ -15,16 +15,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.reading import open_array, read_text, read_yaml_file, reading
 
 logger = logging.getLogger(__name__)
 
@@ -73,14 +74,15 @@ def load_modality(
         expected_dim: the feature width required, or None for any.
 
     Raises:
-        UserError: a file is missing or unreadable, rows and item list do not fit, a token is
-            blank or repeated, a value is not finite, the width or dtype is not as expected, or
-            no row belongs to any item of the vocabulary.
+        UserError: a file is missing or unreadable, or differs from its checksum; rows and item
+            list do not fit, a token is blank or repeated, a value is not finite, the width or
+            dtype is not as expected, or no row belongs to any item of the vocabulary.
     """
     folder = Path(directory)
     matrix_path = folder / f"{dataset}.{modality}.npy"
     items_path = folder / f"{dataset}.{modality}.items.txt"
     require_files(folder, dataset, modality, (matrix_path, items_path))
+    metadata = _load_metadata(folder / f"{dataset}.features.yaml", modality)
     rows = open_matrix(matrix_path)
     tokens = read_item_list(items_path)
     if len(tokens) != rows.shape[0]:
@@ -88,9 +90,10 @@ def load_modality(
             f"{items_path} lists {len(tokens):,} items but {matrix_path.name} has "
             f"{rows.shape[0]:,} rows; expected one line per row. Make both files again together."
         )
-    metadata = _load_metadata(folder / f"{dataset}.features.yaml", modality)
     _check_dim(matrix_path, rows.shape[1], expected_dim, metadata)
     _check_finite(matrix_path, rows, tokens)
+    recorded = ((matrix_path, "sha256"), (items_path, "items_sha256"))
+    digests = [_digest(path, key, metadata) for path, key in recorded]
 
     row_of = {token: row for row, token in enumerate(tokens)}
     # RecBole keeps the blanks around a token of a hand-made .inter file.
@@ -113,7 +116,7 @@ def load_modality(
         name=modality,
         matrix=torch.from_numpy(matrix),
         present=present,
-        fingerprint=_fingerprint(matrix_path, items_path),
+        fingerprint=_fingerprint(digests),
         metadata=metadata,
     )
 
@@ -126,12 +129,8 @@ def read_item_list(path: Path) -> list[str]:
     Raises:
         UserError: the file is unreadable or empty, or a line is blank or repeated.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); expected UTF-8, one item per line."
-        ) from error
+    kind, remedy = "one raw item token per line", "Restore the file, or make it again."
+    lines = read_text(path, kind, remedy, encoding="utf-8-sig").split("\n")
     if lines[-1] == "":
         lines.pop()
     tokens = [line.strip() for line in lines]
@@ -171,16 +170,10 @@ def open_matrix(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is unreadable, or is not a matrix of floats.
     """
-    try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{path} is not a readable NumPy matrix ({error}); expected a 2-D float16 or float32 "
-            "array written by numpy.save."
-        ) from error
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or 0 in rows.shape:
-        shape = getattr(rows, "shape", "an archive")
-        raise UserError(f"{path} holds {shape}; expected a matrix [rows, dim], neither zero.")
+    kind = "a NumPy matrix, float16 or float32 [rows, dim], written by numpy.save"
+    rows = open_array(path, kind, "Restore the file, or encode the items again.")
+    if rows.ndim != 2 or 0 in rows.shape:
+        raise UserError(f"{path} holds {rows.shape}; expected a matrix [rows, dim], neither zero.")
     if rows.dtype.kind != "f" or rows.dtype.itemsize > 8:
         raise UserError(
             f"{path} has dtype {rows.dtype}; expected float16 or float32. Convert it with "
@@ -194,14 +187,26 @@ def open_matrix(path: Path) -> np.ndarray:
 def _load_metadata(path: Path, modality: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+    kind, remedy = "YAML, a mapping from modality names to mappings", "Correct or remove it."
+    content = read_yaml_file(path, kind, remedy)
     entry = content.get(modality, {}) if isinstance(content, dict) else None
     if not isinstance(entry, dict):
-        raise UserError(f"{path}: expected a mapping from modality names to mappings.")
+        raise UserError(f"{path}: expected a mapping from modality names to mappings. {remedy}")
     return entry
+
+
+def _digest(path: Path, key: str, metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a file; refuse one that differs from what ``features.yaml`` says."""
+    with reading(path, "a file of features", "Restore it, or make it again."):
+        digest = sha256_of(path)
+    if key in metadata and metadata[key] != digest:
+        raise UserError(
+            f"{path} has the SHA-256 {digest[:16]}..., but the features.yaml beside it says "
+            f"`{key}: {str(metadata[key])[:16]}...`: the file is damaged, or was replaced. Restore "
+            f"it; or, if it is meant, put the new checksum into features.yaml or remove `{key}` "
+            "there."
+        )
+    return digest
 
 
 def _check_dim(path: Path, dim: int, expected: int | None, metadata: dict[str, Any]) -> None:
@@ -233,7 +238,7 @@ def _check_finite(path: Path, rows: np.ndarray, tokens: list[str]) -> None:
             )
 
 
-def _fingerprint(*paths: Path) -> str:
+def _fingerprint(digests: Iterable[str]) -> str:
     """Hash the digests of the files, so that bytes cannot move between files unnoticed."""
-    joined = hashlib.sha256(b"".join(bytes.fromhex(sha256_of(path)) for path in paths))
+    joined = hashlib.sha256(b"".join(map(bytes.fromhex, digests)))
     return joined.hexdigest()[:16]

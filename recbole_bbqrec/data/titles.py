@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.reading import read_text
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def without_controls(text: str) -> str:
+    """Drop control characters: a terminal would obey the escape sequences that they begin."""
+    return _CONTROL.sub("", text)
 
 
 def read_titles(path: Path) -> dict[str, str]:
@@ -15,10 +24,8 @@ def read_titles(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         return {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 ({error}); make the data set again.") from error
+    kind, remedy = "lines of an item token, a tab and a title", "Correct or remove it."
+    lines = read_text(path, kind, f"{remedy} Titles are optional.").split("\n")
     titles = {}
     for number, line in enumerate(lines[1:], start=2):  # after the header
         if not line.strip():
@@ -29,5 +36,5 @@ def read_titles(path: Path) -> dict[str, str]:
                 f"{path}, line {number} is {line[:60]!r}; expected an item token, a tab and a "
                 "title. Correct the line, or remove the file: titles are optional."
             )
-        titles[token] = title.strip()
+        titles[token] = without_controls(title).strip()
     return titles

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recbole_bbqrec.data.protocol.ties import tie_lines
+from recbole_bbqrec.data.titles import without_controls
 from recbole_bbqrec.inspection.measures import Inspection, Neighbours
 
 _BAR = 40
@@ -61,7 +62,8 @@ def doubling_bins(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def clip(text: str, width: int) -> str:
-    """Cut text to ``width`` characters, the last an ellipsis."""
+    """Cut text to ``width`` characters, the last an ellipsis, without control characters."""
+    text = without_controls(text)
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 

@@ -183,8 +183,13 @@ def write_modality(
 
 
 def describe_matrix(path: Path, items: int, dimension: int) -> dict[str, Any]:
-    """Return dimension, number of items and checksum of a written feature matrix."""
-    return {"dimension": dimension, "items": items, "sha256": sha256_of(path)}
+    """Return dimension, number of items and checksums of a written matrix and its item list."""
+    return {
+        "dimension": dimension,
+        "items": items,
+        "sha256": sha256_of(path),
+        "items_sha256": sha256_of(path.with_suffix(".items.txt")),
+    }
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# RecBole reads tokens through a tab-separated pandas parser, so they must survive it: no
-# whitespace, no quotes, and none of the words that pandas takes for a missing value. [PAD] is
-# RecBole's own name for item 0.
-_TOKEN = re.compile(r'[^\s"]+')
+# RecBole reads tokens through a tab-separated pandas parser, so they must survive it: no white
+# space but single spaces between words, no quotes, and none of the words that pandas takes for a
+# missing value. [PAD] is RecBole's own name for item 0.
+_TOKEN = re.compile(r'[^\s"]+(?: [^\s"]+)*')
 _MISSING_WORDS = frozenset(
     ("NA", "N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "NULL", "null", "None", "<NA>", "#N/A",
      "[PAD]", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")

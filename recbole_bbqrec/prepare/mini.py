@@ -84,6 +84,7 @@ def make_mini(directory: str | os.PathLike[str], seed: int = 2025) -> None:
             "dimension": DIM,
             "items": len(kept),
             "sha256": sha256_of(folder / f"{NAME}.{modality}.npy"),
+            "items_sha256": sha256_of(folder / f"{NAME}.{modality}.items.txt"),
         }
     content = yaml.safe_dump(described, sort_keys=False)
     _write(folder / f"{NAME}.features.yaml", content.splitlines())

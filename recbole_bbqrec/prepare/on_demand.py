@@ -12,6 +12,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare import mini
 from recbole_bbqrec.prepare.atomic_files import check_folder
 from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, raw_files
+from recbole_bbqrec.reading import reading
 
 
 def how_to_make(name: str, directory: Path) -> str:
@@ -61,9 +62,13 @@ def prepare_missing(name: str, directory: Path, modalities: Collection[str]) -> 
 
 
 def check_files(config: Config) -> None:
-    """Raise a UserError if the interaction file of the configured data set is missing."""
+    """Raise a UserError if the interaction file of the data set is missing or closed."""
     directory, name = Path(config["data_path"]), config["dataset"]
-    if (directory / f"{name}.inter").is_file() or config["benchmark_filename"]:
+    path = directory / f"{name}.inter"
+    if path.is_file():
+        with reading(path, "the interactions of a data set", "Open it for reading."), open(path):
+            return
+    if config["benchmark_filename"]:
         return
     root = directory.parent
     found = sorted(p.name for p in root.glob("*") if (p / f"{p.name}.inter").is_file())

@@ -1,15 +1,17 @@
 """Checkpoints that are data: written atomically, read with ``weights_only=True``.
 
-RecBole's own checkpoints pickle a Config object and cannot be loaded safely. Ours hold tensors,
-numbers, texts and containers of them; the configuration is YAML text.
+A checkpoint is a zip file with a CRC-32 of every entry, which torch writes but does not compare:
+:func:`load_checkpoint` does. RecBole's own checkpoints pickle a Config object and cannot be loaded
+safely. Ours hold tensors, numbers, texts and containers of them; the configuration is YAML text.
 """
 
 from __future__ import annotations
 
-import pickle
+import contextlib
 import random
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -17,38 +19,70 @@ from torch import nn
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.reading import check_archive, reading
 
 FORMAT = 1  # raised when older checkpoints can no longer be read
+_KIND = "a checkpoint of recbole_bbqrec"
+_REMEDY = "Use another one, or train again."
 
 
 def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
     """Write ``state`` (tensors and plain values only) to ``path`` atomically."""
-    with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        guarded: Any = _Guarded(file)
+        try:
+            torch.save({"format": FORMAT, **state}, guarded)
+        except Exception as error:
+            raise guarded.failure or error from error
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint written by :func:`save_checkpoint`.
 
     Raises:
-        UserError: the file is missing, truncated, not one of our checkpoints, or of another format.
+        UserError: the file is missing, damaged, not one of our checkpoints, or of another format.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no checkpoint at {path}. Check the path, or train first.")
-    try:
+    with reading_checkpoint(path):
+        check_archive(path)
         state = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"The checkpoint {path} ({path.stat().st_size} bytes) cannot be read: it is truncated, "
-            f"damaged, or not written by recbole_bbqrec. Use another one or train again. "
-            f"[{type(error).__name__}]"
-        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(
             f"The file {path} is not a checkpoint of recbole_bbqrec (format {FORMAT} expected)."
         )
     return state
+
+
+def reading_checkpoint(path: str | Path) -> contextlib.AbstractContextManager[None]:
+    """Turn what a block raises over the content of a checkpoint into an error that names it."""
+    return reading(path, _KIND, _REMEDY)
+
+
+def require_keys(state: dict[str, Any], keys: Collection[str], path: str | Path) -> None:
+    """Raise a UserError if the checkpoint read from ``path`` lacks one of ``keys``."""
+    missing = [key for key in keys if key not in state]
+    if missing:
+        raise UserError(f"The checkpoint {path} has no `{missing[0]}`. {_REMEDY}")
+
+
+class _Guarded:
+    """A binary file that keeps the failure of a write: torch reports it as a wrong position."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def load_model_file(path: str | Path) -> dict[str, Any]:
@@ -63,6 +97,13 @@ def load_model_file(path: str | Path) -> dict[str, Any]:
             f"The file {path} is not the saved model of a run; expected "
             "saved/<Model>-<time>.pth or the run's directory."
         )
+    with reading_checkpoint(path):
+        features = state.get("features") or {}
+        state["features"] = {m: {"fingerprint": str(f["fingerprint"])} for m, f in features.items()}
+        if not isinstance(state.get("split_hash", ""), str):
+            raise TypeError("split_hash is no text")
+        if state.get("other_parameter") is not None:
+            state["other_parameter"] = {**state["other_parameter"]}
     return state
 
 
@@ -73,7 +114,8 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: str |
         UserError: names or shapes differ from the model's, which is then unchanged.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    with reading_checkpoint(path):
+        given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if shapes != given:
         name = min({name for name, _ in shapes.items() ^ given.items()})
         raise UserError(

@@ -20,6 +20,7 @@ from typing import Any
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.reading import read_text
 
 Line = dict[str, Any]
 
@@ -39,10 +40,11 @@ def read_epochs(path: Path) -> list[Line]:
     if not path.is_file():
         return []
     lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    text_of_file = read_text(path, "lines of JSON", "Remove the file, or train again.")
+    for number, text in enumerate(text_of_file.splitlines(), start=1):
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             line = None
         if not isinstance(line, dict) or not {"phase", "epoch"} <= line.keys():
             raise UserError(

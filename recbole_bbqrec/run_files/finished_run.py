@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.reading import read_json
 from recbole_bbqrec.run_files.epochs import Line, read_epochs
 from recbole_bbqrec.run_files.names import PLAN, RESULT, RunFiles
 
@@ -58,10 +58,7 @@ def _model_in_store(directory: Path) -> Path:
 
 
 def _read_result(path: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}). Restore it, or run again.") from error
+    result = read_json(path, "the result.json that a run writes", "Restore it, or run again.")
     missing = [key for key in NEEDED if not isinstance(result, dict) or key not in result]
     if missing:
         raise UserError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from recbole.utils import get_local_time
 
+from recbole_bbqrec.atomic import remove_unfinished, writing
 from recbole_bbqrec.errors import UserError
 
 # Files that a run and its directory in a store have both.
@@ -31,6 +32,10 @@ _CHECKPOINT = ".pth"
 _RESUME = "resume.pth"
 
 
+class InUseError(UserError):
+    """Another process is working on the run."""
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """Paths of one run."""
@@ -45,7 +50,8 @@ class RunFiles:
         while files.directory.exists() or files.model.exists():
             number += 1
             files = cls(stem.with_name(f"{stem.name}-{number}"))
-        files.directory.mkdir(parents=True)
+        with writing(files.directory):
+            files.directory.mkdir(parents=True)
         return files
 
     @classmethod
@@ -65,27 +71,37 @@ class RunFiles:
     def claim(self) -> FileLock:
         """Lock the run for this process, until the lock is released or the process ends.
 
+        Temporary files that a killed process of the run left are removed.
+
         Raises:
-            UserError: another process holds the lock.
+            InUseError: another process holds the lock.
+            UserError: this user may not write to the run.
         """
-        lock = FileLock(str(self.directory / LOCK))
+        path = self.directory / LOCK
+        lock = FileLock(str(path))
         try:
-            lock.acquire(timeout=0)
+            with writing(path):
+                lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(
+            raise InUseError(
                 f"Another process is working on the run in {self.directory}. Wait for it, end it, "
                 "or start a new run without `resume`."
             ) from None
+        self._remove_unfinished()
         return lock
 
     @property
     def is_claimed(self) -> bool:
-        """Return True if a process holds the lock at this moment."""
+        """Return True if a process holds the lock at this moment; raises as :meth:`claim`."""
         try:
             self.claim().release()
-        except UserError:
+        except InUseError:
             return True
         return False
+
+    def _remove_unfinished(self) -> None:
+        remove_unfinished(self.directory)
+        remove_unfinished(self.model.parent, of=self.model.name)
 
     @property
     def model(self) -> Path:

@@ -7,7 +7,6 @@ so that their mean is the reported figure for RecBole's models and for ours.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.groups import by_group
 from recbole_bbqrec.metrics.per_user_values import first_match, user_values
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
+from recbole_bbqrec.reading import read_arrays
 
 _FIXED = ("users", "rank", "max_rank", "split_hash")
 _TARGET = "target/"  # prefix of the arrays that describe the targets
@@ -70,8 +70,7 @@ class PerUser:
             UserError: the file is missing, damaged, or of another kind.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                values = {name: arrays[name] for name in arrays.files}
+            values = read_arrays(path, "metrics of users", "Run again, in a new directory.")
             users, rank = values["users"], values["rank"]
             named = {name: value for name, value in values.items() if name not in _FIXED}
             metrics = {k: value for k, value in named.items() if not k.startswith(_TARGET)}
@@ -79,7 +78,7 @@ class PerUser:
             if any(value.shape != users.shape for value in (rank, *named.values())):
                 raise ValueError("the arrays have different lengths")
             max_rank, split_hash = int(values["max_rank"]), str(values["split_hash"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"The file of per-user metrics {path} cannot be read ({error}). Remove its run's "
                 "directory and run it again."

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 from recbole.utils import init_logger
 
+from recbole_bbqrec.atomic import writing
 from recbole_bbqrec.protocols import RunConfig
+from recbole_bbqrec.run_files.output_folder import check_log_folders
 
 logger = logging.getLogger()
 
@@ -26,9 +29,28 @@ def start_logging(config: RunConfig) -> None:
             handler.close()
         else:
             others.append(handler)
-    init_logger(config)
+    check_log_folders()
+    with writing("log"):
+        init_logger(config)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            _end_where_it_cannot_write(handler)
     for handler in others:
         logger.addHandler(handler)
+
+
+def _end_where_it_cannot_write(handler: logging.FileHandler) -> None:
+    """Let a log file on a full disk end with a warning, in place of a traceback for every line."""
+    otherwise = handler.handleError
+
+    def end(record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            otherwise(record)
+        elif handler in logger.handlers:
+            logger.removeHandler(handler)
+            logger.warning(f"Cannot write the log file {handler.baseFilename}: it ends here.")
+
+    handler.handleError = end  # type: ignore[method-assign]
 
 
 def log_paths(trainer: Any) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any, Union
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
-from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.atomic import write_bytes
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.reading import reading
 
 FORMAT = 1
 _HEADER = "recbole_bbqrec"
@@ -73,15 +75,17 @@ class SemanticIds:
         if self.codes_before is not None:
             tensors["codes_before"] = self.codes_before.cpu().contiguous()
         header = {"format": FORMAT, "signals": self.signals, "metadata": dict(self.metadata)}
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
+        header["sha256"] = _checksum(tensors, header)
+        content = save(tensors, metadata={_HEADER: json.dumps(header, sort_keys=True)})
+        write_bytes(path, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SemanticIds:
         """Read a file of :meth:`save`; raise UserError naming the file if it is another."""
         if not Path(path).is_file():
             raise UserError(f"semantic IDs: there is no file {path}; run phase one first.")
-        try:
+        remedy = "Restore it, give the file of another run, or run phase one again."
+        with reading(path, "semantic IDs", remedy):
             tensors, header = _read(path)
             codes, vectors = tensors["codes"], tensors["vectors"]
             text = bytes(tensors["item_tokens"].tolist()).decode()
@@ -90,11 +94,6 @@ class SemanticIds:
                 codebooks=tensors.get("codebooks"), signals=tuple(header["signals"]),
                 metadata=header["metadata"], codes_before=tensors.get("codes_before"),
             )  # fmt: skip
-        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise UserError(
-                f"semantic IDs: {path} is damaged or was not written by this program "
-                f"({type(error).__name__}: {error}); delete it and run phase one again."
-            ) from error
 
     def align(
         self,
@@ -179,7 +178,19 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, An
         header = json.loads((file.metadata() or {})[_HEADER])
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']!r}, this version reads {FORMAT}")
-        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if header.pop("sha256", None) not in (None, _checksum(tensors, header)):
+        raise ValueError("the checksum does not fit")  # files of older versions have none
+    return tensors, header
+
+
+def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the header and of the tensors' names, types, shapes and bytes."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {_describe(tensor)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _problem(ids: SemanticIds) -> str | None:

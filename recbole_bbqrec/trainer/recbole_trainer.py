@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from functools import wraps
+from logging import getLogger
+from typing import Any, Callable
 
 import numpy as np
 import torch
 from recbole.trainer import Trainer
 from tqdm import tqdm
 
+from recbole_bbqrec.atomic import writing
 from recbole_bbqrec.data.identity import check_same_data
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.collector import ScoresCollector
@@ -24,19 +27,44 @@ from recbole_bbqrec.run_files.checkpoint import (
     load_checkpoint,
     load_weights,
     random_state,
+    reading_checkpoint,
+    require_keys,
     save_checkpoint,
     set_random_state,
 )
-from recbole_bbqrec.run_files.epochs import Line, write_epochs
+from recbole_bbqrec.run_files.epochs import Line, read_epochs, write_epochs
 from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.runtime import peak_memory_mib, trim_memory
 from recbole_bbqrec.trainer.phases.loop import diverged
-from recbole_bbqrec.trainer.phases.progress import progress_bar
+from recbole_bbqrec.trainer.phases.progress import HeldLog, progress_bar
+
+
+def says_what_is_saved(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a trainer's ``fit``: an interrupt says how much of the run is saved."""
+
+    @wraps(fit)
+    def wrapped(self: SafeCheckpoints, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return fit(self, *args, **kwargs)
+        except KeyboardInterrupt:
+            files = self.files
+            if files is None or not files.resume.is_file():
+                message = "no epoch had ended, so that nothing is saved."
+            else:
+                epochs = len(read_epochs(files.epochs))
+                message = (
+                    f"saved: {epochs} epoch{'s' if epochs != 1 else ''}, in {files.directory}. Run "
+                    "the same command with --resume=auto to go on."
+                )
+            raise KeyboardInterrupt(message) from None
+
+    return wrapped
 
 
 class SafeCheckpoints(Trainer):
     """Mixin over a RecBole trainer class; see :func:`with_safe_checkpoints`."""
 
+    logger: Any  # RecBole's, or within `fit` one that holds lines back
     files: RunFiles | None = None
     split_hash: str = ""
     features: dict[str, Any] = {}  # fingerprint of each modality's features
@@ -47,11 +75,14 @@ class SafeCheckpoints(Trainer):
     _bar: tqdm[Any] | None = None
     _validates = False  # True: the training has validations
     _pending: dict[str, Any] | None = None  # state to restore when the first epoch starts
+    _resumed: Any = None  # the file that it comes from
 
     def __init__(self, config: RunConfig, model: Any) -> None:
-        super().__init__(config, model)
+        with writing("log_tensorboard"):
+            super().__init__(config, model)
         self.eval_collector = ScoresCollector(config)
         self.epoch_lines: list[Line] = []
+        self._log = HeldLog(self.logger)
 
     def use_data(self, identity: Mapping[str, Any]) -> None:
         """Name the data in checkpoints; ``identity`` comes from ``data.identity``."""
@@ -93,6 +124,7 @@ class SafeCheckpoints(Trainer):
             UserError: unreadable, written by another model, or of other shapes.
         """
         state = load_checkpoint(path, self.device)
+        require_keys(state, ["model", "state_dict"], path)
         fitting = [self.config["model"]]
         trained_as = spec(self.config["model"]).trained_as
         if trained_as is not None:
@@ -103,7 +135,8 @@ class SafeCheckpoints(Trainer):
                 f"{self.config['model']}."
             )
         load_weights(self.model, state["state_dict"], path)
-        self.model.load_other_parameter(state.get("other_parameter"))
+        with reading_checkpoint(path):
+            self.model.load_other_parameter(state.get("other_parameter"))
 
     def resume_checkpoint(self, resume_file: Any) -> None:
         """Continue an interrupted run from its ``resume.pth``.
@@ -111,16 +144,18 @@ class SafeCheckpoints(Trainer):
         Raises:
             UserError: unreadable, or written for other data.
         """
-        state = self._load_resume(resume_file)
-        load_weights(self.model, state["state_dict"], resume_file)
-        self.model.load_other_parameter(state.get("other_parameter"))
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
-        self.best_valid_score = state["best_valid_score"]
-        self.best_valid_result = state["best_valid_result"]
-        self.epoch_lines = state.get("epochs", [])
-        self.seconds_before = state.get("seconds", 0.0)
-        self._pending = state
+        with reading_checkpoint(resume_file):
+            state = self._load_resume(resume_file)
+            load_weights(self.model, state["state_dict"], resume_file)
+            self.model.load_other_parameter(state.get("other_parameter"))
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
+            self.best_valid_score = state["best_valid_score"]
+            self.best_valid_result = state["best_valid_result"]
+            self.epoch_lines = state.get("epochs", [])
+            self.seconds_before = state.get("seconds", 0.0)
+            self._pending = {key: state[key] for key in ("shuffle", "random")}
+            self._resumed = resume_file
         self.logger.info(f"Resuming {resume_file} at epoch {self.start_epoch}")
 
     def _load_resume(self, path: Any) -> dict[str, Any]:
@@ -156,6 +191,7 @@ class SafeCheckpoints(Trainer):
 
     # RecBole's hooks ------------------------------------------------------------------------
 
+    @says_what_is_saved
     def fit(
         self,
         train_data: Any,
@@ -174,13 +210,18 @@ class SafeCheckpoints(Trainer):
 
         def end_epoch(epoch: int, score: float) -> None:
             self._save_resume(epoch + 1, train_data)
+            self._log.release()
             if callback_fn:
                 callback_fn(epoch, score)
 
         with progress_bar(
             "train", total=self.epochs, done=self.start_epoch, unit="epoch", show=show_progress
         ) as self._bar:
-            fitted = super().fit(train_data, valid_data, verbose, saved, False, end_epoch)
+            self.logger = self._log
+            try:
+                fitted = super().fit(train_data, valid_data, verbose, saved, False, end_epoch)
+            finally:
+                self.logger = getLogger()
         self._write_epochs()
         return fitted
 
@@ -201,9 +242,11 @@ class SafeCheckpoints(Trainer):
         show_progress: bool = False,
     ) -> Any:
         if self._pending is not None:
-            train_data.generator.set_state(self._pending["shuffle"].cpu())
-            set_random_state(self._pending["random"])
+            with reading_checkpoint(self._resumed):
+                train_data.generator.set_state(self._pending["shuffle"].cpu())
+                set_random_state(self._pending["random"])
             self._pending = None
+        self._log.hold(self._validates and (epoch_idx + 1) % self.eval_step == 0)
         start = time.perf_counter()
         loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         trim_memory()

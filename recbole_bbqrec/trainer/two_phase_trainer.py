@@ -11,14 +11,19 @@ from recbole.utils import init_seed
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.metrics.collector import RankedCollector
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
-from recbole_bbqrec.run_files.checkpoint import random_state, save_checkpoint, set_random_state
+from recbole_bbqrec.run_files.checkpoint import (
+    random_state,
+    reading_checkpoint,
+    save_checkpoint,
+    set_random_state,
+)
 from recbole_bbqrec.runtime import peak_memory_mib
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer.phases.catalogue_ids import align_semantic_ids, make_semantic_ids
 from recbole_bbqrec.trainer.phases.generate_phase import GeneratePhase
 from recbole_bbqrec.trainer.phases.loop import LoopState, Phase, run_phase
 from recbole_bbqrec.trainer.phases.tokenize_phase import TokenizePhase, ValidationRows
-from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
+from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints, says_what_is_saved
 
 TOKENIZE, GENERATE = TokenizePhase.name, GeneratePhase.name
 
@@ -45,6 +50,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
 
     # fit ------------------------------------------------------------------------------------
 
+    @says_what_is_saved
     def fit(
         self,
         train_data: Any,
@@ -81,15 +87,17 @@ class TwoPhaseTrainer(SafeCheckpoints):
         state = self.loops[phase.name]
         init_seed(self.config["seed"], self.config["reproducibility"])
         if self._pending is not None and self._pending["phase"] == phase.name:
-            phase.load_state(self._pending["state"])
-            set_random_state(self._pending["random"])
+            with reading_checkpoint(self._resumed):
+                phase.load_state(self._pending["state"])
+                set_random_state(self._pending["random"])
             self._pending = None
         run_phase(
             phase,
             state,
             partial(self._checkpoint, phase),
             show_progress=self._show_progress,
-            on_epoch=partial(self._log_epoch, phase),
+            on_epoch=partial(self._complete, phase),
+            on_saved=partial(self._log_epoch, phase),
         )
         self._write_epochs()  # also after a kill between the two files of the last checkpoint
         self.logger.info(
@@ -225,21 +233,26 @@ class TwoPhaseTrainer(SafeCheckpoints):
         Raises:
             UserError: unreadable, or written for other data.
         """
-        state = self._load_resume(resume_file)
-        self.loops = {name: LoopState(**loop) for name, loop in state["loops"].items()}
-        self.seconds_before = sum(loop.seconds for loop in self.loops.values())
-        loop = self.loops[state["phase"]]
-        if not loop.finished:
-            self._pending = {key: state[key] for key in ("phase", "state", "random")}
+        with reading_checkpoint(resume_file):
+            state = self._load_resume(resume_file)
+            loops = {name: LoopState(**state["loops"][name]) for name in self.loops}
+            self.seconds_before = sum(loop.seconds for loop in loops.values())
+            loop = loops[state["phase"]]
+            self.loops, self._resumed = loops, resume_file
+            if not loop.finished:
+                self._pending = {key: state[key] for key in ("phase", "state", "random")}
         done = f"{loop.epoch} epochs done{', finished' if loop.finished else ''}"
         self.logger.info(f"Resuming {resume_file}: phase {state['phase']}, {done}")
 
     # logging --------------------------------------------------------------------------------
 
-    def _log_epoch(self, phase: Phase, record: dict[str, Any]) -> None:
-        """Complete an epoch's record; send its values to the log, TensorBoard, W&B and callback."""
+    def _complete(self, phase: Phase, record: dict[str, Any]) -> None:
+        """Add to an epoch's record what the loop does not know."""
         record["learning_rate"] = phase.last_rate
         record["peak_memory_mib"] = peak_memory_mib(self.device)
+
+    def _log_epoch(self, phase: Phase, record: dict[str, Any]) -> None:
+        """Send an epoch's values to the log, TensorBoard, W&B and the callback."""
         epoch, score = record["epoch"], record.get("score")
         values = {**record["terms"], **record.get("valid", {})}
         values.update({f"{name}_seconds": value for name, value in record["seconds"].items()})

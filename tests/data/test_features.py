@@ -8,7 +8,9 @@ import logging
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.data.features import load_modality
 from recbole_bbqrec.errors import UserError
 from tests.support.data import write_features
@@ -102,7 +104,7 @@ def _too_large(matrix):
         (lambda m: m[:, 0], r"holds \(3,\); expected a matrix"),
         (lambda m: m[:, :0], r"holds \(3, 0\); expected a matrix"),
         (lambda m: m[:, :1], "has 1 columns; expected 2"),
-        (lambda m: np.array([["x", None]] * 3, dtype=object), "not a readable NumPy matrix"),
+        (lambda m: np.array([["x", None]] * 3, dtype=object), "cannot be read: .* a NumPy matrix"),
     ],
 )
 def test_bad_matrix(tmp_path, change, message):
@@ -147,7 +149,7 @@ def test_truncated_matrix(tmp_path):
     write_features(tmp_path, "S", "text", ["a"], np.ones((1, 200), np.float32))
     path = tmp_path / "S.text.npy"
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(UserError, match="not a readable NumPy matrix"):
+    with pytest.raises(UserError, match="cannot be read: .* a NumPy matrix"):
         load_modality(tmp_path, "S", "text", TOKENS)
 
 
@@ -155,10 +157,10 @@ def test_truncated_matrix(tmp_path):
     ("content", "message"),
     [
         ("text: {dimension: 7}", "2 columns, but the features.yaml beside it says dimension: 7"),
-        ("text: [", "not valid YAML"),
+        ("text: [", "cannot be read: .* YAML"),
         ("- text", "expected a mapping"),
         ("text: 3", "expected a mapping"),
-        ("text: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("text: !!python/object/apply:os.getcwd []", "cannot be read: .* YAML"),
     ],
 )
 def test_bad_metadata(tmp_path, content, message):
@@ -166,3 +168,41 @@ def test_bad_metadata(tmp_path, content, message):
     (tmp_path / "S.features.yaml").write_text(content)
     with pytest.raises(UserError, match=message):
         load_modality(tmp_path, "S", "text", TOKENS)
+
+
+def _reversed(folder):
+    matrix = np.load(folder / "S.text.npy")
+    np.save(folder / "S.text.npy", matrix[::-1])
+
+
+def _one_bit(folder):
+    path = folder / "S.text.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _another_item(folder):
+    (folder / "S.text.items.txt").write_text("a\nc\n")
+
+
+@pytest.mark.parametrize("damage", [_reversed, _one_bit, _another_item])
+def test_files_that_differ_from_their_checksums_are_refused(tmp_path, damage):
+    """All of them are well-formed: without the comparison they would pass for the features."""
+    write_features(tmp_path, "S", "text", ["a", "b"], np.eye(2, dtype=np.float32))
+    names = {"sha256": "S.text.npy", "items_sha256": "S.text.items.txt"}
+    entry = {key: sha256_of(tmp_path / name) for key, name in names.items()}
+    (tmp_path / "S.features.yaml").write_text(yaml.safe_dump({"text": entry}))
+    assert load_modality(tmp_path, "S", "text", TOKENS).metadata == entry
+    damage(tmp_path)
+    with pytest.raises(UserError, match="S.text.* has the SHA-256 .* damaged, or was replaced"):
+        load_modality(tmp_path, "S", "text", TOKENS)
+
+
+def test_an_archive_or_a_pickle_in_a_matrixs_place_is_refused(tmp_path):
+    write_features(tmp_path, "S", "text", ["a"], np.ones((1, 2), np.float32))
+    np.savez(tmp_path / "other.npz", np.ones((1, 2), np.float32))
+    for content in ((tmp_path / "other.npz").read_bytes(), b"\x80\x04N.", b""):
+        (tmp_path / "S.text.npy").write_bytes(content)
+        with pytest.raises(UserError, match="S.text.npy cannot be read"):
+            load_modality(tmp_path, "S", "text", TOKENS)

@@ -43,6 +43,9 @@ def gru(**options):
     return Run("GRU4Rec", "Mini", {**OPTIONS, **options}, seed=2020)
 
 
+BLANK = {"test_result": {}}  # what every result has
+
+
 @pytest.fixture
 def store(tmp_path):
     return RunStore(tmp_path / "runs", echo=lambda line: None)
@@ -58,7 +61,7 @@ def finish(store, monkeypatch):
             result = result_of(plan)
             if result is None:
                 return 1
-            (directory / RESULT).write_text(json.dumps({**result, "run": plan}))
+            (directory / RESULT).write_text(json.dumps({**BLANK, **result, "run": plan}))
             return 0
 
         monkeypatch.setattr(RunStore, "_run_process", process)
@@ -389,7 +392,7 @@ def test_killed_before_the_last_write(store, work_here, monkeypatch):
     planned = store.plan(gru())
     inner = planned.directory / "saved" / "GRU4Rec-then"
     inner.mkdir(parents=True)
-    (inner / "result.json").write_text(json.dumps({"split_hash": planned.split_hash}))
+    (inner / "result.json").write_text(json.dumps({**BLANK, "split_hash": planned.split_hash}))
     (inner.parent / "GRU4Rec-then.pth").write_bytes(b"weights")
     monkeypatch.setattr(worker, "run", lambda *args, **kwargs: pytest.fail("ran again"))
     assert work_here(planned) == 0

@@ -118,6 +118,8 @@ def test_values_drawn(write):
         ("a uniform 2,1", ["low < high"]),
         ("a quniform 1,2,0", ["step"]),
         ("a loguniform -1,1e999", ["exponents"]),
+        ("a loguniform -4,-2x", ["exponents", "-4,-2x"]),
+        ("a uniform 0,\x001", ["low,high"]),
         ("a loguniform -1,1000", ["exponents"]),
         ("a choice [1]\na choice [2]", ["line 2", "twice"]),
     ],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.data.titles import read_titles
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.inspection.measures import inspect_folder
 from recbole_bbqrec.inspection.text import as_text, clip, doubling_bins, share
@@ -148,3 +149,9 @@ def test_picture(data, rundir, capsys, recwarn):
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
     assert main([*arguments, "--output", "none/such/x.png"]) == 0  # folders are made
     assert main([*arguments, "--output", str(data / "Own" / "Own.inter" / "x.png")]) == 2
+
+
+def test_a_title_cannot_command_the_terminal(tmp_path):
+    (tmp_path / "t.tsv").write_text("item_id\ttitle\na\t\x1b[2J\x9b31mNice\x07 \u2603\n", "utf-8")
+    assert read_titles(tmp_path / "t.tsv") == {"a": "[2J31mNice \u2603"}
+    assert clip("\x1b[2Jencoder", 40) == "[2Jencoder"

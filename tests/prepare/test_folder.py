@@ -261,7 +261,7 @@ ITEM_FAULTS = [
     (items_with('["B2"]'), "line 2 has no item_id"),
     (items_with('{"item_id": 5}'), "line 2 has no item_id"),
     (items_with('{"item_id": "C3"}'), "line 3 repeats item 'C3'"),
-    (items_with('{"item_id": "B 2"}'), "line 2 has the token 'B 2'"),
+    (items_with('{"item_id": "B  2"}'), "line 2 has the token 'B  2'"),
     (lambda s: write_gzip(s / "items.jsonl.gz", []), "holds no item"),
 ]
 IMAGE_FAULTS = [

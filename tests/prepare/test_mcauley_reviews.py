@@ -96,7 +96,7 @@ BAD_REVIEWS = [
     (b"[1]", r"line 2 holds \[1\]"),
     (b"\xff\xfe", "line 2 is not UTF-8"),
     (b'{"asin": "B000000001", "unixReviewTime": 1}', "line 2 has reviewerID None"),
-    (b'{"reviewerID": "a b", "asin": "B000000001", "unixReviewTime": 1}', "reviewerID 'a b'"),
+    (b'{"reviewerID": "a  b", "asin": "B000000001", "unixReviewTime": 1}', "reviewerID 'a  b'"),
     (b'{"reviewerID": "\\ud800", "asin": "B000000001", "unixReviewTime": 1}', "has reviewerID"),
     (b'{"reviewerID": "u", "asin": 5, "unixReviewTime": 1}', "line 2 has asin 5"),
     (b'{"reviewerID": "u", "asin": "NA", "unixReviewTime": 1}', "line 2 has asin 'NA'"),

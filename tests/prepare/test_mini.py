@@ -75,6 +75,8 @@ def test_checksums_and_size():
     for modality, entry in described.items():
         content = (MINI / f"Mini.{modality}.npy").read_bytes()
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+        tokens = (MINI / f"Mini.{modality}.items.txt").read_bytes()
+        assert entry["items_sha256"] == hashlib.sha256(tokens).hexdigest()
     assert sum(path.stat().st_size for path in MINI.iterdir()) < 2_000_000
 
 

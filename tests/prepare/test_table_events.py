@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recbole.data import create_dataset
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.tables.events import EventOptions, k_core, read_events
 from recbole_bbqrec.prepare.tables.ledger import Ledger
+from tests.support.data import make_config, write_inter
 
 HEADER = ["user_id", "item_id", "note", "timestamp", "rating"]
 
@@ -249,15 +251,26 @@ def test_bad_files(tmp_path, name, content, message):
         read(tmp_path / name)
 
 
-def test_blanks_in_every_token(tmp_path):
+def test_quotes_in_every_token(tmp_path):
     """The columns are the right ones; what helps is other tokens."""
-    path = write_csv(tmp_path / "e.csv", [["u 1", "Item 1", "", "1", "5"], ["", *ROW[1:]]])
-    with pytest.raises(UserError, match="Replace these .a blank by '_', say.") as caught:
+    path = write_csv(tmp_path / "e.csv", [["u'1\t", 'Item"1', "", "1", "5"], ["", *ROW[1:]]])
+    with pytest.raises(UserError, match="Replace these .a quote by '_', say.") as caught:
         read(path)
-    assert "1  rows whose user cannot be a token (blanks or quotes" in str(caught.value)
-    assert "first: 'u 1'" in str(caught.value) and "column options" not in str(caught.value)
+    assert "1  rows whose item cannot be a token (quotes or control" in str(caught.value)
+    assert "first: 'Item\"1'" in str(caught.value) and "column options" not in str(caught.value)
     with pytest.raises(UserError, match="Check the column options; columns in use: user 'user_id'"):
         read(write_csv(tmp_path / "f.csv", [["", *ROW[1:]]]))
+
+
+def test_blanks_within_a_token_are_kept_as_recbole_keeps_them(tmp_path):
+    tokens = ["Item 1", "a b c", "i 2"]
+    rows = [[f"user {n}", token, "", str(n), "5"] for n in range(5) for token in tokens]
+    assert read(write_csv(tmp_path / "e.csv", rows)).item_names == tokens
+    users = {f"user {n}": tokens for n in range(5)}
+    write_inter(tmp_path, "S", users)
+    dataset = create_dataset(make_config(tmp_path, "S"))
+    assert {*dataset.field2id_token["item_id"][1:]} == {*tokens}
+    assert {*dataset.field2id_token["user_id"][1:]} == {*users}
 
 
 def test_missing_file(tmp_path):

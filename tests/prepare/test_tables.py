@@ -366,7 +366,7 @@ def test_train_line_is_for_a_shell(shop, tmp_path, monkeypatch):
 
 
 FAULTS = [
-    (("a=@none.npy,@listed.txt",), None, "none.npy is not a readable NumPy matrix"),
+    (("a=@none.npy,@listed.txt",), None, "none.npy cannot be read: no such file"),
     (("a=@listed.npy",), None, "which item is each row of"),
     (("a=@short.npy,@listed.txt",), None, "has 3 rows, but .* lists 30 items"),
     (("a=@short.npy",), "items.jsonl", "has 3 rows, but the items file lists 30 items"),

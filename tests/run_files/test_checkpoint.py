@@ -13,6 +13,7 @@ from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.run_files.checkpoint import (
     load_checkpoint,
+    load_model_file,
     load_weights,
     random_state,
     save_checkpoint,
@@ -100,3 +101,44 @@ def test_weights_of_the_same_shape_are_loaded():
     model, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     load_weights(model, other.state_dict(), "same.pth")
     assert torch.equal(model.weight, other.weight)
+
+
+def test_one_changed_bit_of_a_weight_is_refused(tmp_path):
+    """torch.load reads the changed weight without a word: the test shows that, too."""
+    path = tmp_path / "a.pth"
+    weights = torch.arange(1000, dtype=torch.float32)
+    save_checkpoint({"config": "", "state_dict": {"w": weights}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(weights.numpy().tobytes()) + 2000] ^= 1
+    path.write_bytes(content)
+    changed = torch.load(path, weights_only=True)["state_dict"]["w"]
+    assert not torch.equal(changed, weights)
+    with pytest.raises(UserError, match="a.pth cannot be read: .* the checksum of .* does not fit"):
+        load_checkpoint(path)
+
+
+MODEL = {"config": "model: X", "state_dict": {}, "split_hash": "0", "features": {}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": None}, {"state_dict": None},
+        {"features": {"text": {}}}, {"features": 3}, {"features": {"text": 1}},
+        {"split_hash": torch.zeros(2)}, {"other_parameter": float("nan")},
+    ],
+)  # fmt: skip
+def test_a_model_file_with_a_lost_or_changed_key_is_refused(tmp_path, changes):
+    path = tmp_path / "m.pth"
+    save_checkpoint(MODEL, path)
+    assert load_model_file(path)["config"] == "model: X"
+    state = {key: value for key, value in {**MODEL, **changes}.items() if value is not None}
+    save_checkpoint(state, path)
+    with pytest.raises(UserError, match="m.pth"):
+        load_model_file(path)
+
+
+def test_weights_of_another_form_are_refused(tmp_path):
+    for weights in (3, {"weight": "text"}, {"weight": torch.zeros(3)}):
+        with pytest.raises(UserError, match="w.pth"):
+            load_weights(torch.nn.Linear(1, 1, bias=False), weights, tmp_path / "w.pth")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from recbole_bbqrec.errors import UserError
@@ -182,8 +185,46 @@ def test_damaged_values_are_refused(tmp_path: Path) -> None:
     raw = ids.codes.numpy().tobytes()
     assert data.count(raw) == 1
     path.write_bytes(data.replace(raw, b"\xff" * len(raw)))
-    with pytest.raises(UserError, match=r"codes must lie in \[0, 8\)"):
+    with pytest.raises(UserError, match="the checksum does not fit"):
         SemanticIds.load(path)
+
+
+@pytest.mark.parametrize("changed", [("codes", 0, 1), ("vectors", 0, 3), ("codebooks", 5, 1)])
+def test_one_changed_bit_is_refused(tmp_path: Path, changed: tuple[str, int, int]) -> None:
+    """Codes that stay within the codebook and finite vectors are found by the checksum alone."""
+    ids, path = make(), tmp_path / "ids.safetensors"
+    ids.save(path)
+    name, at, bit = changed
+    raw = getattr(ids, name).numpy().tobytes()
+    data = bytearray(path.read_bytes())
+    data[data.index(raw) + at] ^= bit
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="the checksum does not fit"):
+        SemanticIds.load(path)
+
+
+def test_a_changed_header_is_refused_and_an_old_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "ids.safetensors"
+    make().save(path)
+    with safe_open(str(path), framework="pt") as file:
+        header = json.loads(file.metadata()["recbole_bbqrec"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    header["metadata"]["split_hash"] = "another"
+    save_file(tensors, path, metadata={"recbole_bbqrec": json.dumps(header)})
+    with pytest.raises(UserError, match="the checksum does not fit"):
+        SemanticIds.load(path)
+    del header["sha256"]  # as versions before this one wrote it
+    save_file(tensors, path, metadata={"recbole_bbqrec": json.dumps(header)})
+    assert SemanticIds.load(path).metadata["split_hash"] == "another"
+
+
+def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        make().save(tmp_path / "ids.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "ids.safetensors").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from recbole.utils import early_stopping
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.trainer.phases.loop import LoopState, Phase, Validation, run_phase
+from recbole_bbqrec.trainer.phases.progress import HeldLog
 
 
 class Scripted(Phase):
@@ -140,3 +143,34 @@ def test_nan_loss_is_an_error_before_the_epoch_ends(monkeypatch):
     monkeypatch.setattr(phase, "end_epoch", None)  # a call would fail
     with pytest.raises(UserError, match="`learning_rate` is 0.25: the training loss of scripted"):
         run_phase(phase, LoopState(), lambda: None, show_progress=False)
+
+
+def test_an_epoch_is_told_after_its_state_is_saved():
+    seen = []
+    phase, state = Scripted([0.1, 0.2]), LoopState()
+    run_phase(
+        phase, state, lambda: seen.append(("saved", state.epoch, state.finished)),
+        show_progress=False,
+        on_epoch=lambda record: seen.append(("completed", record["epoch"])),
+        on_saved=lambda record: seen.append(("told", record["epoch"])),
+    )  # fmt: skip
+    assert seen == [
+        ("completed", 0), ("saved", 1, False), ("told", 0),
+        ("completed", 1), ("saved", 2, False), ("told", 1), ("saved", 2, True),
+    ]  # fmt: skip
+
+
+def test_a_log_may_hold_lines_back(caplog):
+    caplog.set_level(logging.INFO)
+    log = HeldLog(logging.getLogger())
+    log.info("one")
+    log.hold(True)
+    log.info("two")
+    log.warning("at once")
+    assert caplog.messages == ["one", "at once"]
+    log.release()
+    log.info("three")
+    log.hold(True)
+    log.info("four")
+    log.hold(True)  # the next epoch begins: nothing is lost
+    assert caplog.messages == ["one", "at once", "two", "three", "four"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from recbole.utils import init_seed
 from recbole.utils.argument_list import dataset_arguments, evaluation_arguments
 
-from recbole_bbqrec.atomic import write_text
+from recbole_bbqrec.atomic import write_bytes
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import split_hash
@@ -21,6 +22,8 @@ from recbole_bbqrec.experiment.store.run_key import (
 )
 from recbole_bbqrec.prepare.on_demand import check_files, prepare_missing
 from recbole_bbqrec.settings import names_of
+
+_HASH = re.compile(rb"[0-9a-f]{16}")  # what split_hash returns
 
 
 def planned_split_hash(config: BBQRecConfig, cache: Path) -> str:
@@ -41,9 +44,11 @@ def planned_split_hash(config: BBQRecConfig, cache: Path) -> str:
         names.add("seed")
     options = {key: value for key, value in counted.items() if key in names}
     cached = cache / digest([options, data_files_hash(config), code_version()])[:24]
-    if not cached.is_file():
-        write_text(cached, _split_hash(config))
-    return cached.read_text(encoding="ascii")
+    known = cached.read_bytes() if cached.is_file() else b""
+    if not _HASH.fullmatch(known):  # absent, emptied or damaged
+        known = _split_hash(config).encode()
+        write_bytes(cached, known)
+    return known.decode()
 
 
 def _splits_by_time(config: BBQRecConfig) -> bool:

@@ -22,12 +22,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable
 
-from recbole_bbqrec.atomic import write_text
+from recbole_bbqrec.atomic import write_text, writing
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.progress import Progress
 from recbole_bbqrec.experiment.store.run_key import INPUT_FILES, RunKey, check_features, run_key
 from recbole_bbqrec.experiment.store.splits import planned_split_hash
+from recbole_bbqrec.reading import read_json_object, reading
 from recbole_bbqrec.run_files.names import CONFIG, FAILURE, LOG, PLAN, RESULT
 from recbole_bbqrec.run_files.per_user import PerUser
 
@@ -206,7 +207,7 @@ class RunStore:
         planned = self.plan(run) if isinstance(run, Run) else run
         for directory in [planned.directory, *self._other_versions(planned)]:
             if (directory / RESULT).is_file():
-                return Outcome(planned, directory, _read_json(directory / RESULT))
+                return Outcome(planned, directory, _read_result(directory / RESULT))
         return None
 
     def ensure(
@@ -262,21 +263,23 @@ class RunStore:
             return []
         same = []
         for path in planned.directory.parent.glob(f"{planned.config['seed']}-*/{PLAN}"):
-            if RunKey(**_read_json(path)["key"]).same_but_code(planned.key):
+            plan = _read_json(path)
+            with reading(path, "the plan of a run", f"Remove {path.parent}."):
+                key = RunKey(**plan["key"])
+            if key.same_but_code(planned.key):
                 same.append(path)
         newest = sorted(same, key=lambda path: path.stat().st_mtime, reverse=True)
         return [path.parent for path in newest]
 
     def _execute(self, planned: Planned, progress: Progress, pending: list[Planned]) -> Outcome:
         directory = planned.directory
-        directory.mkdir(parents=True, exist_ok=True)
         write_text(directory / PLAN, json.dumps(planned.plan(), indent=2) + "\n")
         write_text(directory / CONFIG, planned.config.to_text())
         progress.start(planned.name, directory / LOG)
         start = time.perf_counter()
         code = self._run_process(directory)
         seconds = time.perf_counter() - start
-        result = _read_json(directory / RESULT) if (directory / RESULT).is_file() else None
+        result = _read_result(directory / RESULT) if (directory / RESULT).is_file() else None
         error = None if result is not None else _error(directory, code)
         progress.finish(
             planned.run.model, planned.run.dataset, seconds, error,
@@ -286,7 +289,9 @@ class RunStore:
 
     def _run_process(self, directory: Path) -> int:
         """Run the worker and return its exit code. If interrupted, end the worker first."""
-        with open(directory / LOG, "ab") as log:
+        with contextlib.ExitStack() as opened:
+            with writing(directory / LOG):
+                log = opened.enter_context(open(directory / LOG, "ab"))
             process = subprocess.Popen(
                 [sys.executable, "-m", "recbole_bbqrec.experiment.store.worker", str(directory)],
                 cwd=directory,
@@ -325,16 +330,17 @@ def _environment() -> dict[str, str]:
 def _error(directory: Path, code: int) -> str:
     path = directory / FAILURE
     if path.is_file():
-        return " ".join(path.read_text(encoding="utf-8").split())  # in one line
+        return " ".join(path.read_text(encoding="utf-8", errors="replace").split())  # in one line
     end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return f"The process {end}."
 
 
+def _read_result(path: Path) -> dict[str, Any]:
+    result = _read_json(path)
+    if not isinstance(result.get("test_result"), dict):
+        raise UserError(f"{path} has no `test_result`. Remove {path.parent} to run it again.")
+    return result
+
+
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        content = error
-    if not isinstance(content, dict):
-        raise UserError(f"The file {path} is damaged; remove {path.parent} to run it again.")
-    return content
+    return read_json_object(path, "a file of a run", f"Remove {path.parent} to run it again.")

@@ -18,10 +18,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.atomic import atomic_path, remove_unfinished
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.quick_start import run
+from recbole_bbqrec.reading import read_json_object
 from recbole_bbqrec.run_files.names import (
     CONFIG,
     FAILURE,
@@ -50,7 +51,10 @@ def work(directory: Path) -> None:
     with lock:
         if (directory / RESULT).is_file():
             return  # finished by another process while this one started
-        plan = json.loads((directory / PLAN).read_text(encoding="utf-8"))
+        remove_unfinished(directory)
+        for files in RunFiles.all_in(directory / SAVED):
+            files.claim().release()  # removes what is left of a killed process
+        plan = _read(directory / PLAN)
         result = _finished(directory) or _run(directory, plan)
         if result["split_hash"] != plan["split_hash"]:
             raise UserError(
@@ -84,9 +88,13 @@ def _finished(directory: Path) -> dict[str, Any] | None:
     """Return the result of a process that was killed between its last two writes, if any."""
     for files in RunFiles.all_in(directory / SAVED):
         if files.result.is_file():
-            result = json.loads(files.result.read_text(encoding="utf-8"))
+            result = _read(files.result)
             return _relative(directory, {**result, "files": files.written()})
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json_object(path, "a file of a run", f"Remove {path.parent} to run it again.")
 
 
 def _end_with_parent() -> None:

@@ -140,7 +140,7 @@ def _values(kind: str, text: str, where: str) -> tuple[Any, ...]:
     expected = _BOUNDS[kind]
     try:
         numbers = tuple(_number(word, kind) for word in text.replace(",", " ").split())
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, SyntaxError, TypeError, RecursionError, MemoryError):
         numbers = ()
     if len(numbers) != expected.count(",") + 1:
         raise UserError(f"{where}: `{text}`; expected {expected}.")

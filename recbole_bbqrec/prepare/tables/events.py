@@ -21,7 +21,7 @@ from recbole_bbqrec.prepare.tables.query import Table
 
 REPEATS = ("keep", "first", "last")
 _UNUSABLE = (
-    "rows whose {} cannot be a token (blanks or quotes inside, or a word that means a missing "
+    "rows whose {} cannot be a token (quotes or control characters inside, or a word for a missing "
     "value)"
 )
 
@@ -300,8 +300,8 @@ def _remedy(ledger: Ledger) -> str:
     """Return what helps where no row is usable."""
     if any(ledger.count(_UNUSABLE.format(role)) for role in ("user", "item")):
         return (
-            "A user or item may hold no blanks or quotes and be no word such as NA or null. "
-            "Replace these (a blank by '_', say) in every file that names users or items"
+            "A user or item may hold no quotes, tabs or double blanks and be no word such as NA or "
+            "null. Replace these (a quote by '_', say) in every file that names users or items"
         )
     return "Check the column options"
 

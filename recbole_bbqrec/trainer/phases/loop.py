@@ -118,11 +118,13 @@ def run_phase(
     *,
     show_progress: bool,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_saved: Callable[[dict[str, Any]], None] | None = None,
 ) -> LoopState:
     """Run ``phase`` from ``state`` to its end and load its best weights.
 
     ``on_epoch`` may extend the epoch's record, the newest of ``state.history``. ``checkpoint`` is
-    called after every epoch, when ``state`` and the phase agree. Early stopping follows RecBole: a
+    called after every epoch, when ``state`` and the phase agree; then ``on_saved``, with the
+    record. Early stopping follows RecBole: a
     tie is an improvement, and training stops when more than ``stopping_step`` validations in a row
     bring none. Unlike RecBole's, the last epoch is always validated.
 
@@ -137,6 +139,8 @@ def run_phase(
             if on_epoch is not None:
                 on_epoch(state.history[-1])
             checkpoint()
+            if on_saved is not None:
+                on_saved(state.history[-1])
     if not state.finished:
         state.finished = True
         checkpoint()

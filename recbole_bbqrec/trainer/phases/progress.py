@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,36 @@ class TermMeans:
             return {}
         values = torch.stack(list(self._sums.values())) / self.steps
         return dict(zip(self._sums, values.tolist()))
+
+
+class HeldLog:
+    """A logger whose lines may wait until the state of their epoch is saved."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._holds = False
+        self._lines: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger, name)
+
+    def hold(self, holds: bool) -> None:
+        """Keep the lines from now on, or let them pass."""
+        self.release()
+        self._holds = holds
+
+    def info(self, line: str) -> None:
+        """Log a line, now or later."""
+        self._lines.append(line)
+        if not self._holds:
+            self.release()
+
+    def release(self) -> None:
+        """Log the lines kept; later ones pass."""
+        self._holds = False
+        for line in self._lines:
+            self._logger.info(line)
+        self._lines.clear()
 
 
 @contextmanager

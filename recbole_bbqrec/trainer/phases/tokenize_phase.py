@@ -17,7 +17,12 @@ from recbole_bbqrec.data.histories import HistoryBatch, HistoryBatches
 from recbole_bbqrec.nn import optim
 from recbole_bbqrec.nn.kmeans import NotFiniteError
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
-from recbole_bbqrec.run_files.checkpoint import load_checkpoint, save_checkpoint
+from recbole_bbqrec.run_files.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    require_keys,
+    save_checkpoint,
+)
 from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.runtime import autocast, resolve_precision
 from recbole_bbqrec.tokenizer.collisions import count_collisions
@@ -233,7 +238,11 @@ class TokenizePhase(Phase):
 
     def load_best(self) -> None:
         if not self.best and self.files is not None:
-            self.best = load_checkpoint(self.files.tokenizer_network, self.device)["state_dict"]
+            path = self.files.tokenizer_network
+            state = load_checkpoint(path, self.device)
+            require_keys(state, ["state_dict"], path)
+            load_weights(self.network, state["state_dict"], path)
+            return
         self.network.load_state_dict(self.best)
 
     def state(self) -> dict[str, Any]:
