@@ -136,7 +136,7 @@ def _run(
     if files is None and saved:  # the configuration does not check the default folder
         check_output_folder("checkpoint_dir", config["checkpoint_dir"])
     start_logging(config)
-    logger.info(config)
+    config.log_to(logger)
     prepared = prepare(config)
     if files is None and saved:
         files = RunFiles.new(config["checkpoint_dir"], config["model"])

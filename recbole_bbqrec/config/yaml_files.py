@@ -42,11 +42,17 @@ def overlay_files(
     return [path for path in candidates if path.is_file()]
 
 
+def recbole_model_file(model: str) -> Path | None:
+    """Return RecBole's YAML file of a model's options, or None if it has none."""
+    path = Path(recbole.__file__).parent / "properties" / "model" / f"{model}.yaml"
+    return path if path.is_file() else None
+
+
 def model_files(model: str, bases: Sequence[str] = ()) -> str:
     """Name the YAML files that list a model's options: of its bases, its own, and RecBole's."""
     root = properties_directory() / "model"
     ours = [f"{name}.yaml" for name in (*bases, model) if (root / f"{name}.yaml").is_file()]
     places = [f"properties/model/{', '.join(ours)}"] if ours else []
-    if (Path(recbole.__file__).parent / "properties" / "model" / f"{model}.yaml").is_file():
+    if recbole_model_file(model) is not None:
         places.append(f"RecBole's properties/model/{model}.yaml")
     return " and ".join(places) or "its code"
