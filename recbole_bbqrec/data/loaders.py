@@ -8,6 +8,7 @@ from recbole.config import Config
 from recbole.data.utils import create_samplers, get_dataloader
 
 from recbole_bbqrec.data.catalogue_size import check_catalogue_size
+from recbole_bbqrec.data.duplicates import warn_of_duplicates
 from recbole_bbqrec.data.event_times import check_has_times, check_times, keep_order
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import ItemDataset
@@ -33,6 +34,7 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
     check_has_times(config, dataset)
     if dataset.inter_num == 0:
         raise _nothing_left(config)
+    warn_of_duplicates(dataset)
     keep_order(dataset)
     return dataset
 

@@ -151,7 +151,7 @@ def _is_mode(value: Any) -> bool:
 def _are_shares(value: Any) -> bool:
     return (
         isinstance(value, (list, tuple))
-        and 2 <= len(value) <= 3
+        and len(value) == 3
         and all(is_number(share) and share >= 0 for share in value)
         and value[0] > 0
     )
@@ -192,7 +192,7 @@ _INTERVALS = Check(
 )
 _MODE = Check("full, labeled, uniN or popN (N candidates, such as uni100)", "str", _is_mode)
 _SHARES = Check(
-    "two or three shares of at least 0, the first above 0, such as [0.8,0.1,0.1]",
+    "three shares of at least 0, the first above 0, such as [0.8,0.1,0.1]",
     "list",
     _are_shares,
 )
