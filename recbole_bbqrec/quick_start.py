@@ -62,7 +62,7 @@ class Prepared:
 
 
 def run(
-    model: str | None = None,
+    model: str | type | None = None,
     dataset: str | None = None,
     config_files: Sequence[str | Path] = (),
     overrides: Mapping[str, Any] | None = None,
@@ -75,7 +75,7 @@ def run(
     Parameters
     ----------
     model, dataset
-        Names of a registered model and of a data set; not needed when ``resume`` names a run.
+        Name of a model, or a class of one's own, and name of a data set; ``resume`` needs neither.
     config_files
         YAML files; later ones win.
     overrides
@@ -283,7 +283,7 @@ def load_data_and_model(
 
 
 def _configure(
-    model: str | None,
+    model: str | type | None,
     dataset: str | None,
     config_files: Sequence[str | Path],
     overrides: dict[str, Any],
@@ -302,8 +302,8 @@ def _configure(
 
 
 def _names(
-    model: str | None, dataset: str | None, config_files: Sequence[str | Path]
-) -> tuple[str, str]:
+    model: str | type | None, dataset: str | None, config_files: Sequence[str | Path]
+) -> tuple[str | type, str]:
     values: dict[str, Any] = {}
     for path in config_files:
         values.update(read_yaml(path))

@@ -20,6 +20,7 @@ from recbole_bbqrec.experiment.tune.tune import (
     fixed_tokenizer,
     listed,
 )
+from recbole_bbqrec.model.registry import spec
 
 NOTES = """\
 The parameter file has RecBole's syntax, one option a line:
@@ -61,6 +62,7 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.trials is not None and args.trials < 1:
         raise UserError(f"Option `--trials` is {args.trials}; expected at least 1.")
+    args.model = spec(args.model).name
     space = read_space(args.params)
     output = args.output or Path(f"tuning/{args.model}-{args.dataset}")
     refuse_file(output)

@@ -43,7 +43,7 @@ from recbole_bbqrec.config.values import Loader, parse_yaml, read_yaml
 from recbole_bbqrec.config.yaml_files import model_files, overlay_files, recbole_model_file
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.names import check_valid_metric
-from recbole_bbqrec.model.registry import get_model, is_ours, property_bases, spec
+from recbole_bbqrec.model.registry import get_model, is_ours, own_sources, property_bases, spec
 from recbole_bbqrec.run_files.output_folder import check_output_folder
 
 #: Keys that RecBole reads but lists in none of its files.
@@ -57,7 +57,8 @@ class BBQRecConfig(Config):
     """The configuration of one run.
 
     Args:
-        model: a registered model name (:data:`recbole_bbqrec.model.registry.MODELS`, or RecBole's).
+        model: name of a model of ours or RecBole's; or of a class of one's own, or that class
+            (:func:`recbole_bbqrec.model.registry.add_model`).
         dataset: data set name; its files are in ``<data_path>/<dataset>/``.
         config_files: YAML files, later ones win. They may serve several models: what this one does
             not read is left out and listed in :attr:`warnings`; unknown names are refused.
@@ -73,7 +74,7 @@ class BBQRecConfig(Config):
 
     def __init__(
         self,
-        model: str,
+        model: str | type,
         dataset: str,
         config_files: Sequence[str | Path] = (),
         overrides: Mapping[str, Any] | None = None,
@@ -84,6 +85,7 @@ class BBQRecConfig(Config):
         self.resolved: dict[str, Any] = {}
         self.warnings: list[str] = []
         self.spec = spec(model)
+        model = self.spec.name
         model_class: Any = self.spec.load()
         try:
             super().__init__(model_class, dataset, list(config_files), dict(overrides or {}))
@@ -107,6 +109,12 @@ class BBQRecConfig(Config):
         if stored is None and self["eval_step"] > 0:
             check_valid_metric(self)
         check_item_columns(self)
+        given = self.resolved.get("tokenizer_path") if stored is None else None
+        if given is not None and not Path(given).is_file():
+            raise UserError(
+                f"Option `tokenizer_path` is {given}, which is no file; expected the "
+                "semantic_ids.safetensors of a run. Correct it, or leave it out to run phase one."
+            )
         # Skip the default folder: `evaluate` and `tune` configure runs without writing to it.
         if stored is None and "checkpoint_dir" in self.external_config_dict:
             check_output_folder("checkpoint_dir", self["checkpoint_dir"])
@@ -132,7 +140,8 @@ class BBQRecConfig(Config):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        for path in overlay_files(model, dataset, *property_bases(model)):
+        source = own_sources().get(model)
+        for path in overlay_files(model, dataset, *property_bases(model), source):
             self.internal_config_dict.update(read_yaml(path))
 
     def _get_final_config_dict(self) -> dict[str, Any]:
@@ -152,7 +161,7 @@ class BBQRecConfig(Config):
         if is_ours(model):
             check_values(final, MODEL_OPTIONS)
         else:
-            file = recbole_model_file(model)
+            file = recbole_model_file(self.spec.base or model)
             check_recbole_model(model, {} if file is None else read_yaml(file), final)
         if isinstance(final["topk"], int):
             final["topk"] = [final["topk"]]

@@ -25,17 +25,25 @@ def properties_directory() -> Path:
 
 
 def overlay_files(
-    model: str, dataset: str, bases: Sequence[str] = (), tuned_bases: Sequence[str] = ()
+    model: str,
+    dataset: str,
+    bases: Sequence[str] = (),
+    tuned_bases: Sequence[str] = (),
+    own_source: Path | None = None,
 ) -> list[Path]:
     """Return our existing YAML files for a model on a data set, lowest precedence first.
 
     ``bases`` are the models whose options this one starts from, ``tuned_bases`` those whose options
-    for the data set it takes, too; the most basic first.
+    for the data set it takes, too; the most basic first. ``own_source`` is the file of a class of
+    the user's own, beside which its options are.
     """
     root = properties_directory()
+    theirs = [recbole_model_file(name) for name in bases]
     candidates = [
+        *(path for path in theirs if path is not None),
         root / "overall.yaml",
         *(root / "model" / f"{name}.yaml" for name in (*bases, model)),
+        *([own_source.with_name(f"{model}.yaml")] if own_source else []),
         root / "dataset" / f"{dataset}.yaml",
         *(root / "model" / f"{name}.{dataset}.yaml" for name in (*tuned_bases, model)),
     ]

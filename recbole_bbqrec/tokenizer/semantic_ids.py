@@ -11,7 +11,7 @@ from typing import Any, Union
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from recbole_bbqrec.atomic import atomic_path
@@ -74,7 +74,8 @@ class SemanticIds:
             tensors["codes_before"] = self.codes_before.cpu().contiguous()
         header = {"format": FORMAT, "signals": self.signals, "metadata": dict(self.metadata)}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
+            metadata = {_HEADER: json.dumps(header, sort_keys=True)}
+            temporary.write_bytes(save(tensors, metadata))  # save_file() makes a private file
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SemanticIds:
@@ -92,8 +93,9 @@ class SemanticIds:
             )  # fmt: skip
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise UserError(
-                f"semantic IDs: {path} is damaged or was not written by this program "
-                f"({type(error).__name__}: {error}); delete it and run phase one again."
+                f"semantic IDs: {path} is damaged, or is no semantic_ids.safetensors of a run "
+                f"({type(error).__name__}: {error}). Name such a file in `tokenizer_path`, or "
+                "leave the option out and run phase one again."
             ) from error
 
     def align(

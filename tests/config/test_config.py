@@ -92,6 +92,7 @@ def test_overrides_need_the_equals_sign_and_one_value():
         ("commitment_weight", {"id": 0.1}, "signals"),
         ("tokenizer_warmup_epochs", 1000, "less than `tokenizer_epochs`"),
         ("benchmark_filename", ["train", "valid", "test"], "benchmark_filename"),
+        ("tokenizer_path", "no/such/file", "which is no file"),
     ],
 )
 def test_bad_options_are_named(tiny, option, value, says):

@@ -19,7 +19,7 @@ from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import check_modalities
 from recbole_bbqrec.data.features import require_files
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.model.registry import spec
+from recbole_bbqrec.model.registry import own_sources, spec
 from recbole_bbqrec.version import __version__
 
 #: Options that are not part of the key -> the reason.
@@ -84,8 +84,9 @@ def run_key(config: BBQRecConfig, split_hash: str, *, test: bool = True) -> RunK
     Raises:
         UserError: an input file cannot be read.
     """
+    own = own_sources().get(config["model"])  # the version of the code does not cover it
     return RunKey(
-        digest([counted_options(config.resolved), test]),
+        digest([counted_options(config.resolved), test, *([file_hash(own)] if own else [])]),
         digest([split_hash, data_files_hash(config)]),
         code_version(),
     )

@@ -28,6 +28,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.progress import Progress
 from recbole_bbqrec.experiment.store.run_key import INPUT_FILES, RunKey, check_features, run_key
 from recbole_bbqrec.experiment.store.splits import planned_split_hash
+from recbole_bbqrec.model.registry import OWN_MODELS, OWN_MODELS_VARIABLE
 from recbole_bbqrec.run_files.names import CONFIG, FAILURE, LOG, PLAN, RESULT
 from recbole_bbqrec.run_files.per_user import PerUser
 
@@ -309,12 +310,17 @@ def with_seeds(run: Run, seeds: Sequence[int]) -> list[Run]:
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment in which a process imports this package from any directory."""
+    """Return an environment in which a process imports this package from any directory.
+
+    It also imports the user's own models that this process has met.
+    """
+    own = " ".join(f"{facts.module}:{name}" for name, facts in OWN_MODELS.items())
     root = Path(__file__).resolve().parents[3]
-    if root == Path(sysconfig.get_paths()["purelib"]).resolve():
-        return dict(os.environ)  # installed, so importable anyway
-    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    installed = root == Path(sysconfig.get_paths()["purelib"]).resolve()
+    paths = [*([] if installed else [str(root)]), *([os.getcwd()] if own else [])]
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
+    variables = {"PYTHONPATH": os.pathsep.join(paths), OWN_MODELS_VARIABLE: own}
+    return {**os.environ, **{name: value for name, value in variables.items() if value}}
 
 
 def _error(directory: Path, code: int) -> str:
