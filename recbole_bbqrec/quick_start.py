@@ -69,7 +69,7 @@ class Prepared:
 
 
 def run(
-    model: str | None = None,
+    model: str | type | None = None,
     dataset: str | None = None,
     config_files: Sequence[str | Path] = (),
     overrides: Mapping[str, Any] | None = None,
@@ -82,7 +82,7 @@ def run(
     Parameters
     ----------
     model, dataset
-        Names of a registered model and of a data set; not needed when ``resume`` names a run.
+        Name of a model, or a class of one's own, and name of a data set; ``resume`` needs neither.
     config_files
         YAML files; later ones win.
     overrides
@@ -143,7 +143,7 @@ def _run(
     if files is None and saved:  # the configuration does not check the default folder
         check_output_folder("checkpoint_dir", config["checkpoint_dir"])
     start_logging(config)
-    logger.info(config)
+    config.log_to(logger)
     prepared = prepare(config)
     if files is None and saved:
         files = RunFiles.new(config["checkpoint_dir"], config["model"])
@@ -294,7 +294,7 @@ def load_data_and_model(
 
 
 def _configure(
-    model: str | None,
+    model: str | type | None,
     dataset: str | None,
     config_files: Sequence[str | Path],
     overrides: dict[str, Any],
@@ -313,8 +313,8 @@ def _configure(
 
 
 def _names(
-    model: str | None, dataset: str | None, config_files: Sequence[str | Path]
-) -> tuple[str, str]:
+    model: str | type | None, dataset: str | None, config_files: Sequence[str | Path]
+) -> tuple[str | type, str]:
     values: dict[str, Any] = {}
     for path in config_files:
         values.update(read_yaml(path))

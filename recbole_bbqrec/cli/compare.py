@@ -27,7 +27,7 @@ from recbole_bbqrec.experiment.comparison.report import (
     verdict_rows,
 )
 from recbole_bbqrec.experiment.store.store import RunStore
-from recbole_bbqrec.model.registry import get_model
+from recbole_bbqrec.model.registry import spec
 
 NOTES = """\
 Finished runs are kept and found again by their configuration, data and code version. So the same
@@ -63,7 +63,8 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: a name, option or file is wrong, or the runs cannot be compared.
     """
-    models, datasets = _unique(args.models, "--models"), _unique(args.datasets, "--datasets")
+    datasets = _unique(args.datasets, "--datasets")
+    models = [spec(name).name for name in _unique(args.models, "--models")]
     target = args.target or models[0]
     if target not in models:
         raise UserError(
@@ -71,8 +72,6 @@ def main(args: argparse.Namespace) -> int:
             f"{did_you_mean(target, models)}"
         )
     refuse_file(args.output)
-    for model in models:
-        get_model(model)  # refuse an unknown one before the data are read
     store = RunStore(args.runs, any_version=args.any_version)
     common, own = model_options(args, models, datasets)
     planned = plan(store, models, datasets, args.seeds, args.config_files, common, own)

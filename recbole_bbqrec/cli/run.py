@@ -21,8 +21,8 @@ def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``run``."""
     describe(parser, "Train and test one model on one data set.", "--model=BBQRec --dataset=Mini")
     add = parser.group("what to run")
-    add("--model", "-m", "MODEL", "BBQRec, SASRec, ...; `models` lists all (default: that of the "
-        "run to resume)")  # fmt: skip
+    add("--model", "-m", "MODEL", "BBQRec, SASRec, ...; `models` lists all. A class of your own is "
+        "package.module:Class (default: that of the run to resume)")  # fmt: skip
     add("--dataset", "-d", "NAME", "data set, <data_path>/NAME/NAME.inter (default: that of the "
         "run to resume)")  # fmt: skip
     add("--prepare", "BOOL", "make the data set first if it is absent; Amazon categories are "
@@ -39,7 +39,8 @@ def main(args: argparse.Namespace) -> int:
     from recbole_bbqrec.quick_start import run
 
     prepare = [] if args.prepare is None else [f"--prepare={args.prepare}"]
-    own = f"--{args.model}."  # --BBQRec.num_beams=50, as where several models run
+    name = (args.model or "").rpartition(":")[2]
+    own = f"--{name}."  # --BBQRec.num_beams=50, as where several models run
     words = [f"--{w[len(own) :]}" if w.startswith(own) else w for w in [*args.options, *prepare]]
     run(args.model, args.dataset, args.config_files, parse_overrides(words))
     return 0

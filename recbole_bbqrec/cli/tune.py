@@ -20,6 +20,7 @@ from recbole_bbqrec.experiment.tune.tune import (
     fixed_tokenizer,
     listed,
 )
+from recbole_bbqrec.model.registry import spec
 
 NOTES = """\
 The parameter file has RecBole's syntax, one option a line:
@@ -61,14 +62,15 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.trials is not None and args.trials < 1:
         raise UserError(f"Option `--trials` is {args.trials}; expected at least 1.")
+    args.model = spec(args.model).name
     space = read_space(args.params)
     output = args.output or Path(f"tuning/{args.model}-{args.dataset}")
     refuse_file(output)
-    label = search_label(args.model, args.dataset, space)
-    check_best(output, label)
     common, own = model_options(args, [args.model], [args.dataset])
     options = {**common, **own.get(args.model, {})}
     base = Run(args.model, args.dataset, options, tuple(args.config_files))
+    label = search_label(base, space)
+    check_best(output, label)
     store = RunStore(args.runs, any_version=args.any_version)
     searched = base
     if args.fixed_tokenizer:
@@ -81,12 +83,14 @@ def main(args: argparse.Namespace) -> int:
             f"No trial of the search has a score. The first one: {search.trials[0].error}"
         )
     best = BestTrial(search, search.best, output, own_tokenizer=args.fixed_tokenizer)
-    best.write(args.algo, label)
+    is_best = best.write(args.algo, label)
     failed = sum(trial.score is None for trial in search.trials)
+    if not is_best:
+        print(f"\n{output / 'best.yaml'} has a better trial of this search, and is kept.")
     print(
         f"\nbest of {len(search.trials)} trials{f' ({failed} failed)' if failed else ''}: "
         f"{listed(search.best.values)}\nvalidation {search.metric} {search.best.score:.6f} "
-        f"(trial {search.best.number})\nWritten to {output}: best.yaml, trials.csv\n"
-        f"Test it: {best.command()}"
+        f"(trial {search.best.number})\nWritten to {output}: {'best.yaml, ' * is_best}trials.csv\n"
+        + f"Test it: {best.command()}\n{best.note}".rstrip()
     )
     return FAILED if failed else 0

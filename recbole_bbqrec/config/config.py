@@ -8,6 +8,7 @@ are errors; the resolved configuration can be written as plain text and read bac
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,26 +26,30 @@ from recbole.utils.argument_list import (
 from recbole_bbqrec.config.checks.item_columns import check_item_columns
 from recbole_bbqrec.config.checks.negative_sampling import KEY as NEGATIVES
 from recbole_bbqrec.config.checks.negative_sampling import with_negatives
+from recbole_bbqrec.config.checks.recbole_models import check_recbole_model
+from recbole_bbqrec.config.checks.recbole_options import check_recbole_options
 from recbole_bbqrec.config.options import (
     MODEL_OPTIONS,
     OF_EVERY_RUN,
+    OF_RECBOLES_LOOP,
     RECBOLE_OPTIONS,
     RUN_OPTIONS,
     check_known,
     check_read,
     check_values,
+    nearest_read,
 )
 from recbole_bbqrec.config.values import read_yaml
-from recbole_bbqrec.config.yaml_files import model_files, overlay_files
+from recbole_bbqrec.config.yaml_files import model_files, overlay_files, recbole_model_file
 from recbole_bbqrec.data.protocol.settings import check_eval_args
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.names import check_valid_metric
-from recbole_bbqrec.model.registry import get_model, is_ours, property_bases, spec
+from recbole_bbqrec.model.registry import get_model, is_ours, own_sources, property_bases, spec
 from recbole_bbqrec.reading import PlainLoader, parse_yaml
 from recbole_bbqrec.run_files.output_folder import check_output_folder
 
 #: Keys that RecBole reads but lists in none of its files.
-_UNLISTED = {"model", "dataset", "config_files"}
+_UNLISTED = {"model", "dataset", "config_files", "encoding"}
 _UNLISTED_OF_MODELS = {"reg_weight", "reg_weights"}  # of some of RecBole's models
 #: Values that RecBole derives from the others; they are not part of the resolved configuration.
 _DERIVED = {"MODEL_TYPE"}
@@ -54,10 +59,11 @@ class BBQRecConfig(Config):
     """The configuration of one run.
 
     Args:
-        model: a registered model name (:data:`recbole_bbqrec.model.registry.MODELS`, or RecBole's).
+        model: name of a model of ours or RecBole's; or of a class of one's own, or that class
+            (:func:`recbole_bbqrec.model.registry.add_model`).
         dataset: data set name; its files are in ``<data_path>/<dataset>/``.
-        config_files: YAML files, later ones win. They may serve several models: of what this one
-            does not read, only unknown names are refused.
+        config_files: YAML files, later ones win. They may serve several models: what this one does
+            not read is left out and listed in :attr:`warnings`; unknown names are refused.
         overrides: values that win over the files (command line, Python); all must be read.
         stored: values below the files, of a configuration written earlier; checked as a file's.
             Options that only training reads may then disagree with the rest, such as
@@ -70,7 +76,7 @@ class BBQRecConfig(Config):
 
     def __init__(
         self,
-        model: str,
+        model: str | type,
         dataset: str,
         config_files: Sequence[str | Path] = (),
         overrides: Mapping[str, Any] | None = None,
@@ -79,7 +85,9 @@ class BBQRecConfig(Config):
     ) -> None:
         self._stored = dict(stored or {})
         self.resolved: dict[str, Any] = {}
+        self.warnings: list[str] = []
         self.spec = spec(model)
+        model = self.spec.name
         model_class: Any = self.spec.load()
         try:
             super().__init__(model_class, dataset, list(config_files), dict(overrides or {}))
@@ -104,6 +112,12 @@ class BBQRecConfig(Config):
         if stored is None and self["eval_step"] > 0:
             check_valid_metric(self)
         check_item_columns(self)
+        given = self.resolved.get("tokenizer_path") if stored is None else None
+        if given is not None and not Path(given).is_file():
+            raise UserError(
+                f"Option `tokenizer_path` is {given}, which is no file; expected the "
+                "semantic_ids.safetensors of a run. Correct it, or leave it out to run phase one."
+            )
         # Skip the default folder: `evaluate` and `tune` configure runs without writing to it.
         if stored is None and "checkpoint_dir" in self.external_config_dict:
             check_output_folder("checkpoint_dir", self["checkpoint_dir"])
@@ -129,7 +143,8 @@ class BBQRecConfig(Config):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        for path in overlay_files(model, dataset, *property_bases(model)):
+        source = own_sources().get(model)
+        for path in overlay_files(model, dataset, *property_bases(model), source):
             self.internal_config_dict.update(read_yaml(path))
 
     def _get_final_config_dict(self) -> dict[str, Any]:
@@ -143,14 +158,23 @@ class BBQRecConfig(Config):
         anyones = {*read, *self.internal_config_dict, *MODEL_OPTIONS, *_UNLISTED_OF_MODELS}
         check_known(self.file_config_dict, anyones, f"for model {model}")
         check_read(self.variable_config_dict, read, model, _listed_in(model))
+        self._leave_out(final, read)
         check_values(final, {**RUN_OPTIONS, **RECBOLE_OPTIONS})
+        check_recbole_options(final)
         if is_ours(model):
             check_values(final, MODEL_OPTIONS)
+        else:
+            file = recbole_model_file(self.spec.base or model)
+            check_recbole_model(model, {} if file is None else read_yaml(file), final)
+        if isinstance(final["topk"], int):
+            final["topk"] = [final["topk"]]
         # A stored value is no request of the user: it was the default when the run began.
         asked = NEGATIVES in self.external_config_dict and NEGATIVES not in self._stored
         final[NEGATIVES] = with_negatives(
             model, self.dataset, final, self.internal_config_dict, asked
         )
+        if final[NEGATIVES] == "None":  # RecBole takes the word, but not for every loss
+            final[NEGATIVES] = None
         # RecBole would unpickle these files; data never comes in as code here.
         for key in ("save_dataset", "save_dataloaders"):
             if final.get(key):
@@ -161,7 +185,40 @@ class BBQRecConfig(Config):
         self.resolved.update(model=model, dataset=dataset)
         return final
 
+    def __str__(self) -> str:
+        """Return RecBole's listing without the options that the run does not read."""
+        if not _has_own_loop(self.model):
+            return str(super().__str__())
+        values = self.final_config_dict
+        hidden = {key: values.pop(key) for key in OF_RECBOLES_LOOP if key in values}
+        try:
+            return str(super().__str__())
+        finally:
+            values.update(hidden)
+
     # ours -----------------------------------------------------------------------------------
+
+    def log_to(self, logger: logging.Logger) -> None:
+        """Log the configuration and its warnings."""
+        logger.info(self)
+        for message in self.warnings:
+            logger.warning(message)
+
+    def _leave_out(self, final: dict[str, Any], read: set[str]) -> None:
+        """Take out what the files hold for other models; warn of what the user's files hold."""
+        others = [key for key in self.file_config_dict if key not in read]
+        for key in others:
+            final.pop(key)
+            self.external_config_dict.pop(key)
+            if key in self.internal_config_dict:
+                final[key] = self.internal_config_dict[key]
+        found = [key for key in others if key not in self._stored]
+        if found:
+            named = ", ".join(f"`{key}`{nearest_read(key, read)}" for key in found)
+            self.warnings.append(
+                f"{self.model} does not read these options of the config files, which change "
+                f"nothing: {named}. Its options are in {_listed_in(self.model)}."
+            )
 
     @property
     def explicit(self) -> dict[str, Any]:
@@ -221,9 +278,14 @@ def _read_by(model: str, listed: Iterable[str]) -> set[str]:
     }
     if not is_ours(model):
         read |= _UNLISTED_OF_MODELS
-    if spec(model).two_phase or spec(model).trains_on_histories:
-        read.discard("enable_amp")  # only RecBole's training loop reads it
+    if _has_own_loop(model):
+        read -= OF_RECBOLES_LOOP
     return read
+
+
+def _has_own_loop(model: str) -> bool:
+    """Return True if a loop of this package trains the model, not RecBole's."""
+    return spec(model).two_phase or spec(model).trains_on_histories
 
 
 def _listed_in(model: str) -> str:

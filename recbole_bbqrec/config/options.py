@@ -7,6 +7,7 @@ is an error that names the range.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Optional, Union
@@ -44,6 +45,7 @@ def _is_names(value: Any) -> bool:
 
 
 def _is_cutoffs(value: Any) -> bool:
+    value = [value] if is_integer(value) else value  # RecBole takes a single one, too
     return is_filled(value, lambda k: is_integer(k) and k >= 1)
 
 
@@ -62,7 +64,7 @@ Names = Annotated[
 ]
 Cutoffs = Annotated[
     tuple[int, ...],
-    Check("a list of at least one integer of at least 1", "list of int", _is_cutoffs),
+    Check("an integer of at least 1, or a list of some", "list of int", _is_cutoffs),
 ]
 Seed = Annotated[int, between(0, 2**32 - 1)]  # as NumPy takes it
 
@@ -164,13 +166,29 @@ def check_known(keys: Iterable[str], known: Iterable[str], where: str) -> None:
 #: and `tokenize_only` has an error of its own for a model without a phase one.
 OF_EVERY_RUN = frozenset({"modalities", "tokenize_only"})
 
+#: RecBole's options that its training loop reads, but not the loops of this package.
+OF_RECBOLES_LOOP = frozenset({"enable_amp", "enable_scaler", "require_pow", "transform"})
+
 #: Two options for one thing; a model has the one or the other, by whose loop trains it.
 _INSTEAD = {"enable_amp": "precision", "precision": "enable_amp"}
 
+#: Names that RecBole's models have for an option of ours, where they are not alike.
+_OURS = {
+    "hidden_dropout_prob": "dropout", "attn_dropout_prob": "dropout", "dropout_prob": "dropout",
+    "n_layers": "encoder_layers", "num_layers": "encoder_layers", "embedding_size": "hidden_size",
+}  # fmt: skip
+
+
+def nearest_read(key: str, read: Collection[str]) -> str:
+    """Return " (read here: `x`)" for the option nearest to ``key`` among those ``read``, or ""."""
+    near = [other for other in (_INSTEAD.get(key, ""), _OURS.get(key, "")) if other in read]
+    near = near or difflib.get_close_matches(key, sorted(read), n=1, cutoff=0.7)
+    return f" (read here: `{near[0]}`)" if near else ""
+
 
 def is_default(key: str, value: Any) -> bool:
-    """Return True for RecBole's default of `enable_amp`, which any resolved configuration holds."""
-    return key == "enable_amp" and not value
+    """Return True for RecBole's default of an option that any resolved configuration holds."""
+    return key in OF_RECBOLES_LOOP and not value
 
 
 def check_read(

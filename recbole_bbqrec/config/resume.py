@@ -10,6 +10,7 @@ from typing import Any
 from recbole_bbqrec.config.config import BBQRecConfig, complete_eval_args
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint, require_keys
 from recbole_bbqrec.run_files.names import RunFiles
 
@@ -24,7 +25,7 @@ FREE = {
 
 def run_to_continue(
     path: Path,
-    model: str | None,
+    model: str | type | None,
     dataset: str | None,
     config_files: Sequence[str | Path],
     overrides: dict[str, Any],
@@ -42,12 +43,13 @@ def run_to_continue(
             f"Option `resume` is {path}; expected `auto`, a run's directory or its resume.pth, but "
             f"{files.resume} does not exist."
         )
+    name = None if model is None else spec(model).name  # names a class of the user's own
     stored = _stored_config(files.resume)
     given: dict[str, Any] = {}
     for file in config_files:
         given.update(read_yaml(file))
     given.update(overrides)
-    given.update({k: v for k, v in (("model", model), ("dataset", dataset)) if v is not None})
+    given.update({k: v for k, v in (("model", name), ("dataset", dataset)) if v is not None})
     free = {key: value for key, value in given.items() if key in FREE}
     config = BBQRecConfig.from_text(stored, free)
     if "eval_args" in given:

@@ -25,21 +25,35 @@ def properties_directory() -> Path:
 
 
 def overlay_files(
-    model: str, dataset: str, bases: Sequence[str] = (), tuned_bases: Sequence[str] = ()
+    model: str,
+    dataset: str,
+    bases: Sequence[str] = (),
+    tuned_bases: Sequence[str] = (),
+    own_source: Path | None = None,
 ) -> list[Path]:
     """Return our existing YAML files for a model on a data set, lowest precedence first.
 
     ``bases`` are the models whose options this one starts from, ``tuned_bases`` those whose options
-    for the data set it takes, too; the most basic first.
+    for the data set it takes, too; the most basic first. ``own_source`` is the file of a class of
+    the user's own, beside which its options are.
     """
     root = properties_directory()
+    theirs = [recbole_model_file(name) for name in bases]
     candidates = [
+        *(path for path in theirs if path is not None),
         root / "overall.yaml",
         *(root / "model" / f"{name}.yaml" for name in (*bases, model)),
+        *([own_source.with_name(f"{model}.yaml")] if own_source else []),
         root / "dataset" / f"{dataset}.yaml",
         *(root / "model" / f"{name}.{dataset}.yaml" for name in (*tuned_bases, model)),
     ]
     return [path for path in candidates if path.is_file()]
+
+
+def recbole_model_file(model: str) -> Path | None:
+    """Return RecBole's YAML file of a model's options, or None if it has none."""
+    path = Path(recbole.__file__).parent / "properties" / "model" / f"{model}.yaml"
+    return path if path.is_file() else None
 
 
 def model_files(model: str, bases: Sequence[str] = ()) -> str:
@@ -47,6 +61,6 @@ def model_files(model: str, bases: Sequence[str] = ()) -> str:
     root = properties_directory() / "model"
     ours = [f"{name}.yaml" for name in (*bases, model) if (root / f"{name}.yaml").is_file()]
     places = [f"properties/model/{', '.join(ours)}"] if ours else []
-    if (Path(recbole.__file__).parent / "properties" / "model" / f"{model}.yaml").is_file():
+    if recbole_model_file(model) is not None:
         places.append(f"RecBole's properties/model/{model}.yaml")
     return " and ".join(places) or "its code"

@@ -11,6 +11,7 @@ from recbole.config import Config
 from recbole.data.utils import create_samplers, get_dataloader
 
 from recbole_bbqrec.data.catalogue_size import check_catalogue_size
+from recbole_bbqrec.data.duplicates import warn_of_duplicates
 from recbole_bbqrec.data.event_times import check_has_times, check_times, keep_order
 from recbole_bbqrec.data.loaded_columns import header_columns
 from recbole_bbqrec.data.protocol.apply import build, find_events, plan_split
@@ -48,6 +49,7 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
     check_has_times(config, dataset)
     if dataset.inter_num == 0:
         raise _nothing_left(config)
+    warn_of_duplicates(dataset)
     if _splits_by_global_time(config):
         _use_real_times(config, dataset, settings)
     events, dataset.ties = None, {}

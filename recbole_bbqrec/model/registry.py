@@ -5,15 +5,23 @@ To add a model: an entry in :data:`MODELS`, its class, and ``properties/model/<n
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
+import os
 import pkgutil
 import re
+import sys
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
 
 import torch
 from recbole.data import dataset as recbole_datasets
 from recbole.model import sequential_recommender as recbole_sequential
+from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.errors import UserError, did_you_mean
@@ -42,6 +50,7 @@ class ModelSpec:
         ranks_by_neighbours: scores items near the history's (``neighbour_graph``).
         trained_as: model that is trained exactly alike, whose checkpoints this one can load.
         reference: authors and year.
+        own_class: a class of the user's own, see :func:`add_model`.
     """
 
     name: str
@@ -55,9 +64,12 @@ class ModelSpec:
     ranks_by_neighbours: bool = False
     trained_as: str | None = None
     reference: str = ""
+    own_class: type | None = None
 
     def load(self) -> type:
         """Import and return the model's class."""
+        if self.own_class is not None:
+            return self.own_class
         return getattr(importlib.import_module(self.module), self.name)
 
 
@@ -161,21 +173,33 @@ def model_names() -> list[str]:
 
 
 def is_ours(model: str) -> bool:
-    return model in MODELS
+    """Return True for a model of this package, or one of the user's own that extends it."""
+    own = OWN_MODELS.get(model)
+    if own is None:
+        return model in MODELS
+    return own.base in MODELS or own.two_phase or own.trains_on_histories
 
 
-def spec(name: str) -> ModelSpec:
-    """Return what is known of the model ``name``, ours before RecBole's.
+def spec(name: str | type) -> ModelSpec:
+    """Return what is known of a model, ours before RecBole's before the user's own.
+
+    Args:
+        name: its name, `package.module:Class`, or the class.
 
     Raises:
-        UserError: no model of that name, here or in RecBole.
+        UserError: no such model.
     """
-    known = MODELS.get(name) or _recbole_models().get(name)
+    if isinstance(name, type) or ":" in name:
+        name = add_model(name)
+    known = MODELS.get(name) or _recbole_models().get(name) or OWN_MODELS.get(name)
+    if known is None and name in _named_elsewhere():
+        known = OWN_MODELS[add_model(_named_elsewhere()[name])]
     if known is None:
-        names = model_names()
+        names = [*model_names(), *_named_elsewhere()]
         raise UserError(
             f"Unknown sequential model `{name}`.{did_you_mean(name, names)} Known models: "
-            f"{', '.join(names)}."
+            f"{', '.join(names)}. A class of your own is --model=package.module:{name}, or in "
+            f"Python recbole_bbqrec.add_model({name})."
         )
     return known
 
@@ -187,6 +211,101 @@ def get_model(name: str) -> type:
         UserError: no model of that name, here or in RecBole.
     """
     return spec(name).load()
+
+
+# classes of the user's own ----------------------------------------------------------------------
+
+#: Classes of the user's own that this process has met, by their names.
+OWN_MODELS: dict[str, ModelSpec] = {}
+#: Entry points of installed packages: the name of a class, and `package.module:Class`.
+ENTRY_POINTS = "recbole_bbqrec.models"
+#: Environment variable with `package.module:Class` words, for the processes that `compare` starts.
+OWN_MODELS_VARIABLE = "RECBOLE_BBQREC_MODELS"
+
+
+def add_model(model: type | str) -> str:
+    """Make a class of one's own known by its name, which is returned.
+
+    It extends a model of this package or of RecBole, whose options and training it takes, or
+    RecBole's ``SequentialRecommender``. Its own options and their defaults are in ``<Class>.yaml``
+    beside its module.
+
+    Args:
+        model: the class, or `package.module:Class`.
+
+    Raises:
+        UserError: there is no such class, it is no sequential recommender, or its name is taken.
+    """
+    found = _import(model) if isinstance(model, str) else model
+    name = found.__name__
+    if not issubclass(found, SequentialRecommender):
+        raise UserError(
+            f"Model `{model}` is no sequential recommender; expected a class that extends "
+            "RecBole's SequentialRecommender, or a model listed by `models`."
+        )
+    listed = MODELS.get(name) or _recbole_models().get(name)
+    if listed is None:
+        OWN_MODELS[name] = _own_spec(found)
+    elif listed.load() is not found:
+        raise UserError(f"Model `{model}`: the name {name} is taken; give your class another one.")
+    return name
+
+
+def _own_spec(model: type) -> ModelSpec:
+    from recbole_bbqrec.model.base.generative import GenerativeRecommender
+    from recbole_bbqrec.model.base.history_model import HistoryRecommender
+
+    facts = ModelSpec(
+        model.__name__, model.__module__,
+        two_phase=issubclass(model, GenerativeRecommender),
+        trains_on_histories=issubclass(model, HistoryRecommender),
+        reads_features=issubclass(model, (GenerativeRecommender, HistoryRecommender)),
+        own_class=model,
+    )  # fmt: skip
+    for base in model.__mro__[1:]:
+        known = MODELS.get(base.__name__) or _recbole_models().get(base.__name__)
+        if known is not None and known.load() is base:
+            return replace(
+                facts, base=known.name, reads_features=known.reads_features,
+                uses_id=known.uses_id, ranks_by_neighbours=known.ranks_by_neighbours,
+            )  # fmt: skip
+    return facts
+
+
+def _import(path: str) -> type:
+    module, _, name = path.partition(":")
+    if os.getcwd() not in sys.path:  # as `python -m` has it
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"Model `{path}` cannot be imported: {error}. Expected package.module:Class, with the "
+            f"package installed or in {os.getcwd()}."
+        ) from error
+    if not isinstance(found, type):
+        raise UserError(f"Model `{path}` is {found!r}; expected a class.")
+    return found
+
+
+def _named_elsewhere() -> dict[str, str]:
+    """Return name and path of the classes of installed packages and of the parent process."""
+    points: Any = entry_points()
+    if hasattr(points, "select"):
+        group = points.select(group=ENTRY_POINTS)
+    else:  # Python 3.9
+        group = points.get(ENTRY_POINTS, ())
+    paths = [*(point.value for point in group), *os.environ.get(OWN_MODELS_VARIABLE, "").split()]
+    return {path.rpartition(":")[2]: path for path in paths}
+
+
+def own_sources() -> dict[str, Path]:
+    """Return the files that have the classes of the user's own, where there are files."""
+    files = {}
+    for name, facts in OWN_MODELS.items():
+        with contextlib.suppress(OSError, TypeError):  # a class of a notebook
+            files[name] = Path(inspect.getfile(facts.load()))
+    return files
 
 
 def property_bases(model: str) -> tuple[list[str], list[str]]:
@@ -209,6 +328,8 @@ def property_bases(model: str) -> tuple[list[str], list[str]]:
 
 def get_dataset_class(model: str) -> type:
     """Return the dataset class of a model: ours if it reads features, else RecBole's choice."""
-    if spec(model).reads_features:
+    facts = spec(model)
+    if facts.reads_features:
         return MultiModalDataset
-    return getattr(recbole_datasets, f"{model}Dataset", recbole_datasets.SequentialDataset)
+    named = facts.base or model  # an own class has the dataset of the RecBole model it extends
+    return getattr(recbole_datasets, f"{named}Dataset", recbole_datasets.SequentialDataset)

@@ -81,17 +81,18 @@ def test_overrides_need_the_equals_sign_and_one_value():
         ("metrics", ["Gain"], "Gain"),
         ("metrics", [], "at least one name"),
         ("metrics", ["MRR"], "one of MRR@5, MRR@10; add --valid_metric=MRR@10"),
-        ("topk", [], "at least one integer"),
+        ("topk", [], "an integer of at least 1, or a list"),
         ("topk", [3, 20], "NDCG@3, NDCG@20; add --valid_metric=NDCG@20"),
         ("valid_metric", "Recall@7", "one of Recall@5, Recall@10, NDCG@5, NDCG@10"),
         ("valid_metric", "Recall", "add --valid_metric=Recall@10"),
         ("valid_metric", None, "a text"),
-        ("eval_args", "full", "should be a dict"),
+        ("eval_args", "full", r"a table \(a dict\)"),
         ("save_dataset", True, "pickle"),
         ("train_neg_sample_args", {"distribution": "uniform", "sample_num": 1}, "negatives"),
         ("commitment_weight", {"id": 0.1}, "signals"),
         ("tokenizer_warmup_epochs", 1000, "less than `tokenizer_epochs`"),
         ("benchmark_filename", ["train", "valid", "test"], "benchmark_filename"),
+        ("tokenizer_path", "no/such/file", "which is no file"),
     ],
 )
 def test_bad_options_are_named(tiny, option, value, says):
@@ -146,16 +147,36 @@ def test_options_that_the_model_does_not_read_are_refused(model, option, value, 
     assert option in str(error.value) and model in str(error.value)
 
 
-@pytest.mark.parametrize("model", ["BBQRec", "SASRec"])
-def test_files_and_stored_configurations_may_hold_options_of_other_models(tmp_path, model):
-    """A file may serve several models, and an earlier version may have stored anything."""
+@pytest.mark.parametrize(
+    ("model", "read", "left_out"),
+    [
+        ("BBQRec", {"precision": "float32", "enable_amp": False, "loss_type": None},
+         {"n_layers": "encoder_layers", "hidden_dropout_prob": "dropout", "loss_type": None,
+          "enable_amp": "precision", "embedding_size": "hidden_size"}),
+        ("SASRec", {"n_layers": 3, "enable_amp": True, "precision": None},
+         {"precision": "enable_amp", "embedding_size": None}),
+        ("TransRec", {"embedding_size": 6, "loss_type": None}, {"loss_type": None}),
+    ],
+)  # fmt: skip
+def test_options_of_other_models_in_a_file_are_left_out_with_one_warning(
+    tmp_path, model, read, left_out
+):
     path = tmp_path / "for-all.yaml"
-    path.write_text("n_layers: 9\nprecision: float32\nenable_amp: True\n")
+    path.write_text(
+        "n_layers: 3\nprecision: float32\nenable_amp: True\nloss_type: BPR\nembedding_size: 6\n"
+        "hidden_dropout_prob: 0.4\n"
+    )
     config = BBQRecConfig(model, "Mini", [path])
+    assert {key: config[key] for key in read} == read
+    (warning,) = config.warnings
+    for key, near in left_out.items():
+        assert (f"`{key}` (read here: `{near}`)" if near else f"`{key}`") in warning
+        if key != "enable_amp":  # RecBole's own default is stored with every run
+            assert key not in config.resolved and key not in config.explicit
+        assert f"\x1b[36m{key}\x1b[0m" not in str(config)
     again = BBQRecConfig.from_text(config.to_text())
-    assert again["n_layers"] == 9 and again["precision"] == "float32" and again["enable_amp"]
-    assert again.to_text() == config.to_text()
-    with pytest.raises(UserError, match="interest_ratio"):  # asked for now, not stored
+    assert again.to_text() == config.to_text() and not again.warnings
+    with pytest.raises(UserError, match="interest_ratio"):  # given alone, it is a mistake
         BBQRecConfig.from_text(config.to_text(), {"interest_ratio": 0.5})
     path.write_text("epoch: 3\n")
     with pytest.raises(UserError, match="Did you mean `epochs`"):

@@ -201,12 +201,14 @@ def test_exhaustive(fake_runs, write, capsys):
     )
     assert [bool(row["error"]) for row in rows] == [False] * 4 + [True] * 2
     best = Path("tuning/GRU4Rec-Mini/best.yaml")
-    assert yaml.safe_load(best.read_text()) == {
-        "hidden_size": 32, "learning_rate": 0.01, "epochs": 3,
-    }  # fmt: skip
+    # The epochs of the search, given on the command line, are not for the final run.
+    assert yaml.safe_load(best.read_text()) == {"hidden_size": 32, "learning_rate": 0.01}
+    assert "add --epochs=3 to repeat" in best.read_text()
     output = capsys.readouterr().out
     assert "best of 6 trials (2 failed): hidden_size 32, learning_rate 0.01" in output
     assert f"--config_files={best}" in output
+    assert "add --epochs=3 to repeat" in output
+    assert "--epochs" not in output.partition("Test it: ")[2].split("\n")[0]
     assert "test" not in best.read_text().replace(str(ROOT), "")
 
     fake_runs.clear()
@@ -227,7 +229,7 @@ def test_the_printed_command_repeats_the_best_trial(fake_runs, write, capsys, ru
     kept = [w for w in command(space, f"--output={folder}") if not w.startswith("--data_path")]
     arguments = [*kept, *given, f"--data_path={data}"]
     assert main(arguments) == 0
-    printed = capsys.readouterr().out.partition("Test it: ")[2].strip()
+    printed = capsys.readouterr().out.partition("Test it: ")[2].split("\n")[0]
     text = (Path(folder) / "best.yaml").read_text()
     assert f"# {printed}\n" in text
     python, _, _, verb, *words = shlex.split(printed)
@@ -235,7 +237,7 @@ def test_the_printed_command_repeats_the_best_trial(fake_runs, write, capsys, ru
     values = parse_overrides(words)
     model, dataset = values.pop("model"), values.pop("dataset")
     files = values.pop("config_files", "").split()  # as `run` reads it
-    config = BBQRecConfig(model, dataset, files, values)
+    config = BBQRecConfig(model, dataset, files, {**values, "epochs": 3})  # as the note says
     (best,) = (options for options in fake_runs if options["hidden_size"] == 32)
     best["data_path"] = data  # a run of the store knows the whole path
     assert config.resolved == best
@@ -354,6 +356,18 @@ def test_failed_trials_do_not_end_a_sampled_search(fake_runs, write):
     assert len(rows) == 15 and 0 < sum(bool(row["error"]) for row in rows) < 15
 
 
+def test_epochs_of_a_file_or_of_the_search_space_are_in_the_best_options(fake_runs, write):
+    file = Path("mine.yaml")
+    file.write_text("epochs: 7\nstopping_step: 2\n")
+    space = write("hidden_size choice [16,32]\n")
+    assert main(command(space, f"--config_files={file}", "--output=a")) == 0
+    found = yaml.safe_load(Path("a/best.yaml").read_text())
+    assert found == {"hidden_size": 32, "epochs": 7, "stopping_step": 2}
+    space = write("epochs choice [2,3]\n")
+    assert main(command(space, "--output=b")) == 0
+    assert yaml.safe_load(Path("b/best.yaml").read_text())["epochs"] in (2, 3)
+
+
 def test_best_options_of_another_search_are_kept(fake_runs, write, capsys):
     first = ["hidden_size choice [16,32]"]
     assert main(command(write(first[0]), "--output=out")) == 0
@@ -371,7 +385,13 @@ def test_best_options_of_another_search_are_kept(fake_runs, write, capsys):
         error = capsys.readouterr().err
         assert "out/best.yaml" in error and "GRU4Rec on Mini, hidden_size choice [16, 32]" in error
     assert best.read_text() == before and len(fake_runs) == made
-    assert main(command(write(first[0]), "--output=out", "--trials=1")) == 0  # the same search
+    for other in ("--seed=9", "--epochs=4", "--learning_rate=0.1"):  # other options, other search
+        words = [w for w in command(write(first[0]), "--output=out") if w[:8] != other[:8]]
+        assert main([*words, other]) == 2
+        assert best.read_text() == before
+    # One trial of the same search is not the best of two.
+    assert main(command(write(first[0]), "--output=out", "--trials=1")) == 0
+    assert best.read_text() == before and "is kept" in capsys.readouterr().out
     best.write_text("hidden_size: 99\n")
     assert main(command(write(first[0]), "--output=out")) == 2
     assert "unknown" in capsys.readouterr().err and best.read_text() == "hidden_size: 99\n"

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from recbole_bbqrec.config.config import options_read
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.generator.inference.exact import exact_scores
 from recbole_bbqrec.model.registry import MODELS, spec
 from recbole_bbqrec.nn.optim import build_optimizer
 from recbole_bbqrec.quick_start import build_model
@@ -126,12 +128,46 @@ def test_ranks_as_its_full_scores_say(finished: ContractRun, mask_history: bool)
 
 def test_one_candidate_is_scored_as_in_the_full_ranking(finished: ContractRun) -> None:
     loaded = finished.loaded
-    scores = full_scores(loaded).gather(1, loaded.rows[loaded.model.ITEM_ID].unsqueeze(1))
-    inside = torch.isfinite(scores.squeeze(1))  # a beam does not reach every item
+    rows, model = loaded.rows, loaded.model
+    target = rows[model.ITEM_ID].unsqueeze(1)
+    scores = full_scores(loaded).gather(1, target).squeeze(1)
+    assert bool(torch.isfinite(scores).all())
+    inside = torch.ones(len(scores), dtype=torch.bool)
+    if spec(finished.name).two_phase:  # an item that the beam missed comes after those it has
+        beam, _ = model.recommend(rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN], model.num_beams)
+        inside = (beam == target).any(1)
     with torch.no_grad():
-        found = loaded.model.predict(loaded.rows)
+        found = model.predict(rows)
     assert int(inside.sum()) > 10
-    torch.testing.assert_close(found[inside], scores.squeeze(1)[inside], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[inside], scores[inside], rtol=1e-4, atol=1e-4)
+    assert bool((scores <= found + 1e-3).all())
+
+
+def test_the_full_ranking_goes_on_beyond_the_beam(finished: ContractRun) -> None:
+    """RecBole's `full_sort_topk` takes any k; it would fill up with any items at -inf."""
+    if not spec(finished.name).two_phase:
+        pytest.skip("scores every item anyway")
+    loaded = finished.loaded
+    rows, model = loaded.rows[torch.arange(4)], loaded.model
+    scores = model.full_sort_predict(rows)
+    assert int(scores.isneginf().sum()) == 4  # [PAD] alone
+    beam, _ = model.recommend(rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN], model.num_beams)
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    assert torch.equal(order[:, : model.num_beams], beam)
+    with torch.no_grad():
+        memory = model.generator.encode(model.catalogue, rows[model.ITEM_SEQ][:, :20])
+    exact = exact_scores(model.generator, model.catalogue, memory)
+    outside = scores < scores.gather(1, beam[:, -1:]) - 1e-5
+    torch.testing.assert_close(scores[outside], exact[outside].float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("history", [[3, 0, 5, 0], [0, 3, 5, 0], [3, 5, 0, 0]])
+def test_padding_within_a_history_is_refused(finished: ContractRun, history) -> None:
+    if not spec(finished.name).two_phase:
+        pytest.skip("is not asked for histories directly")
+    items, lengths = torch.tensor([history]), torch.tensor([3])
+    with pytest.raises(UserError, match="PAD"):
+        finished.loaded.model.recommend(items, lengths, 5)
 
 
 def test_scores_do_not_depend_on_who_shares_the_batch(finished: ContractRun) -> None:

@@ -97,6 +97,23 @@ def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_the_umask_decides_who_may_read_the_file(tmp_path: Path) -> None:
+    for umask, mode in ((0o022, 0o644), (0o027, 0o640)):
+        before = os.umask(umask)
+        try:
+            make().save(tmp_path / "ids")
+        finally:
+            os.umask(before)
+        assert (tmp_path / "ids").stat().st_mode & 0o777 == mode
+
+
+def test_a_file_of_another_kind_is_not_to_be_deleted(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("item,price\n")
+    with pytest.raises(UserError, match="mine.csv is damaged, or is no semantic_ids") as error:
+        SemanticIds.load(tmp_path / "mine.csv")
+    assert "delete" not in str(error.value)
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "ids"
     make().save(path)

@@ -20,7 +20,7 @@ from recbole_bbqrec.data.dataset import check_modalities
 from recbole_bbqrec.data.features import require_files
 from recbole_bbqrec.data.protocol.settings import SplitSettings
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.model.registry import spec
+from recbole_bbqrec.model.registry import own_sources, spec
 from recbole_bbqrec.settings import options_of
 from recbole_bbqrec.version import __version__
 
@@ -86,8 +86,9 @@ def run_key(config: BBQRecConfig, split_hash: str, *, test: bool = True) -> RunK
     Raises:
         UserError: an input file cannot be read.
     """
+    own = own_sources().get(config["model"])  # the version of the code does not cover it
     return RunKey(
-        digest([counted_options(config.resolved), test]),
+        digest([counted_options(config.resolved), test, *([file_hash(own)] if own else [])]),
         digest([split_hash, data_files_hash(config)]),
         code_version(),
     )

@@ -17,7 +17,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable
@@ -28,6 +28,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.progress import Progress
 from recbole_bbqrec.experiment.store.run_key import INPUT_FILES, RunKey, check_features, run_key
 from recbole_bbqrec.experiment.store.splits import planned_split_hash
+from recbole_bbqrec.model.registry import OWN_MODELS, OWN_MODELS_VARIABLE
 from recbole_bbqrec.reading import read_json_object, reading
 from recbole_bbqrec.run_files.names import CONFIG, FAILURE, LOG, PLAN, RESULT
 from recbole_bbqrec.run_files.per_user import PerUser
@@ -313,18 +314,18 @@ class RunStore:
             process.stdin.close()
 
 
-def with_seeds(run: Run, seeds: Sequence[int]) -> list[Run]:
-    """Return the same run with each of ``seeds``."""
-    return [replace(run, seed=seed) for seed in seeds]
-
-
 def _environment() -> dict[str, str]:
-    """Return an environment in which a process imports this package from any directory."""
+    """Return an environment in which a process imports this package from any directory.
+
+    It also imports the user's own models that this process has met.
+    """
+    own = " ".join(f"{facts.module}:{name}" for name, facts in OWN_MODELS.items())
     root = Path(__file__).resolve().parents[3]
-    if root == Path(sysconfig.get_paths()["purelib"]).resolve():
-        return dict(os.environ)  # installed, so importable anyway
-    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    installed = root == Path(sysconfig.get_paths()["purelib"]).resolve()
+    paths = [*([] if installed else [str(root)]), *([os.getcwd()] if own else [])]
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
+    variables = {"PYTHONPATH": os.pathsep.join(paths), OWN_MODELS_VARIABLE: own}
+    return {**os.environ, **{name: value for name, value in variables.items() if value}}
 
 
 def _error(directory: Path, code: int) -> str:

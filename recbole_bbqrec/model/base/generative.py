@@ -248,8 +248,8 @@ class GenerativeRecommender(SequentialRecommender):
             Item ids int64 [B, k], best first, and their log-probabilities float32 [B, k].
 
         Raises:
-            UserError: a history is empty, the beam returns fewer than k items, or fewer than k
-                scores of a history are finite.
+            UserError: a history is empty or has [PAD] inside, the beam returns fewer than k items,
+                or fewer than k scores of a history are finite.
         """
         if int(lengths.min()) < 1:
             raise UserError(
@@ -257,6 +257,12 @@ class GenerativeRecommender(SequentialRecommender):
                 "users without a history."
             )
         history = latest(items, lengths, self.max_seq_length)
+        expected = lengths.to(history.device).clamp(max=history.shape[1])
+        if not torch.equal((history != 0).sum(1), expected):
+            raise UserError(
+                "A history has item 0, which is [PAD], within its length; expected items of the "
+                "catalogue, from 1, and padding after them. Leave unknown items out."
+            )
         ids, scores = rank(self.generator, self.catalogue, history, self.num_beams, self.dtype)
         if self.mask_history:
             seen = (ids.unsqueeze(2) == history.unsqueeze(1)).any(2)  # [b, K]
@@ -295,17 +301,24 @@ class GenerativeRecommender(SequentialRecommender):
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> torch.Tensor:
-        """Return beam scores in RecBole's form [B, n_items], -inf for every other item.
+        """Return scores in RecBole's form [B, n_items], -inf for [PAD] and masked items.
 
-        RecBole's case-study tools read it; evaluation reads ranked ids.
+        RecBole's case-study tools read it; evaluation reads ranked ids. The items of the beam are
+        ranked as in evaluation; all others come after them, by their exact scores.
         """
         items, lengths = self._history(interaction)
         width = min(self.num_beams, self.n_items - 1)
         if self.mask_history:
             width -= items.shape[1]
         ids, scores = self.recommend(items, lengths, width)
-        full = torch.full((len(items), self.n_items), -torch.inf, device=items.device)
-        return full.scatter_(1, ids, scores)
+        history = latest(items, lengths, self.max_seq_length)
+        memory = self.generator.encode(self.catalogue, history)
+        full = exact_scores(self.generator, self.catalogue, memory).float()  # [B, n_items]
+        if self.mask_history:
+            full.scatter_(1, history, -torch.inf)
+        lowest = scores.masked_fill(scores.isneginf(), torch.inf).amin(1, keepdim=True)
+        below = torch.nextafter(lowest, torch.full_like(lowest, -torch.inf))
+        return torch.minimum(full, below).scatter_(1, ids, scores)
 
     @torch.no_grad()
     def predict(self, interaction: Any) -> torch.Tensor:
