@@ -130,6 +130,8 @@ ONE_PHASE = (
     model_settings.MMGRU4RecSettings,
     model_settings.MMSASRecSettings,
     model_settings.NOVABERTSettings,
+    model_settings.STARSettings,
+    model_settings.TGHSettings,
 )
 
 #: Options of every run, RecBole's own models included.
