@@ -8,6 +8,7 @@ are errors; the resolved configuration can be written as plain text and read bac
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -157,6 +158,12 @@ class BBQRecConfig(Config):
         }
         self.resolved.update(model=model, dataset=dataset)
         return final
+
+    def _set_default_parameters(self) -> None:
+        root = self.final_config_dict["data_path"]
+        super()._set_default_parameters()
+        # RecBole reads ml-100k from its own package, wherever `data_path` is.
+        self.final_config_dict["data_path"] = os.path.join(root, self.dataset)
 
     # ours -----------------------------------------------------------------------------------
 

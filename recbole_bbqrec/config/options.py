@@ -42,6 +42,10 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, str) or is_filled(value, lambda name: isinstance(name, str))
 
 
+def _are_columns(value: Any) -> bool:
+    return is_filled(value, lambda name: isinstance(name, str) and name != "")
+
+
 def _is_cutoffs(value: Any) -> bool:
     return is_filled(value, lambda k: is_integer(k) and k >= 1)
 
@@ -63,6 +67,12 @@ Cutoffs = Annotated[
     tuple[int, ...],
     Check("a list of at least one integer of at least 1", "list of int", _is_cutoffs),
 ]
+OptionalColumns = Optional[
+    Annotated[
+        tuple[str, ...],
+        Check("a list of at least one column, as [title]", "list of str", _are_columns),
+    ]
+]
 Seed = Annotated[int, between(0, 2**32 - 1)]  # as NumPy takes it
 
 
@@ -79,6 +89,9 @@ class RunSettings(Settings):
     tune_allocator: bool = option(True, "Keep freed memory in the process (Linux/glibc).")
     num_threads: OptionalPositive = option(None, "Threads of torch; empty: torch's default.")
     prepare: bool = option(False, "Make the data set if it is absent.")
+    text_columns: OptionalColumns = option(
+        None, "Columns of <Dataset>.item that make the items' text, where there are no text files."
+    )
 
 
 @dataclass(frozen=True)

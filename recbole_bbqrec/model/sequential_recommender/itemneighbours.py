@@ -23,7 +23,7 @@ from recbole_bbqrec.model.parts.shared_users import last_items, shared_users, un
 from recbole_bbqrec.model.parts.transition_rings import TransitionGraph
 from recbole_bbqrec.model.sequential_recommender.esasrec import ESASRec
 from recbole_bbqrec.model.sequential_recommender.vqrec import VQRec
-from recbole_bbqrec.model.settings import STARSettings, TGHSettings
+from recbole_bbqrec.model.settings import NeighbourSettings, STARSettings, TGHSettings
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.settings import read
 
@@ -84,12 +84,13 @@ class ItemNeighbours(_LearnsNothing):
     def check_options(cls, config: RunConfig) -> None:
         """Check options before any file is read; raises UserError."""
         super().check_options(config)
-        if config["cooccurrence_weight"]:
+        settings = read(NeighbourSettings, config)
+        if settings.cooccurrence_weight:
             return
-        if not (config["feature_similarity_weight"] and config["modalities"]):
+        if not (settings.feature_similarity_weight and config["modalities"]):
             raise UserError(
-                f"Options `cooccurrence_weight` is {config['cooccurrence_weight']}, "
-                f"`feature_similarity_weight` {config['feature_similarity_weight']} and "
+                f"Options `cooccurrence_weight` is {settings.cooccurrence_weight}, "
+                f"`feature_similarity_weight` {settings.feature_similarity_weight} and "
                 f"`modalities` {config['modalities']!r}: nothing is left to rank by. Give a weight."
             )
 
@@ -137,11 +138,12 @@ class STAR(_LearnsNothing):
     def check_options(cls, config: RunConfig) -> None:
         """Check options before any file is read; raises UserError."""
         super().check_options(config)
-        if read(STARSettings, config).text_weight and not config["modalities"]:
+        share = read(STARSettings, config).text_weight
+        if share and not config["modalities"]:
             raise UserError(
-                f"Option `modalities` is {config['modalities']!r} with `text_weight` "
-                f"{config['text_weight']}; STAR compares texts. Use --modalities=[text], or "
-                "--text_weight=0 to rank by shared users alone."
+                f"Option `modalities` is {config['modalities']!r} with `text_weight` {share}; STAR "
+                "compares texts. Use --modalities=[text], or --text_weight=0 to rank by shared "
+                "users alone."
             )
 
     def scores(self, items: Tensor, lengths: Tensor) -> Tensor:
