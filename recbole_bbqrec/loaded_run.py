@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Hashable, Mapping, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.data.titles import read_titles
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.metrics.collector import best_items
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
@@ -74,9 +76,9 @@ class LoadedRun(NamedTuple):
         -------
         pandas.DataFrame
             k rows for each user, in the order given, with the columns ``user`` (the token, or the
-            position 0, 1, ... in ``histories``), ``rank`` (1 to k), ``item`` and ``score``. The
-            scores of generative models are log-probabilities, plus the bonus of neighbours where
-            the run has one.
+            position 0, 1, ... in ``histories``), ``rank`` (1 to k), ``item`` and ``score``, and
+            ``title`` where the data set has titles. The scores of generative models are
+            log-probabilities, plus the bonus of neighbours where the run has one.
 
         Raises
         ------
@@ -109,7 +111,7 @@ class LoadedRun(NamedTuple):
         ids = np.concatenate([part[0] for part in parts]) if parts else np.empty((0, k), int)
         scores = np.concatenate([part[1] for part in parts]) if parts else np.empty((0, k))
         tokens = self.dataset.field2id_token[self.dataset.iid_field]
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
                 "user": np.repeat(np.array(names), k),
                 "rank": np.tile(np.arange(1, k + 1), len(names)),
@@ -117,6 +119,9 @@ class LoadedRun(NamedTuple):
                 "score": scores.ravel(),
             }
         )
+        place, name = self.config["data_path"], self.config["dataset"]
+        titles = read_titles(Path(place) / f"{name}.titles.tsv")
+        return table.assign(title=table["item"].map(titles).fillna("")) if titles else table
 
     def semantic_ids(self) -> pd.DataFrame:
         """Return the codes of every item.

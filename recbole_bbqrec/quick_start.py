@@ -30,7 +30,7 @@ from recbole_bbqrec.data.protocol.targets import Targets, describe_targets
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.loaded_run import LoadedRun
 from recbole_bbqrec.model.registry import get_dataset_class, get_model
-from recbole_bbqrec.prepare.on_demand import check_files, prepare_missing
+from recbole_bbqrec.prepare.on_demand import check_files, make_at_once, prepare_missing
 from recbole_bbqrec.protocols import ItemDataset
 from recbole_bbqrec.run_files.checkpoint import load_model_file, load_weights
 from recbole_bbqrec.run_files.final_block import final_block
@@ -139,6 +139,7 @@ def _run(
     )
     if config["prepare"]:
         prepare_missing(config["dataset"], Path(config["data_path"]), config["modalities"] or ())
+    make_at_once(config)
     check_files(config)
     if files is None and saved:  # the configuration does not check the default folder
         check_output_folder("checkpoint_dir", config["checkpoint_dir"])

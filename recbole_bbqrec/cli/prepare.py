@@ -12,6 +12,8 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.folder import PRECOMPUTED, TFIDF, prepare_from_source
 from recbole_bbqrec.prepare.mcauley.build import RAW_FOLDER, prepare_from_raw
 from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, MIRRORS, Mirror
+from recbole_bbqrec.prepare.on_demand import ML_100K
+from recbole_bbqrec.prepare.recbole_files import make_ml_100k
 from recbole_bbqrec.prepare.sentences import SENTENCE_T5
 from recbole_bbqrec.prepare.tables.build import OwnSource, prepare_own
 from recbole_bbqrec.prepare.tables.events import REPEATS, EventOptions
@@ -56,7 +58,8 @@ def add_arguments(parser: CommandParser) -> None:
     categories = ", ".join(CATEGORIES)
     purpose = (
         "Make a data set. Give its name and one source: --source, --raw or --interactions. Without "
-        f"any, {categories} are made from McAuley's files of 2014, which are downloaded."
+        f"any, {categories} are made from McAuley's files of 2014, which are downloaded, and "
+        f"{ML_100K} from those that RecBole installs."
     )
     example = "Shop --interactions=orders.csv --items=goods.csv"
     notes = "After an interruption, the same command reuses what was downloaded and encoded."
@@ -96,6 +99,10 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(
             f"{' and '.join('--' + kind for kind in given)} are given; expected one kind of source."
         )
+    if not given and args.name == ML_100K:
+        folder = make_ml_100k(args.data_path, args.text_encoder or TFIDF, args.force)
+        print(f"{ML_100K}: {folder}, of the files that RecBole installs")
+        return 0
     if not given and args.name not in CATEGORIES:
         raise UserError(
             f"No source is given for {args.name!r}; expected "

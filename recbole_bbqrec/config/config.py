@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -195,6 +196,12 @@ class BBQRecConfig(Config):
             return str(super().__str__())
         finally:
             values.update(hidden)
+
+    def _set_default_parameters(self) -> None:
+        root = self.final_config_dict["data_path"]
+        super()._set_default_parameters()
+        # RecBole reads ml-100k from its own package, wherever `data_path` is.
+        self.final_config_dict["data_path"] = os.path.join(root, self.dataset)
 
     # ours -----------------------------------------------------------------------------------
 

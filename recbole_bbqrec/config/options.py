@@ -44,6 +44,10 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, str) or is_filled(value, lambda name: isinstance(name, str))
 
 
+def _are_columns(value: Any) -> bool:
+    return is_filled(value, lambda name: isinstance(name, str) and name != "")
+
+
 def _is_cutoffs(value: Any) -> bool:
     value = [value] if is_integer(value) else value  # RecBole takes a single one, too
     return is_filled(value, lambda k: is_integer(k) and k >= 1)
@@ -66,6 +70,12 @@ Cutoffs = Annotated[
     tuple[int, ...],
     Check("an integer of at least 1, or a list of some", "list of int", _is_cutoffs),
 ]
+OptionalColumns = Optional[
+    Annotated[
+        tuple[str, ...],
+        Check("a list of at least one column, as [title]", "list of str", _are_columns),
+    ]
+]
 Seed = Annotated[int, between(0, 2**32 - 1)]  # as NumPy takes it
 
 
@@ -82,6 +92,9 @@ class RunSettings(Settings):
     tune_allocator: bool = option(True, "Keep freed memory in the process (Linux/glibc).")
     num_threads: OptionalPositive = option(None, "Threads of torch; empty: torch's default.")
     prepare: bool = option(False, "Make the data set if it is absent.")
+    text_columns: OptionalColumns = option(
+        None, "Columns of <Dataset>.item that make the items' text, where there are no text files."
+    )
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,8 @@ ONE_PHASE = (
     model_settings.MMGRU4RecSettings,
     model_settings.MMSASRecSettings,
     model_settings.NOVABERTSettings,
+    model_settings.STARSettings,
+    model_settings.TGHSettings,
 )
 
 #: Options of every run, RecBole's own models included.

@@ -160,7 +160,8 @@ def require_files(folder: Path, dataset: str, modality: str, paths: tuple[Path, 
         f"{folder} (files there: {', '.join(present) or 'none'}). Write them (one row an "
         "item; the raw item tokens, one a line), or make a new data set with them under another "
         f"name: `python -m recbole_bbqrec prepare NEW_NAME --interactions {folder / dataset}.inter "
-        f"--features {modality}=FILE.npy,ITEMS.txt`; or drop {modality!r} from `modalities`."
+        f"--features {modality}=FILE.npy,ITEMS.txt`; or name columns of {dataset}.item with "
+        f"--text_columns, for text; or drop {modality!r} from `modalities`."
     )
 
 

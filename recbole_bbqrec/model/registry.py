@@ -140,6 +140,8 @@ MODELS: dict[str, ModelSpec] = {
             "ItemNeighbours", f"{_OURS}.itemneighbours",
             ranks_by_neighbours=True, reference="Sarwar et al. 2001",
         ),
+        ModelSpec("STAR", f"{_OURS}.itemneighbours", reference="Lee et al. 2024"),
+        ModelSpec("TGH", f"{_OURS}.itemneighbours", reference="Han et al. 2026"),
         _with_neighbours(_ESASREC),
         _with_neighbours(_VQREC),
     )

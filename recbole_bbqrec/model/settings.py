@@ -25,6 +25,7 @@ from recbole_bbqrec.settings import (
 
 Share = Annotated[float, between(0, 1)]
 PositiveShare = Annotated[float, between(0, 1, open_below=True)]
+_MOST_RINGS = 5  # with more, most items are in a ring
 Scaling = Literal["zscore", "l2", "none"]
 OptionalNames = Optional[Annotated[tuple[str, ...], "modality names"]]
 
@@ -157,6 +158,32 @@ class NeighbourSettings(Settings):
     neighbour_decay: Share = option(
         0.6, "Of both, by how many items ago those of the history were chosen."
     )
+
+
+@dataclass(frozen=True)
+class STARSettings(Settings):
+    """The score of STAR; defaults are its paper's."""
+
+    text_weight: Share = option(0.5, "Of similar text; shared users have the rest.")
+    neighbour_decay: Share = option(0.7, "Of both, by how many items ago it was chosen.")
+    recent_items: Positive = option(3, "Last items of the history that count.")
+
+
+@dataclass(frozen=True)
+class TGHSettings(Settings):
+    """The ranking of TGH; defaults are its paper's."""
+
+    ring_places: Annotated[tuple[Positive, ...], "numbers of items"] = option(
+        (7, 2, 1), "Places of each ring at the head of the ranking, the nearest ring first."
+    )
+    transition_weight: Weight = option(
+        0.5, "Of frequent transitions, beside the cosine of the texts; in ring 1."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= len(self.ring_places) <= _MOST_RINGS:
+            self._refuse("ring_places", f"1 to {_MOST_RINGS} numbers, one for each ring")
 
 
 # generative models ------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def write_text(
     tokens = [token for token, text in texts.items() if text]
     lines = [texts[token] for token in tokens]
     vectors = encode_texts(lines, encoder, kept=target.with_name(f".{name}.text"))
-    label = _LABELS[TFIDF] if isinstance(encoder, str) else encoder.name
+    label = _LABELS[TFIDF] if isinstance(encoder, str) else encoder.label
     return {
         "encoder": label,
         "recipe": recipe(fields),

@@ -14,6 +14,8 @@ from recbole_bbqrec.prepare.atomic_files import check_folder
 from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, raw_files
 from recbole_bbqrec.reading import reading
 
+ML_100K = "ml-100k"  # RecBole installs its files
+
 
 def how_to_make(name: str, directory: Path) -> str:
     """Return the command that makes data set ``name`` in ``directory`` (its own folder)."""
@@ -22,6 +24,8 @@ def how_to_make(name: str, directory: Path) -> str:
         return f"make it with `python -m recbole_bbqrec.prepare.mini --output {place}`"
     root = f" --data_path {shlex.quote(str(directory.parent))}"
     root = "" if directory.parent == Path("dataset") else root
+    if name == ML_100K:
+        return f"make it with `python -m recbole_bbqrec prepare {name}{root}`"
     if name not in CATEGORIES:
         return f"make it with `python -m recbole_bbqrec prepare {name} --source DIR{root}`"
     files = raw_files(name)
@@ -45,6 +49,10 @@ def prepare_missing(name: str, directory: Path, modalities: Collection[str]) -> 
     check_folder(directory)
     if name == mini.NAME:
         mini.make_mini(directory)
+    elif name == ML_100K:
+        from recbole_bbqrec.prepare.recbole_files import make_ml_100k
+
+        make_ml_100k(directory.parent, force=directory.exists())
     elif name in CATEGORIES:
         # Imported here: a run that has its data need not load scikit-learn's text modules.
         from recbole_bbqrec.prepare.mcauley.build import prepare_from_raw
@@ -56,9 +64,29 @@ def prepare_missing(name: str, directory: Path, modalities: Collection[str]) -> 
         print(report.table())
     else:
         raise UserError(
-            f"Option `prepare`: data set `{name}` cannot be downloaded, only {mini.NAME} and "
-            f"{', '.join(CATEGORIES)} can. To have it, {how_to_make(name, directory)}."
+            f"Option `prepare`: data set `{name}` cannot be downloaded, only {mini.NAME}, "
+            f"{ML_100K} and {', '.join(CATEGORIES)} can. To have it, "
+            f"{how_to_make(name, directory)}."
         )
+
+
+def make_at_once(config: Config) -> None:
+    """Make what a run needs and what takes seconds, where it is absent.
+
+    That is the data set ml-100k, and text of the columns of ``NAME.item`` that `text_columns`
+    names, if the run reads text.
+
+    Raises:
+        UserError: it cannot be made of the files that are there.
+    """
+    directory, name = Path(config["data_path"]), config["dataset"]
+    if name == ML_100K and not config["benchmark_filename"]:
+        prepare_missing(name, directory, ())
+    columns = config["text_columns"]
+    if columns and "text" in (config["modalities"] or ()) and directory.is_dir():
+        from recbole_bbqrec.prepare.recbole_files import add_item_text
+
+        add_item_text(directory, name, columns, config["field_separator"], config["encoding"])
 
 
 def check_files(config: Config) -> None:

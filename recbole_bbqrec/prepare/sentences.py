@@ -25,11 +25,13 @@ class SentenceEncoder:
 
     Attributes:
         name: a name on the Hugging Face hub, or a folder.
+        label: what results call it: the name, or a folder's last part, not its place on a machine.
         identity: text that changes with the model: its name and, for a folder, its files.
     """
 
     def __init__(self, name: str, model: Any) -> None:
         self.name = name
+        self.label = Path(name).resolve().name if Path(name).is_dir() else name
         self.identity = json.dumps([name, _files(Path(name))])
         self._model = model
 

@@ -71,7 +71,7 @@ def test_what_a_model_asks_for_is_what_it_reads(model, rundir, monkeypatch):
             TRAINERS / "phases" / "generate_phase.py"
         )
     missing = (asked & {*MODEL_OPTIONS}) - OF_EVERY_RUN - options_read(model, "Mini")
-    assert len(asked & {*MODEL_OPTIONS}) > 5 and not missing
+    assert len(asked & {*MODEL_OPTIONS}) > 3 and not missing
 
 
 def keys_in(source: Path) -> set[str]:

@@ -62,6 +62,8 @@ SOURCES = {
     of_models.MMGRU4RecSettings: "MMGRU4Rec",
     of_models.MMSASRecSettings: "MMSASRec",
     of_models.NOVABERTSettings: "NOVABERT",
+    of_models.STARSettings: "STAR",
+    of_models.TGHSettings: "TGH",
     RunSettings: None,
     ProtocolSettings: None,
 }

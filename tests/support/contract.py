@@ -45,7 +45,7 @@ _OF = {
     **RECBOLES,
     **fused.SMALL,
     "LETTER": {"cf_epochs": 1, "diversity_clusters": 4},
-    "ItemNeighbours": {},
+    "ItemNeighbours": {}, "STAR": {}, "TGH": {},
 }  # fmt: skip
 #: Rates to set to zero where a model has them: dropout draws other numbers on another device.
 DROPOUTS = (

@@ -32,6 +32,7 @@ NOT_IN_KEY: dict[str, str] = {
     "dataset_save_path": "RecBole's pickle caches, which are not supported",
     "dataloaders_save_path": "the same",
     "prepare": "makes the data if absent; its content counts",
+    "text_columns": "the same",
     "resume": "a resumed run has the bits of an uninterrupted one",
     # display and logging
     "show_progress": "display",

@@ -20,7 +20,7 @@ from recbole_bbqrec.experiment.store.run_key import (
     data_files_hash,
     digest,
 )
-from recbole_bbqrec.prepare.on_demand import check_files, prepare_missing
+from recbole_bbqrec.prepare.on_demand import check_files, make_at_once, prepare_missing
 from recbole_bbqrec.settings import names_of
 
 _HASH = re.compile(rb"[0-9a-f]{16}")  # what split_hash returns
@@ -37,6 +37,7 @@ def planned_split_hash(config: BBQRecConfig, cache: Path) -> str:
     """
     if config["prepare"]:
         prepare_missing(config["dataset"], Path(config["data_path"]), config["modalities"] or ())
+    make_at_once(config)
     check_files(config)
     counted = counted_options(config.resolved)
     names = {*dataset_arguments, *evaluation_arguments, *names_of([SplitSettings]), "dataset"}

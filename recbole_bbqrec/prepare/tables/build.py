@@ -268,7 +268,7 @@ def _write_text(
     np.save(matrix, vectors[kept], allow_pickle=False)
     write_lines(Path(f"{stem}.items.txt"), (names[table.text_codes[row]] for row in kept))
     return {
-        "encoder": TFIDF_LABEL if isinstance(encoder, str) else encoder.name,
+        "encoder": TFIDF_LABEL if isinstance(encoder, str) else encoder.label,
         "recipe": recipe(table.text_columns),
         "with_text": len(table.texts),
         **describe_matrix(matrix, len(kept), int(vectors.shape[1])),
