@@ -176,6 +176,7 @@ def read_csv(name):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_files_of_a_comparison(fake_runs, capsys):
     pytest.importorskip("matplotlib", reason="the chart needs matplotlib")
     made, _ = fake_runs
@@ -312,6 +313,7 @@ def test_refused_before_anything_runs(fake_runs, capsys, arguments, words):
     assert not made
 
 
+@pytest.mark.slow
 def test_an_option_for_all_goes_to_the_models_that_read_it(fake_runs, capsys):
     """The others are the runs that they are without it, found again."""
     made, _ = fake_runs

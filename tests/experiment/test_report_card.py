@@ -66,6 +66,7 @@ def test_strict_metrics_are_those_of_the_run(card, crowded):
     assert card["lenient"]["strict"] == card["test"]["recomputed"]
 
 
+@pytest.mark.slow
 def test_metrics_of_a_baseline_are_recboles(baseline):
     """All six kinds, with masked histories; RecBole's evaluator computed result.json."""
     found = collect(baseline)["test"]
@@ -376,6 +377,7 @@ def test_command_writes_both_files(crowded, card, tmp_path, capsys):
     assert str(tmp_path / "new" / "report.html") in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_command_on_a_baseline_leaves_sections_out(baseline, capsys):
     assert main(["report", str(baseline.files.model)]) == 0
     report = json.loads((baseline.files.directory / "report.json").read_text())

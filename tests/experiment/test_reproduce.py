@@ -138,6 +138,7 @@ def line_of(text, start):
     return line
 
 
+@pytest.mark.slow
 def test_table2_beside_the_paper(fake, beauty, capsys):
     what = ["reproduce", "table2", "--models", "TIGER", "BBQRec", "--seeds", "2", beauty]
     assert main([*what, "--datasets", "Beauty", "Toys"]) == 0
@@ -166,6 +167,7 @@ def test_an_option_for_all_goes_to_the_models_that_read_it(fake, capsys):
     assert "`num_beams` is left out for SASRec" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_a_cell(fake, capsys):
     fake.failing.add("BBQRecS")
     assert main(["reproduce", "table4", "--datasets", "Mini", MINI]) == 1
@@ -176,6 +178,7 @@ def test_a_failed_run_is_a_cell(fake, capsys):
     assert {r["status"] for r in read_csv("table4") if r["setting"] == "BBQRec-E"} == {"done"}
 
 
+@pytest.mark.slow
 def test_an_interruption_says_how_to_go_on(fake, capsys, monkeypatch):
     def interrupted(store, directory):
         raise KeyboardInterrupt
@@ -187,6 +190,7 @@ def test_an_interruption_says_how_to_go_on(fake, capsys, monkeypatch):
     assert main(["reproduce", "table4", "--datasets", "Mini", MINI]) == 0
 
 
+@pytest.mark.slow
 def test_budget_stops_starting_and_the_same_command_goes_on(fake, capsys):
     what = ["reproduce", "figure3", "--datasets", "Mini", "--sweeps", "K", MINI]
     assert main([*what, "--budget", "5"]) == 0  # runs of 2 minutes: a third would end too late
@@ -200,6 +204,7 @@ def test_budget_stops_starting_and_the_same_command_goes_on(fake, capsys):
     assert len(fake.made) == 4 and "not run" not in capsys.readouterr().out.split("###")[-1]
 
 
+@pytest.mark.slow
 def test_figure3_shares_the_middle_and_names_the_best(fake, beauty, capsys):
     pytest.importorskip("matplotlib", reason="the chart needs matplotlib")
     assert main(["reproduce", "figure3", beauty]) == 0
@@ -215,6 +220,7 @@ def test_figure3_shares_the_middle_and_names_the_best(fake, beauty, capsys):
     assert chart.startswith(b"\x89PNG") and len(chart) > 20_000
 
 
+@pytest.mark.slow
 def test_figure4_leaves_out_what_the_data_lack(fake, beauty, capsys):
     pytest.importorskip("matplotlib", reason="the chart needs matplotlib")
     assert main(["reproduce", "figure4", "--datasets", "Beauty", beauty]) == 0
@@ -226,6 +232,7 @@ def test_figure4_leaves_out_what_the_data_lack(fake, beauty, capsys):
     assert Path("reproduction/figure4/figure4.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_table5_quantizes_all_levels_and_trains_no_generator(fake, capsys):
     assert main(["reproduce", "table5", "--datasets", "Mini", MINI]) == 0
     assert len(fake.made) == 9 and all(o["tokenize_only"] for o in fake.options)
@@ -237,6 +244,7 @@ def test_table5_quantizes_all_levels_and_trains_no_generator(fake, capsys):
     assert [cell.strip() for cell in line_of(text, "L=4").split("|")[2:5]] == ["40"] * 3
 
 
+@pytest.mark.slow
 def test_table6_prefers_a_full_run(fake, capsys):
     what = ["--datasets", "Mini", MINI]
     plan = ["reproduce", "table6", "--models", "BBQRec", *what, "--dry_run"]
@@ -245,6 +253,7 @@ def test_table6_prefers_a_full_run(fake, capsys):
     assert main(plan) == 0 and "1 there, 0 to run" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_dry_run_runs_nothing(fake, capsys):
     assert main(["reproduce", "table3", "--datasets", "Mini", "Toys", MINI, "--dry_run"]) == 0
     text = capsys.readouterr().out
@@ -255,6 +264,7 @@ def test_dry_run_runs_nothing(fake, capsys):
     assert "prepare Toys --data_path 'own data'`" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_matplotlib_all_but_the_chart(fake, capsys, monkeypatch):
     def absent(title, panels, path):
         raise ImportError("No module named 'matplotlib'")

@@ -73,6 +73,7 @@ def test_other_data_are_refused(own_data, tiny, model, change, told):
     assert not files.result.exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_one_process_at_a_time(own_data):
     options = {**SASREC, "data_path": str(own_data)}
     first = unfinished(run("SASRec", "Mini", overrides=options))
@@ -88,6 +89,7 @@ def test_a_run_is_one_process_at_a_time(own_data):
     assert again["test_result"] == other["test_result"]
 
 
+@pytest.mark.slow
 def test_a_run_is_claimed_while_it_lasts(own_data, monkeypatch):
     from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
 

@@ -113,6 +113,7 @@ def test_seed_and_stage_count(store):
     assert store.plan(Run("GRU4Rec", "Mini", OPTIONS, seed=1, test=False)).key.key not in keys
 
 
+@pytest.mark.slow
 def test_data_counts(store, own_data):
     run = gru(data_path=str(own_data))
     fused = Run("MMGRU4Rec", "Mini", run.overrides)
@@ -131,6 +132,7 @@ def test_data_counts(store, own_data):
     assert store.plan(run).split_hash != before.split_hash
 
 
+@pytest.mark.slow
 def test_absent_data_are_made_when_wanted(store, tmp_path):
     with pytest.raises(UserError, match="Mini.inter"):
         store.plan(gru(data_path=str(tmp_path)))
@@ -138,6 +140,7 @@ def test_absent_data_are_made_when_wanted(store, tmp_path):
     assert made.key == store.plan(gru()).key
 
 
+@pytest.mark.slow
 def test_split_hash_is_that_of_the_run(store, rundir, tiny):
     planned = store.plan(gru())
     assert (
@@ -146,6 +149,7 @@ def test_split_hash_is_that_of_the_run(store, rundir, tiny):
     )
 
 
+@pytest.mark.slow
 def test_tokenizer_file_counts_by_content(store, tmp_path, tiny):
     keys = []
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
@@ -205,6 +209,7 @@ def test_impossible_runs_are_refused_before_any_starts(store, finish):
             store.ensure([gru(), bad])
 
 
+@pytest.mark.slow
 def test_missing_features_are_refused_before_any_run_starts(store, finish, own_data):
     finish(lambda plan: pytest.fail("nothing may run"))
     options = {"data_path": str(own_data)}
@@ -217,6 +222,7 @@ def test_missing_features_are_refused_before_any_run_starts(store, finish, own_d
     store.plan(Run("BBQRec", "Mini", {**options, "modalities": ["text"]}))
 
 
+@pytest.mark.slow
 def test_finished_runs_are_not_repeated_and_failed_ones_are(store, finish):
     done = []
 

@@ -192,6 +192,7 @@ def trials(folder="tuning/GRU4Rec-Mini"):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_exhaustive(fake_runs, write, capsys):
     space = write("hidden_size choice [16,32,8]\nlearning_rate choice [0.01,0.1]\n")
     assert main(command(space)) == 1  # hidden_size 8 fails
@@ -219,6 +220,7 @@ def test_exhaustive(fake_runs, write, capsys):
     assert len(trials()) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["tuning/GRU4Rec-Mini", "my tuning/it's best"])
 def test_the_printed_command_repeats_the_best_trial(fake_runs, write, capsys, rundir, folder):
     """Options that are not in best.yaml stand beside it; blanks and quotes survive the shell."""
@@ -244,6 +246,7 @@ def test_the_printed_command_repeats_the_best_trial(fake_runs, write, capsys, ru
     assert bool(files) == (" " not in folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["random", "bayes"])
 def test_sampled_searches_go_on_where_they_stopped(fake_runs, write, algorithm, monkeypatch):
     pytest.importorskip("optuna", reason="random and bayes use optuna")
@@ -272,6 +275,7 @@ def test_sampled_searches_go_on_where_they_stopped(fake_runs, write, algorithm, 
     assert chosen["learning_rate"] == float(best["learning_rate"])
 
 
+@pytest.mark.slow
 def test_values_that_do_not_go_together_cost_one_trial(fake_runs, write):
     space = write("hidden_size choice [30,32]\nn_heads choice [4]\n")
     assert main(command(space, model="TIGER")) == 1

@@ -119,6 +119,7 @@ def partial_score(
     return float(total)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["code", "item"])
 @pytest.mark.parametrize("block", [1, 1 << 21])
 @pytest.mark.parametrize("padded", [-1 << 40, 1 << 16])

@@ -164,6 +164,7 @@ def test_gradients_do_not_depend_on_the_parts(monkeypatch) -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("padded", "block"), [(1 << 16, 1 << 21), (-(1 << 40), 1 << 21), (-(1 << 40), 1)]
 )
@@ -253,6 +254,7 @@ def test_a_catalogue_without_content_is_refused() -> None:
         item_keys(generator, bare)
 
 
+@pytest.mark.slow
 def test_the_logits_of_repeats_are_learned() -> None:
     """Users go back and forth between two items: the last but one returns, the last does not."""
     torch.manual_seed(0)

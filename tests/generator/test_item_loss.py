@@ -19,6 +19,7 @@ from tests.support.generator import (
 SHAPES = [(3, 1, 3), (3, 2, 3), (1, 2, 6), (2, 3, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels, signals, codes", SHAPES)
 def test_probabilities_of_all_items_sum_to_one(levels: int, signals: int, codes: int) -> None:
     torch.manual_seed(0)

@@ -77,6 +77,7 @@ def test_items_without_neighbours_give_no_bonus() -> None:
     assert bonus.at(torch.tensor([0, 0]), torch.tensor([3, 9]), N_ITEMS - 1).tolist() == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("padded", "block"), [(1 << 16, 1 << 21), (-(1 << 40), 1 << 21), (-(1 << 40), 1)]
 )

@@ -50,6 +50,7 @@ def loss_and_gradients(generator: Generator, *arguments: Any) -> tuple[Tensor, l
     return loss, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["history", "token"])
 @pytest.mark.parametrize("encoding", ["causal", "bidirectional"])
 @pytest.mark.parametrize("head", [True, False])

@@ -71,6 +71,7 @@ def test_metrics_that_need_all_scores_are_refused(tiny):
         RankedCollector(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["GRU4Rec", "ESASRec", "BBQRec"])
 def test_metrics_that_count_in_the_training_data(rundir, tiny, model):
     """In a whole run, judged by one of them, for every kind of trainer."""

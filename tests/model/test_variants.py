@@ -72,6 +72,7 @@ MISSING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_lacks_exactly_what_it_must(variant, rundir, tiny):
     _, model, tokenizer = built("BBQRec", tiny)
@@ -87,6 +88,7 @@ def test_a_variant_lacks_exactly_what_it_must(variant, rundir, tiny):
     assert bool(dropped) == (variant not in ("NoU", "E")), "the expectation itself must bite"
 
 
+@pytest.mark.slow
 def test_signals_and_codebooks(rundir, tiny):
     signals = {
         "NoRec": ("text", "image"), "NoID": ("text", "image"), "NoText": ("id", "image"),
@@ -275,6 +277,7 @@ def test_models_verb_lists_every_model(capsys):
     assert rows["BBQRecS"].reference == rows["BBQRec"].reference == "Li et al. 2025"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "width"),
     [
@@ -299,6 +302,7 @@ def neighbours_of(name, tiny, after: float, similar: float, **changes):
     return built(name, tiny, **weights, **changes)[1].neighbours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "after", "similar"),
     [
@@ -332,6 +336,7 @@ def test_held_out_items_are_chosen_after_nothing(rundir, tiny):
     assert pairs_of(near) == pairs
 
 
+@pytest.mark.slow
 def test_neighbours_add_up(rundir, tiny):
     """Values of both kinds, each with its weight."""
 

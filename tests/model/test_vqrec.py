@@ -205,6 +205,7 @@ def test_items_are_ranked_in_float32_after_states_in_bfloat16(name):
     assert float((scores == scores.bfloat16().float()).float().mean()) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["VQRec", "RPG"])
 def test_a_loaded_model_does_not_quantize_again(name, rundir, monkeypatch):
     calls = []

@@ -411,6 +411,7 @@ AMAZON = Path(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (AMAZON / "Beauty").is_dir(),
     reason="the Amazon source files are not here; set BBQREC_AMAZON_DIR to their folder",

@@ -180,6 +180,7 @@ def test_faults_are_named_and_leave_the_old_set(raw, tmp_path, damage, message):
     assert files_of(root / "Beauty") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["describe_matrix", "write_interactions", "write_description"])
 @pytest.mark.parametrize("exists", [True, False])
 def test_full_disk_leaves_what_was_there(raw, tmp_path, monkeypatch, place, exists):

@@ -152,6 +152,7 @@ def sentence_t5(tmp_path_factory):
     return folder / "model"
 
 
+@pytest.mark.slow
 def test_real_sentence_t5_format(sentence_t5):
     """Loading and encoding through the library, against the same model's forward pass."""
     import torch

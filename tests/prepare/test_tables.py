@@ -445,6 +445,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
 @pytest.mark.parametrize(
     "step", ["_write_events", "read_items", "write_features", "write_description"]
@@ -507,6 +508,7 @@ def test_text_store(tmp_path):
             store[5]
 
 
+@pytest.mark.slow
 def test_command_line_to_a_trained_model(shop, rundir, capsys):
     with gzip.open(shop / "events.csv.gz", "wt") as file:
         file.write((shop / "events.csv").read_text())
@@ -568,6 +570,7 @@ def test_matrices_and_items_that_are_read_are_never_replaced(shop, tmp_path):
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["Own.inter", "Own.titles.tsv", "Own.text.npy", "Own.a.items.txt"])
 @pytest.mark.parametrize("prepared", [False, True])
 def test_a_file_that_no_prepare_wrote_is_never_replaced(shop, tmp_path, file, prepared):

@@ -17,6 +17,7 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options"),
     [("GRU4Rec", SMALL), ("BBQRec", {**TINY, "epochs": 1, "tokenizer_epochs": 2})],
@@ -43,6 +44,7 @@ def test_mean_is_the_reported_metric(rundir, model, options):
     assert per_user.users.tolist() == dataset.field2id_token[dataset.uid_field][ids].tolist()
 
 
+@pytest.mark.slow
 def test_each_users_rank_is_its_own(rundir):
     """Compute the rank of some users from the model's scores again."""
     result = run("GRU4Rec", "Mini", overrides=SMALL)

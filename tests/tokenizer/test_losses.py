@@ -69,6 +69,7 @@ def test_likelihood_is_the_gaussian_density_up_to_its_constant() -> None:
     torch.testing.assert_close(estimator.negative_log_likelihood(z, zbar), expected)
 
 
+@pytest.mark.slow
 def test_near_zero_for_independent_and_positive_for_dependent_data() -> None:
     torch.manual_seed(0)
     bounds = {}

@@ -47,6 +47,7 @@ def test_best_model_is_left_alone(rundir, monkeypatch, options):
     assert measured(files.epochs) == lines
 
 
+@pytest.mark.slow
 def test_without_validation_the_last_model_is_written_again(rundir, monkeypatch):
     """The process may end between the last state and the model."""
     options = {**OPTIONS, "epochs": 1, "eval_step": 0}
