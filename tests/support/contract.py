@@ -69,11 +69,11 @@ def write_cut(root: Path) -> Path:
     shutil.copytree(source, target)
     header, *lines = (source / "Mini.inter").read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines]
-    users = list(dict.fromkeys(user for user, _, _ in rows))[:N_USERS]
-    counts = Counter(item for user, item, _ in rows if user in set(users))
+    users = list(dict.fromkeys(row[0] for row in rows))[:N_USERS]
+    counts = Counter(row[1] for row in rows if row[0] in set(users))
     items = {item for item, _ in counts.most_common(N_ITEMS)}
     kept = [row for row in rows if row[0] in set(users) and row[1] in items]
-    events = Counter(user for user, _, _ in kept)
+    events = Counter(row[0] for row in kept)
     text = ["\t".join(row) for row in kept if events[row[0]] >= 4]
     (target / "Mini.inter").write_text("\n".join([header, *text]) + "\n", encoding="utf-8")
     return root
