@@ -77,7 +77,9 @@ def find_resumable(config: BBQRecConfig) -> RunFiles | None:
         if _is_other(files, wanted):
             continue
         try:
-            if not files.resume.is_file() or files.is_claimed:
+            begun = files.resume.is_file() or files.config.is_file()
+            # Asking for the claim also removes what was left of a run killed in its first epoch.
+            if not begun or files.is_claimed or not files.resume.is_file():
                 continue
             stored = BBQRecConfig.from_text(_stored_config(files.resume))
         except (UserError, OSError) as error:

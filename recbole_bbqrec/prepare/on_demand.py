@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Collection
 from pathlib import Path
@@ -12,9 +13,11 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare import mini
 from recbole_bbqrec.prepare.atomic_files import check_folder
 from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, raw_files
+from recbole_bbqrec.prepare.written_files import is_changed
 from recbole_bbqrec.reading import reading
 
 ML_100K = "ml-100k"  # RecBole installs its files
+logger = logging.getLogger(__name__)
 
 
 def how_to_make(name: str, directory: Path) -> str:
@@ -90,11 +93,16 @@ def make_at_once(config: Config) -> None:
 
 
 def check_files(config: Config) -> None:
-    """Raise a UserError if the interaction file of the data set is missing or closed."""
+    """Raise a UserError if the interaction file of the data set is missing or closed.
+
+    One that has changed since ``prepare`` wrote it is named in a warning: a user may edit it.
+    """
     directory, name = Path(config["data_path"]), config["dataset"]
     path = directory / f"{name}.inter"
     if path.is_file():
         with reading(path, "the interactions of a data set", "Open it for reading."), open(path):
+            if is_changed(path, name):
+                logger.warning("%s has changed since `prepare` wrote it: edited or damaged.", path)
             return
     if config["benchmark_filename"]:
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.reading import read_yaml_file
 
 _HEADERS = (  # first lines of NAME.inter, of all versions of prepare
     "user_id:token\titem_id:token\ttimestamp:float",
@@ -49,10 +51,24 @@ def read_entries(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    try:
-        return {**(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
-    except (yaml.YAMLError, TypeError) as error:
-        raise UserError(f"{path} is not a YAML mapping ({error}); remove it.") from error
+    content = read_yaml_file(path, "a YAML mapping", "Restore or remove it.") or {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a YAML mapping; remove it.")
+    return content
+
+
+def is_changed(path: Path, name: str) -> bool:
+    """Return True if a file differs from what ``prepare`` wrote, as far as that is on record."""
+    recorded = _record(path.parent, name).get(path.name)
+    if recorded is None:
+        return False
+    state = path.stat()
+    return bool(recorded != _known_sha256(path.absolute(), state.st_size, state.st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _known_sha256(path: Path, size: int, modified: int) -> str:
+    return sha256_of(path)
 
 
 def is_unlisted(folder: Path, name: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,3 +150,43 @@ def test_script_runs_quietly(tiny, tmp_path):
     assert list((tmp_path / "log" / "BBQRec").glob("BBQRec-Mini-*.log"))
     assert list((tmp_path / "log_tensorboard").glob("BBQRec-Mini-*/events*"))
     assert list((tmp_path / "saved").glob("BBQRec-*.pth"))
+
+
+@pytest.mark.parametrize("name", ["log", "log_tensorboard"])
+def test_log_folders_that_cannot_be_written_are_refused_first(command, rundir, capsys, name):
+    Path(name).write_text("mine")
+    fails(command, capsys, f"the folder {name} of the working directory", "is a file")
+    assert Path(name).read_text() == "mine" and not Path("saved").exists()
+
+
+def test_a_full_disk_is_refused_first(command, rundir, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=0))
+    fails(command, capsys, "`checkpoint_dir`", "no space is left on the disk")
+    assert not list(rundir.iterdir())
+
+
+@pytest.mark.parametrize("words", [["compare", "--models=SASRec", "--datasets=Mini"],
+                                   ["evaluate", "saved/none"]])  # fmt: skip
+def test_an_output_that_cannot_be_written_is_refused_first(rundir, capsys, words):
+    Path("taken").write_text("")
+    fails([*words, "--output=taken/below"], capsys, "`--output`", "taken is a file")
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(errno.ENOSPC, "No space left"), (errno.EACCES, "Permission denied")]
+)
+def test_what_the_system_refuses_anywhere_is_a_message(capsys, monkeypatch, number, shown):
+    def refuse(args):
+        raise OSError(number, os.strerror(number), "place")
+
+    monkeypatch.setattr("recbole_bbqrec.cli.models.main", refuse)
+    fails(["models"], capsys, "place", shown)
+
+
+def test_other_errors_of_the_system_are_faults_of_ours(monkeypatch):
+    def miss(args):
+        raise FileNotFoundError("nowhere")
+
+    monkeypatch.setattr("recbole_bbqrec.cli.models.main", miss)
+    with pytest.raises(FileNotFoundError):
+        main(["models"])

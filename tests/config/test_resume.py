@@ -105,9 +105,13 @@ def test_a_lock_that_may_not_be_taken_stops_nobody(make, caplog, monkeypatch):
 
 def test_a_run_at_work_is_left_alone_and_one_without_a_state_too(make, caplog):
     with make("busy", 0).claim():
-        make("started", 5).resume.unlink()
+        started = make("started", 5)
+        started.resume.unlink()
+        left = started.directory / ".resume.pth.abcdefgh.tmp"
+        left.write_text("half")
         make("finished", 7).result.write_text("{}")
         assert found() is None and not caplog.text
+        assert not left.exists()
 
 
 def test_claiming_a_run_removes_what_a_killed_process_left(make):

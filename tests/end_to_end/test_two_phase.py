@@ -185,6 +185,7 @@ def test_semantic_ids_of_other_features_are_refused(whole, rundir, tiny, tmp_pat
     shutil.copytree(Path(tiny["data_path"]) / "Mini", tmp_path / "data" / "Mini")
     matrix = tmp_path / "data" / "Mini" / "Mini.text.npy"
     np.save(matrix, np.load(matrix) + 1)
+    matrix.with_name("Mini.features.yaml").unlink()  # whose checksum would tell already
     changed = {
         "tokenizer_path": whole["files"]["semantic_ids"],
         "data_path": str(tmp_path / "data"),

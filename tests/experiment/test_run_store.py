@@ -406,6 +406,28 @@ def test_killed_before_the_last_write(store, work_here, monkeypatch):
     inner.mkdir(parents=True)
     (inner / "result.json").write_text(json.dumps({**BLANK, "split_hash": planned.split_hash}))
     (inner.parent / "GRU4Rec-then.pth").write_bytes(b"weights")
+    left = [planned.directory / ".result.json.abcdefgh.tmp", inner / ".resume.pth.12345678.tmp"]
+    for path in left:
+        path.write_text("half")
     monkeypatch.setattr(worker, "run", lambda *args, **kwargs: pytest.fail("ran again"))
     assert work_here(planned) == 0
     assert store.find(planned).file("model").read_bytes() == b"weights"
+    assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("content", [b"", b"0123", b"\xff" * 16, b"0123456789abcdeg"])
+def test_a_damaged_hash_of_a_split_is_made_again(store, content):
+    expected = store.plan(gru()).split_hash
+    (cached,) = (store.root / ".splits").iterdir()
+    cached.write_bytes(content)
+    assert store.plan(gru()).split_hash == expected
+    assert cached.read_text() == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"files": {}}', b"[" * 9999])
+def test_a_damaged_result_is_named_with_what_to_remove(store, content):
+    planned = store.plan(gru())
+    planned.directory.mkdir(parents=True)
+    (planned.directory / RESULT).write_bytes(content)
+    with pytest.raises(UserError, match=f"result.json .*Remove {planned.directory}"):
+        store.find(planned)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 
 import numpy as np
 import pytest
@@ -14,6 +13,8 @@ from recbole_bbqrec.atomic import atomic_path, remove_unfinished, write_bytes, w
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.run_files.checkpoint import save_checkpoint
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
+
+resource = pytest.importorskip("resource", reason="limits of file sizes are POSIX")
 
 LIMIT = 50_000  # bytes of a file
 LARGE = np.zeros(4 * LIMIT, np.uint8)

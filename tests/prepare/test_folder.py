@@ -19,6 +19,7 @@ from recbole_bbqrec.data.loaders import create_dataset
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.atomic_files import Target, rebuilding
 from recbole_bbqrec.prepare.folder import prepare_from_source
+from recbole_bbqrec.prepare.on_demand import check_files
 from recbole_bbqrec.prepare.text import MAX_CHARACTERS, encode_labels, encode_texts, item_text
 from tests.support.data import make_config
 
@@ -143,6 +144,17 @@ def test_prepared_set_loads(source, tmp_path):
     assert (dataset.user_num, dataset.item_num, dataset.inter_num) == (4, 6, 6)
     present = dataset.item_features("image").present.tolist()
     assert {t for t, p in zip(dataset.item_tokens, present) if p} == {"F6", "A1"}
+
+
+def test_interactions_that_changed_since_are_named(source, tmp_path, caplog):
+    prepare_from_source("Tiny", source, tmp_path)
+    config = make_config(tmp_path, "Tiny")
+    check_files(config)
+    assert not caplog.text
+    path = tmp_path / "Tiny" / "Tiny.inter"
+    path.write_bytes(path.read_bytes().replace(b"u9\tB2", b"u9\tB3"))
+    check_files(config)
+    assert f"{path} has changed since `prepare` wrote it" in caplog.text
 
 
 def test_precomputed_rows_follow_the_item_file(source, tmp_path):
