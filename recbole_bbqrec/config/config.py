@@ -11,11 +11,13 @@ import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 from recbole.config import Config
+from recbole.utils import EvaluatorType
 from recbole.utils.argument_list import (
     dataset_arguments,
     evaluation_arguments,
@@ -23,6 +25,7 @@ from recbole.utils.argument_list import (
     training_arguments,
 )
 
+from recbole_bbqrec.config.checks.event_columns import check_event_columns
 from recbole_bbqrec.config.checks.item_columns import check_item_columns
 from recbole_bbqrec.config.checks.negative_sampling import KEY as NEGATIVES
 from recbole_bbqrec.config.checks.negative_sampling import with_negatives
@@ -106,8 +109,19 @@ class BBQRecConfig(Config):
                 f"Option `mask_history` is True with `eval_args` mode {modes}; it needs `full`: "
                 "with sampled candidates nothing is masked. Remove one."
             )
+        if "labeled" in modes.values() and self["eval_type"] == EvaluatorType.RANKING:
+            raise UserError(
+                f"Option `eval_args` has mode {modes}, which ranks nothing; with `metrics` "
+                f"{self['metrics']} expected `full`, or uniN. With `labeled` give `metrics` such "
+                "as AUC, LogLoss, and labels in the data."
+            )
+        if stored is None and self["log_wandb"] and find_spec("wandb") is None:
+            raise UserError(
+                "Option `log_wandb` is True, which needs wandb: pip install wandb, or leave it out."
+            )
         if stored is None and self["eval_step"] > 0:
             check_valid_metric(self)
+        check_event_columns(self)
         check_item_columns(self)
         given = self.resolved.get("tokenizer_path") if stored is None else None
         if given is not None and not Path(given).is_file():
