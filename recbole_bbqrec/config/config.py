@@ -43,7 +43,12 @@ from recbole_bbqrec.config.options import (
     nearest_read,
 )
 from recbole_bbqrec.config.values import Loader, parse_yaml, read_yaml
-from recbole_bbqrec.config.yaml_files import model_files, overlay_files, recbole_model_file
+from recbole_bbqrec.config.yaml_files import (
+    model_files,
+    neglected_properties,
+    overlay_files,
+    recbole_model_file,
+)
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.names import check_valid_metric
 from recbole_bbqrec.model.registry import get_model, is_ours, own_sources, property_bases, spec
@@ -212,7 +217,8 @@ class BBQRecConfig(Config):
     def log_to(self, logger: logging.Logger) -> None:
         """Log the configuration and its warnings."""
         logger.info(self)
-        for message in self.warnings:
+        neglected = neglected_properties()
+        for message in [*self.warnings, *([neglected] if neglected else [])]:
             logger.warning(message)
 
     def _leave_out(self, final: dict[str, Any], read: set[str]) -> None:
