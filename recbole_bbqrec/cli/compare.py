@@ -77,7 +77,8 @@ def main(args: argparse.Namespace) -> int:
     planned = plan(store, models, datasets, args.seeds, args.config_files, common, own)
     check_comparable(planned)
     lines, missing = plan_lines(store, planned)
-    print("\n".join([*left_out(common, models, datasets), *lines]))
+    warnings = dict.fromkeys(text for run in planned for text in run.config.warnings)
+    print("\n".join([*left_out(common, models, datasets), *warnings, *lines]))
     if args.dry_run:
         return 0
     outcomes = store.ensure(planned)

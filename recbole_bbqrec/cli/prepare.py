@@ -22,8 +22,8 @@ from recbole_bbqrec.prepare.tables.items import ItemOptions
 
 _DEFAULT_FOLDER = ""  # value of --raw without a folder
 _TABLES = """\
-Tables are .csv, .tsv (also .gz, .zst) or .parquet. Columns with usual names (user_id, product_id,
-timestamp, ...) are found. Every row left out is counted and reported."""
+Tables are .csv, .tsv (also .gz, .zst), .parquet or JSON lines. Columns with usual names (user_id,
+product_id, timestamp, ...) are found. Every row left out is counted and reported."""
 
 _USUAL = "(default: the usual names)"
 _CORE = "leave out {}s with fewer interactions, repeatedly; 1 keeps all"
@@ -42,6 +42,12 @@ _EVENTS = {
                      REPEATS),
     "user_core": Field("user_core", "N", _CORE.format("user")),
     "item_core": Field("item_core", "N", _CORE.format("item")),
+    "time_format": Field("time_format", "FORMAT", "how times are written, such as %%m/%%d/%%Y "
+                         "(default: numbers or ISO 8601)"),
+    "separator": Field("separator", "TEXT", "what divides the columns of --interactions, such as "
+                       "';' (default: by the suffix)"),
+    "no_header": Field("no_header", None, "the first row of --interactions is data; its columns "
+                       "are called 1, 2, ..."),
     "strict": Field("strict", None, "refuse faulty rows instead of leaving them out"),
 }  # fmt: skip
 #: Field of ItemOptions -> the argument that sets it.
@@ -50,6 +56,9 @@ _ITEMS = {
     "title": Field("title_column", "COLUMN", f"column of the title in --items {_USUAL}"),
     "text": Field("text_columns", "COLUMN", "columns of --items that make an item's text (default: "
                   "title, name, description, brand, categories, those that it has)"),
+    "separator": Field("items_separator", "TEXT", "what divides the columns of --items (default: "
+                       "by the suffix)"),
+    "no_header": Field("items_no_header", None, "the first row of --items is data"),
 }  # fmt: skip
 
 

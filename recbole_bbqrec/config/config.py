@@ -12,11 +12,13 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 from recbole.config import Config
+from recbole.utils import EvaluatorType
 from recbole.utils.argument_list import (
     dataset_arguments,
     evaluation_arguments,
@@ -24,6 +26,7 @@ from recbole.utils.argument_list import (
     training_arguments,
 )
 
+from recbole_bbqrec.config.checks.event_columns import check_event_columns
 from recbole_bbqrec.config.checks.item_columns import check_item_columns
 from recbole_bbqrec.config.checks.negative_sampling import KEY as NEGATIVES
 from recbole_bbqrec.config.checks.negative_sampling import with_negatives
@@ -41,7 +44,12 @@ from recbole_bbqrec.config.options import (
     nearest_read,
 )
 from recbole_bbqrec.config.values import read_yaml
-from recbole_bbqrec.config.yaml_files import model_files, overlay_files, recbole_model_file
+from recbole_bbqrec.config.yaml_files import (
+    model_files,
+    neglected_properties,
+    overlay_files,
+    recbole_model_file,
+)
 from recbole_bbqrec.data.protocol.settings import check_eval_args
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.names import check_valid_metric
@@ -110,8 +118,19 @@ class BBQRecConfig(Config):
                 "with sampled candidates nothing is masked. Remove one."
             )
         check_eval_args(self["protocol"], self["eval_args"])
+        if "labeled" in modes.values() and self["eval_type"] == EvaluatorType.RANKING:
+            raise UserError(
+                f"Option `eval_args` has mode {modes}, which ranks nothing; with `metrics` "
+                f"{self['metrics']} expected `full`, or uniN. With `labeled` give `metrics` such "
+                "as AUC, LogLoss, and labels in the data."
+            )
+        if stored is None and self["log_wandb"] and find_spec("wandb") is None:
+            raise UserError(
+                "Option `log_wandb` is True, which needs wandb: pip install wandb, or leave it out."
+            )
         if stored is None and self["eval_step"] > 0:
             check_valid_metric(self)
+        check_event_columns(self)
         check_item_columns(self)
         given = self.resolved.get("tokenizer_path") if stored is None else None
         if given is not None and not Path(given).is_file():
@@ -208,7 +227,8 @@ class BBQRecConfig(Config):
     def log_to(self, logger: logging.Logger) -> None:
         """Log the configuration and its warnings."""
         logger.info(self)
-        for message in self.warnings:
+        neglected = neglected_properties()
+        for message in [*self.warnings, *([neglected] if neglected else [])]:
             logger.warning(message)
 
     def _leave_out(self, final: dict[str, Any], read: set[str]) -> None:

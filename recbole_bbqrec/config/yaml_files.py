@@ -50,6 +50,21 @@ def overlay_files(
     return [path for path in candidates if path.is_file()]
 
 
+def neglected_properties() -> str | None:
+    """Return a warning if the working directory has YAML files of options that no run reads."""
+    here = Path("properties")
+    if not here.is_dir() or here.resolve() == properties_directory().resolve():
+        return None
+    others = sorted(path for kind in ("model", "dataset") for path in (here / kind).glob("*.yaml"))
+    others += [path for path in (here / "overall.yaml",) if path.is_file()]
+    if not others:
+        return None
+    return (
+        f"The YAML files in {here.absolute()} are not read, such as {others[0]}: those of the "
+        f"package are, in {properties_directory()}. Give yours as --config_files={others[0]}."
+    )
+
+
 def recbole_model_file(model: str) -> Path | None:
     """Return RecBole's YAML file of a model's options, or None if it has none."""
     path = Path(recbole.__file__).parent / "properties" / "model" / f"{model}.yaml"

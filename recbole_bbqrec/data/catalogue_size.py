@@ -23,6 +23,13 @@ def check_catalogue_size(config: Config, dataset: ItemDataset, parts: Sequence[A
     Raises:
         UserError: a ranking of the evaluation would be too short.
     """
+    partition = config["reranker_CAN_NUM"]  # of RecBole's CPR models: the first is the largest
+    if partition is not None and int(str(partition).split(",")[0]) > dataset.item_num:
+        raise UserError(
+            f"Option `reranker_CAN_NUM` is {partition}; {config['dataset']} has "
+            f"{dataset.item_num - 1} items, of which {config['model']} would set aside so many. "
+            "Lower it."
+        )
     if not any(has_cutoff(metric) for metric in config["metrics"]):
         return
     items, topk = dataset.item_num - 1, config["topk"]  # without [PAD]

@@ -147,6 +147,13 @@ MODELS: dict[str, ModelSpec] = {
     )
 }  # fmt: skip
 
+#: RecBole's models that cannot be run here -> the reason.
+_NOT_RUN = {
+    "S3Rec": "it is trained in two runs, the second of which loads the first by pickle",
+    "KSR": "it needs a knowledge graph with embeddings of its entities, which is not supported",
+    "GRU4RecKG": "it needs embeddings of a knowledge graph's entities, which is not supported",
+}
+
 
 @cache
 def _recbole_models() -> dict[str, ModelSpec]:
@@ -155,7 +162,7 @@ def _recbole_models() -> dict[str, ModelSpec]:
     for module in pkgutil.iter_modules(recbole_sequential.__path__):
         source = getattr(recbole_sequential, module.name, None)
         for name in dir(source):
-            if name.lower() == module.name and name[0].isupper():
+            if name.lower() == module.name and name[0].isupper() and name not in _NOT_RUN:
                 path = f"{recbole_sequential.__name__}.{module.name}"
                 reference = _recbole_reference(source.__doc__ or "")
                 specs[name] = ModelSpec(name, path, reads_features=False, reference=reference)
@@ -196,6 +203,11 @@ def spec(name: str | type) -> ModelSpec:
     known = MODELS.get(name) or _recbole_models().get(name) or OWN_MODELS.get(name)
     if known is None and name in _named_elsewhere():
         known = OWN_MODELS[add_model(_named_elsewhere()[name])]
+    if known is None and name in _NOT_RUN:
+        raise UserError(
+            f"RecBole's model `{name}` cannot be run here: {_NOT_RUN[name]}. Choose another, such "
+            "as SASRec or, with features of the items, SASRecF; `models` lists all."
+        )
     if known is None:
         names = [*model_names(), *_named_elsewhere()]
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.options import MODEL_OPTIONS, RECBOLE_OPTIONS, RUN_OPTIONS
 from recbole_bbqrec.config.values import parse_overrides, parse_value, read_yaml
-from recbole_bbqrec.config.yaml_files import properties_directory
+from recbole_bbqrec.config.yaml_files import neglected_properties, properties_directory
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.names import has_cutoff, metric_names
 from recbole_bbqrec.run_files.output_folder import check_output_folder
@@ -330,3 +331,20 @@ def test_every_key_of_our_yaml_files_is_known():
     for path in properties_directory().rglob("*.yaml"):
         keys = set(yaml.safe_load(path.read_text()) or {})
         assert keys <= known | theirs, f"{path.name}: {keys - known - theirs}"
+
+
+def test_properties_of_the_working_directory_are_said_not_to_be_read(rundir, caplog):
+    config = BBQRecConfig("SASRec", "Mini")
+    Path("properties/model").mkdir(parents=True)
+    with caplog.at_level(logging.INFO):
+        config.log_to(logging.getLogger())
+        assert "are not read" not in caplog.text  # nothing in it
+        Path("properties/model/SASRec.yaml").write_text("n_layers: 3\n")
+        config.log_to(logging.getLogger())
+    assert "--config_files=properties/model/SASRec.yaml" in caplog.text
+    assert BBQRecConfig("SASRec", "Mini")["n_layers"] == config["n_layers"]
+
+
+def test_the_properties_of_a_checkout_are_read(monkeypatch):
+    monkeypatch.chdir(properties_directory().parent)
+    assert neglected_properties() is None

@@ -16,7 +16,7 @@ from tests.support.runs import ROOT
 
 COLUMNS = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]}
 WITH_LIST = ["FDSA", "GRU4RecF", "SASRecF"]
-READERS = [(model, "selected_features") for model in WITH_LIST] + [("S3Rec", "item_attribute")]
+READERS = [(model, "selected_features") for model in WITH_LIST]
 
 
 @pytest.fixture
@@ -51,9 +51,8 @@ def test_columns_that_the_file_has_not_are_refused(model, option, own_data):
     given = {"data_path": str(root), "load_col": {**COLUMNS, "item": "*"}}
     BBQRecConfig(model, "Mini", overrides=given)
     BBQRecConfig(model, "Mini", overrides={**given, "load_col": None})
-    wanted = "brnd" if model == "S3Rec" else ["class", "brnd"]
     with pytest.raises(UserError, match="column `brnd`.*not in .*Mini.item .item_id, class, brand"):
-        BBQRecConfig(model, "Mini", overrides={**given, option: wanted})
+        BBQRecConfig(model, "Mini", overrides={**given, option: ["class", "brnd"]})
     with pytest.raises(UserError, match="column `class`.*does not load"):
         unload = {"unload_col": {"item": ["class"]}, "load_col": None}
         BBQRecConfig(model, "Mini", overrides={**given, **unload})
@@ -62,6 +61,16 @@ def test_columns_that_the_file_has_not_are_refused(model, option, own_data):
         BBQRecConfig(model, "Mini", overrides=given)
     shutil.rmtree(file.parent)  # that the data set is absent is told elsewhere
     BBQRecConfig(model, "Mini", overrides=given)
+
+
+def test_a_column_of_numbers_must_be_one_that_recbole_embeds(own_data):
+    root, file = own_data
+    file.write_text(file.read_text().replace("brand:token", "price:float"))
+    given = {"data_path": str(root), "load_col": {**COLUMNS, "item": "*"}}
+    given["selected_features"] = ["class", "price"]
+    with pytest.raises(UserError, match=r"`price` of .*--numerical_features=\"\['price'\]\""):
+        BBQRecConfig("SASRecF", "Mini", overrides=given)
+    BBQRecConfig("SASRecF", "Mini", overrides={**given, "numerical_features": ["price"]})
 
 
 @pytest.mark.parametrize("value", ["class", [], None, [3]])

@@ -79,7 +79,7 @@ def keys_in(source: Path) -> set[str]:
 
 
 def test_enable_amp_is_read_where_recboles_loop_trains():
-    for model in (*MODELS, "SASRec", "S3Rec"):
+    for model in (*MODELS, "SASRec", "SINE"):
         own_loop = issubclass(get_trainer_class(model), (HistoryTrainer, TwoPhaseTrainer))
         assert ("enable_amp" in options_read(model, "Mini")) is not own_loop
         assert ("precision" in options_read(model, "Mini")) is own_loop

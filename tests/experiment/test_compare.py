@@ -353,3 +353,14 @@ def test_compare_for_real(rundir, capsys):
         (path,) = Path("runs/Mini").glob(f"{row['model']}/2020-*/result.json")
         assert json.loads(path.read_text())["test_result"][row["metric"]] == float(row["mean"])
     assert all(0 <= float(row["p_t_test"]) <= 1 for row in read_csv("significance.csv"))
+
+
+def test_options_of_other_models_in_a_file_are_said_once(rundir, capsys):
+    Path("all.yaml").write_text("n_layers: 3\n")
+    words = ["--models=TIGER,SASRec", "--datasets=Mini", "--seeds=2", "--dry_run"]
+    data = f"--data_path={ROOT / 'dataset'}"
+    assert main(["compare", *words, data, "--config_files=all.yaml"]) == 0
+    output = capsys.readouterr().out
+    assert output.count("TIGER does not read these options of the config files") == 1
+    assert output.count("does not read") == 1
+    assert "`n_layers` (read here: `encoder_layers`)" in output

@@ -99,7 +99,14 @@ def test_recboles_models_have_recboles_class_and_training(name):
 
 def test_recboles_models_are_listed_after_ours():
     assert model_names() == [*MODELS, *sorted(RECBOLES)]
-    assert {"SASRec", "GRU4Rec", "BERT4Rec", "S3Rec", "SINE"} <= set(RECBOLES)
+    assert {"SASRec", "GRU4Rec", "BERT4Rec", "SINE"} <= set(RECBOLES)
+
+
+@pytest.mark.parametrize("name", ["S3Rec", "KSR", "GRU4RecKG"])
+def test_models_that_cannot_be_run_are_not_listed(name):
+    assert name not in model_names()
+    with pytest.raises(UserError, match=f"`{name}` cannot be run here: it .*SASRecF"):
+        spec(name)
 
 
 def test_an_unknown_model_is_refused_with_a_hint():

@@ -598,12 +598,6 @@ def test_a_set_prepared_before_the_list_existed_is_kept_beside(shop, tmp_path):
     assert again.former.backup is None
 
 
-def test_interactions_are_not_read_from_json_lines(tmp_path):
-    (tmp_path / "e.jsonl").write_text('{"user": "u", "item": "i"}\n')
-    with pytest.raises(UserError, match="JSON lines, which are read for --items alone"):
-        prepare_own("Own", OwnSource(tmp_path / "e.jsonl"), tmp_path)
-
-
 def test_nothing_left_names_the_rows_left_out(tmp_path):
     rows = ["u,NA", *(f"u,i{number}" for number in range(5))]
     (tmp_path / "e.csv").write_text("\n".join(["user,item", *rows]))

@@ -14,8 +14,7 @@ from recbole.config import Config
 from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
 
-#: Options that name such columns: the first of FDSA, GRU4RecF and SASRecF, the second of S3Rec.
-OPTIONS = ("selected_features", "item_attribute")
+OPTION = "selected_features"  # of FDSA, GRU4RecF and SASRecF
 
 
 def check_item_columns(config: Config) -> None:
@@ -23,20 +22,15 @@ def check_item_columns(config: Config) -> None:
 
     Raises:
         UserError: `load_col` does not name a column that the model reads, or the data set, if
-            present, does not have it.
+            present, does not have it; or it holds numbers that RecBole does not embed.
     """
-    for option in OPTIONS:
-        if option in config.internal_config_dict:  # the model reads it
-            _check(config, option)
-
-
-def _check(config: Config, option: str) -> None:
-    value = config[option]
-    several = option == "selected_features"
-    names = value if several else [value]
+    if OPTION not in config.internal_config_dict:  # the model reads none
+        return
+    names = value = config[OPTION]
     if not isinstance(names, (list, tuple)) or not names or not all(map(_is_name, names)):
-        expected = "a list of columns, as [class]" if several else "a column, as class"
-        raise UserError(f"Option `{option}` is {value!r}; expected {expected}, of the items.")
+        raise UserError(
+            f"Option `{OPTION}` is {value!r}; expected a list of columns, as [class], of the items."
+        )
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
     columns = _columns(path, config)
     for column in names:
@@ -44,14 +38,27 @@ def _check(config: Config, option: str) -> None:
             reason = "which `load_col` does not load"
         elif columns is not None and column not in columns:
             reason = f"which is not in {path} ({', '.join(columns) or 'there is no such file'})"
+        elif columns is not None and _is_plain_number(path, config, column):
+            raise UserError(
+                f"Option `{OPTION}` is {value!r}; the column `{column}` of {path} holds numbers, "
+                f"which {config['model']} embeds only if `numerical_features` lists it: add "
+                f"--numerical_features=\"['{column}']\", or leave it out."
+            )
         else:
             continue
         raise UserError(
-            f"Option `{option}` is {value!r}; {config['model']} reads the column `{column}` of the "
+            f"Option `{OPTION}` is {value!r}; {config['model']} reads the column `{column}` of the "
             f"items, {reason}. Expected it in the header of {path}, such as {column}:token, and in "
             f'`load_col`: --load_col="{_load_col(config, names)}"; or give other columns in '
-            f"`{option}`."
+            f"`{OPTION}`."
         )
+
+
+def _is_plain_number(path: Path, config: Config, column: str) -> bool:
+    """Return True for a column of numbers that RecBole does not embed."""
+    header = header_columns(path, config["field_separator"], config["encoding"]) or {}
+    is_float = header[column].rpartition(":")[2].startswith("float")
+    return is_float and column not in (config["numerical_features"] or ())
 
 
 def _is_name(value: Any) -> bool:

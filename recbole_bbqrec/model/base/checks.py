@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.protocols import RunConfig
+from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 
 def require_modalities(config: RunConfig, model: str) -> None:
@@ -13,6 +13,22 @@ def require_modalities(config: RunConfig, model: str) -> None:
             f"Option `modalities` is {config['modalities']!r}; {model} needs the features of at "
             "least one modality, such as [text]. Set it, or use a model without features."
         )
+
+
+def require_feature_dataset(dataset: ItemDataset, model: str) -> None:
+    """Require a data set that can hold the items' features; RecBole's own cannot."""
+    if not hasattr(dataset, "item_features"):
+        raise UserError(
+            f"{model} reads features of the items, which RecBole's {type(dataset).__name__} does "
+            "not have. Make the data set with recbole_bbqrec.quick_start.prepare(config), whose "
+            "result has `dataset`, `train_data`, `valid_data` and `test_data`."
+        )
+
+
+def modalities_of(dataset: ItemDataset) -> tuple[str, ...]:
+    """Return the names of the features that a data set has, or a UserError if it can have none."""
+    require_feature_dataset(dataset, "The model")
+    return tuple(dataset.modalities)
 
 
 def require_modality(config: RunConfig, model: str, name: str) -> None:

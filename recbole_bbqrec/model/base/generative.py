@@ -25,6 +25,7 @@ from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
 from recbole_bbqrec.generator.network.seq2seq import Generator
 from recbole_bbqrec.generator.settings import GeneratorSettings
+from recbole_bbqrec.model.base.checks import require_feature_dataset
 from recbole_bbqrec.model.settings import PhaseOneSettings, PhaseTwoSettings
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.runtime import autocast, resolve_precision
@@ -50,6 +51,7 @@ class GenerativeRecommender(SequentialRecommender):
 
     def __init__(self, config: RunConfig, dataset: ItemDataset) -> None:
         super().__init__(config, dataset)
+        require_feature_dataset(dataset, type(self).__name__)
         self.num_beams: int = config["num_beams"]
         self.top_k: int = max(config["topk"])
         self.mask_history: bool = config["mask_history"]

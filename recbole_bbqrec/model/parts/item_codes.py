@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_bbqrec.model.base.checks import require_modality
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.base.checks import require_feature_dataset, require_modality
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
 from recbole_bbqrec.model.settings import CodeSettings
 from recbole_bbqrec.nn.transformer import INIT_STD, init_weights
@@ -62,7 +63,14 @@ class ItemCodes(nn.Module):
         self.components, self.iterations = settings.code_components, settings.opq_iterations
         self.seed = seed
         # Not registered: needed once, on the CPU, and never saved.
+        require_feature_dataset(dataset, "The model")
         self.features = dataset.item_features(CODE_MODALITY)
+        width = self.features.matrix.shape[1]
+        if self.digits > min(self.components or width, width):
+            raise UserError(
+                f"Option `code_digits` is {self.digits}; expected at most {width}, the width of "
+                f"the {CODE_MODALITY} features: a digit codes one column or more. Lower it."
+            )
         # [M * K, H]; row d * K + c is code c of digit d. A mean of M has the usual deviation.
         self.code_embedding = nn.Parameter(
             torch.randn(self.digits * self.codebook_size, settings.hidden_size)

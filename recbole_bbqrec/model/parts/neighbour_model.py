@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
+from recbole_bbqrec.model.base.checks import modalities_of
 from recbole_bbqrec.model.parts.item_features import item_features
 from recbole_bbqrec.model.parts.neighbour_graph import weighted_neighbours
 from recbole_bbqrec.model.settings import FeatureSettings, NeighbourSettings
@@ -25,7 +26,7 @@ class NeighbourScores:
     @classmethod
     def of(cls, config: RunConfig, dataset: ItemDataset) -> NeighbourScores:
         """Make them from training data and features of a ``MultiModalDataset``."""
-        features = item_features(dataset, dataset.modalities, read(FeatureSettings, config))
+        features = item_features(dataset, modalities_of(dataset), read(FeatureSettings, config))
         histories = Histories.from_training_data(dataset)
         settings = read(NeighbourSettings, config)
         return cls(weighted_neighbours(settings, histories, features, dataset.item_num))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.data.histories import HistoryBatch
-from recbole_bbqrec.model.base.checks import require_modalities
+from recbole_bbqrec.model.base.checks import modalities_of, require_modalities
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
 from recbole_bbqrec.model.parts.feature_fusion import ProjectedFeatures
 from recbole_bbqrec.model.parts.interests import dpc_knn, first_occurrences
@@ -82,7 +82,7 @@ class MISSRec(HistoryRecommender):
         self.apply(init_weights)
 
         self.features = ProjectedFeatures(
-            dataset, dataset.modalities, hidden, settings.feature_scaling, std=INIT_STD
+            dataset, modalities_of(dataset), hidden, settings.feature_scaling, std=INIT_STD
         )
         # Candidate fusion: the weight of modality m is softmax(factor * cosine_m), equal at first.
         self.fusion_factor = nn.Parameter(torch.zeros(()))

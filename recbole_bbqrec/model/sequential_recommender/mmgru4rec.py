@@ -5,7 +5,7 @@ from __future__ import annotations
 from recbole.model.sequential_recommender.gru4rec import GRU4Rec
 from torch import nn
 
-from recbole_bbqrec.model.base.checks import require_modalities
+from recbole_bbqrec.model.base.checks import modalities_of, require_modalities
 from recbole_bbqrec.model.base.history_model import PredictByRanking
 from recbole_bbqrec.model.base.length_groups import InLengthGroups
 from recbole_bbqrec.model.parts.feature_fusion import FusedItemEmbedding, ProjectedFeatures
@@ -32,7 +32,7 @@ class MMGRU4Rec(InLengthGroups, PredictByRanking, GRU4Rec):
         settings = read(MMGRU4RecSettings, config)
         std = float(self.item_embedding.weight.detach().std())
         features = ProjectedFeatures(
-            dataset, dataset.modalities, settings.feature_size, settings.feature_scaling, std
+            dataset, modalities_of(dataset), settings.feature_size, settings.feature_scaling, std
         )
         self.item_embedding = FusedItemEmbedding(self.item_embedding, features)
         replace_dropout(self)

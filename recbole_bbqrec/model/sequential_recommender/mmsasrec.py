@@ -5,7 +5,7 @@ from __future__ import annotations
 from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import nn
 
-from recbole_bbqrec.model.base.checks import require_modalities
+from recbole_bbqrec.model.base.checks import modalities_of, require_modalities
 from recbole_bbqrec.model.base.history_model import PredictByRanking
 from recbole_bbqrec.model.base.length_groups import InLengthGroups
 from recbole_bbqrec.model.parts.feature_fusion import FusedItemEmbedding, ProjectedFeatures
@@ -32,7 +32,7 @@ class MMSASRec(InLengthGroups, PredictByRanking, SASRec):
         settings = read(MMSASRecSettings, config)
         features = ProjectedFeatures(
             dataset,
-            dataset.modalities,
+            modalities_of(dataset),
             settings.feature_size,
             settings.feature_scaling,
             std=self.initializer_range,

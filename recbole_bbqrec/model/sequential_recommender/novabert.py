@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import Tensor, nn
 
-from recbole_bbqrec.model.base.checks import require_modalities
+from recbole_bbqrec.model.base.checks import modalities_of, require_modalities
 from recbole_bbqrec.model.base.history_model import PredictByRanking
 from recbole_bbqrec.model.base.length_groups import length_groups
 from recbole_bbqrec.model.parts.feature_fusion import ProjectedFeatures
@@ -45,14 +45,14 @@ class NOVABERT(PredictByRanking, BERT4Rec):
         settings = read(NOVABERTSettings, config)
         self.ft_ratio, self.train_target = settings.ft_ratio, settings.train_target
         self.features = ProjectedFeatures(
-            dataset, dataset.modalities, self.hidden_size, settings.feature_scaling, std=1.0
+            dataset, modalities_of(dataset), self.hidden_size, settings.feature_scaling, std=1.0
         )
         # Give all sources of a query the item's scale; RecBole normalises item plus position.
         self.feature_norm = nn.LayerNorm(self.hidden_size, eps=self.layer_norm_eps)
         self.position_norm = nn.LayerNorm(self.hidden_size, eps=self.layer_norm_eps)
         self.trm_encoder = NonInvasiveEncoder(
             self.n_layers,
-            len(dataset.modalities) + 1,
+            len(modalities_of(dataset)) + 1,
             settings.nova_fusion,
             hidden=self.hidden_size,
             inner=self.inner_size,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,14 @@ from recbole_bbqrec.prepare.folder import PRECOMPUTED, TFIDF, TFIDF_LABEL, open_
 from recbole_bbqrec.prepare.sentences import SentenceEncoder
 from recbole_bbqrec.prepare.tables.events import EventOptions, Events, read_events
 from recbole_bbqrec.prepare.tables.features import FeatureFile, write_features
-from recbole_bbqrec.prepare.tables.items import ItemOptions, ItemTable, read_items
+from recbole_bbqrec.prepare.tables.items import (
+    ItemOptions,
+    ItemTable,
+    read_items,
+    shared_item_column,
+)
 from recbole_bbqrec.prepare.tables.ledger import Ledger
+from recbole_bbqrec.prepare.tables.query import Table
 from recbole_bbqrec.prepare.tables.text_store import TextStore
 from recbole_bbqrec.prepare.text import encode_texts, recipe
 from recbole_bbqrec.prepare.written_files import check_replaceable
@@ -166,10 +172,14 @@ def prepare_own(
     if source.items is not None and "text" not in given:
         encoder = _open_encoder(text_encoder)  # before the long work
     ledger = Ledger()
+    items = items or ItemOptions()
+    if events.item is None and source.items is not None:
+        events = replace(
+            events, item=_shared_column(source.interactions, source.items, events, items)
+        )
     sequences = read_events(source.interactions, events, ledger)
     with rebuilding(target) as work:
-        options = items or ItemOptions()
-        entries = _write(work, target.path, name, source, sequences, options, encoder, ledger)
+        entries = _write(work, target.path, name, source, sequences, items, encoder, ledger)
         if events.strict:
             ledger.refuse_faults()
         former = write_description(target, work, entries)
@@ -188,6 +198,15 @@ def prepare_own(
         short=(int((lengths == 1).sum()), int((lengths == 2).sum()), int((lengths == 3).sum())),
         former=former,
     )
+
+
+def _shared_column(
+    interactions: Path, path: Path, events: EventOptions, items: ItemOptions
+) -> str | None:
+    with Table(interactions, events.separator, not events.no_header) as table:
+        if table.json_lines:
+            table.read_keys()
+        return None if events.no_header else shared_item_column(table, path, items)
 
 
 def _write(

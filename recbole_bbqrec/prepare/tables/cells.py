@@ -12,7 +12,10 @@ _INTEGERS = ("tinyint", "smallint", "integer", "bigint", "hugeint")
 _DATE = (
     "epoch_us(coalesce(TRY_CAST({0} AS TIMESTAMPTZ), try_strptime({0}, ['%Y-%m', '%Y-%m-%dT%H', "
     "'%Y%m%dT%H%M', '%Y%m%dT%H%M%S', '%Y%m%dT%H%M%S%z'])::TIMESTAMPTZ))"
-).format(r"regexp_replace(regexp_extract({0}, '^\s*(\d.*?)\s*$', 1), '\s+([+-])', '\1')")
+).format(
+    r"regexp_replace(regexp_replace(regexp_extract({0}, '^\s*(\d.*?)\s*$', 1), "
+    r"'\s*(UTC|GMT)$', '+00'), '\s+([+-])', '\1')"
+)
 
 
 def token_cell(table: Table, name: str) -> str:
@@ -29,7 +32,16 @@ def token_cell(table: Table, name: str) -> str:
         if row is not None and row[0] is not False:
             return f"{column}::BIGINT::VARCHAR"
     elif kind == "varchar":
-        return column
+        # As text, too, pandas writes 21.0 where another row had none.
+        trimmed = f"trim({column})"
+        whole = f"regexp_full_match({trimmed}, '\\d{{1,15}}\\.0') OR {trimmed} = ''"
+        for rows in (f"LIMIT {_SAMPLE}", ""):  # most files need no more than the sample
+            row = table.query(
+                f"SELECT bool_and({whole}) FROM (SELECT * FROM {table.source()} {rows})"
+            ).fetchone()
+            if row is None or not row[0]:
+                return column
+        return f"regexp_replace({trimmed}, '\\.0$', '')"
     elif kind.lstrip("u") in _INTEGERS:
         return f"{column}::VARCHAR"
     raise UserError(
@@ -42,7 +54,7 @@ def number_cell(table: Table, name: str) -> str:
     return f"TRY_CAST({_number(table, name, dates=False)} AS DOUBLE)"
 
 
-def time_cell(table: Table, name: str, dates: bool) -> tuple[str, str]:
+def time_cell(table: Table, name: str, dates: bool, form: str | None = None) -> tuple[str, str]:
     """Return two expressions to sort by: a double, and what it lacks to a large whole number.
 
     Nanoseconds of today exceed what a double tells apart.
@@ -52,11 +64,15 @@ def time_cell(table: Table, name: str, dates: bool) -> tuple[str, str]:
         name: the column.
         dates: whether text may hold ISO 8601 dates instead of numbers; a column holds either, and
             its first cells decide.
+        form: format of text, as of Python's strptime; None for ISO 8601.
 
     Raises:
         UserError: a column of a parquet file is a time of day or an interval.
     """
     number = _number(table, name, dates)
+    if form is not None and table.column(name)[1] == "varchar":
+        quoted = form.replace("'", "''")
+        number = f"epoch_us(try_strptime(trim({table.column(name)[0]}), '{quoted}')::TIMESTAMPTZ)"
     time = f"TRY_CAST({number} AS DOUBLE)"
     rest = f"TRY_CAST({number} AS HUGEINT) - TRY_CAST({time} AS HUGEINT)"
     rest = f"coalesce(TRY_CAST({rest} AS SMALLINT), 0)"

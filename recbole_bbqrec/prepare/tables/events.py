@@ -37,6 +37,9 @@ class EventOptions:
         repeats: events of a user with the same item: ``keep`` all, or the ``first`` or ``last``.
         user_core, item_core: smallest number of events of a user and of an item.
         strict: refuse faulty rows instead of leaving them out.
+        time_format: how times are written, as of Python's strptime; None: numbers or ISO 8601.
+        separator: what divides the columns; None: by the suffix of the file.
+        no_header: the first row is data, and the columns are 1, 2, ...
     """
 
     user: str | None = None
@@ -49,6 +52,9 @@ class EventOptions:
     user_core: int = 5
     item_core: int = 5
     strict: bool = False
+    time_format: str | None = None
+    separator: str | None = None
+    no_header: bool = False
 
     def __post_init__(self) -> None:
         if self.repeats not in REPEATS:
@@ -100,12 +106,9 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
         UserError: the file or a column is missing or unreadable, ``strict`` and a row is faulty,
             or nothing is left.
     """
-    with Table(path) as table:
+    with Table(path, options.separator, not options.no_header) as table:
         if table.json_lines:
-            raise UserError(
-                f"{path} holds JSON lines, which are read for --items alone; expected interactions "
-                "as .csv, .tsv or .parquet. Convert it."
-            )
+            table.read_keys()
         columns = _columns(table, options)
         names, read = _load(table, columns, options, ledger)
         users, items, rows = _sorted(
@@ -181,7 +184,7 @@ def _load(
     clock = next((role for role in ("order", "time") if role in columns), None)
     time, rest = ("0", "0")
     if clock is not None:
-        time, rest = time_cell(table, columns[clock], dates=clock == "time")
+        time, rest = time_cell(table, columns[clock], clock == "time", options.time_format)
     rating = number_cell(table, columns["rating"]) if "rating" in columns else "NULL"
     cells = {role: token_cell(table, columns[role]) for role in ("user", "item")}
     table.load({**cells, "time": time, "rest": rest, "rating": rating})
@@ -193,6 +196,8 @@ def _load(
     ]
     if clock is not None:
         expected = "number or ISO 8601 date" if clock == "time" else "number"
+        if clock == "time" and options.time_format is not None:
+            expected = f"date as {options.time_format}"
         reasons.append(
             ("isfinite(time) IS NOT TRUE", f"rows whose {clock} is not a {expected}", True)
         )

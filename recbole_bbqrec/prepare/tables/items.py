@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.tables.cells import token_cell
 from recbole_bbqrec.prepare.tables.columns import find_column
 from recbole_bbqrec.prepare.tables.ledger import Ledger
 from recbole_bbqrec.prepare.tables.query import Table
@@ -26,11 +27,16 @@ _KEY_LINES = 1000  # lines that say which keys the objects have
 
 @dataclass(frozen=True)
 class ItemOptions:
-    """Columns of a table of items; None (or an empty tuple) for the usual ones."""
+    """Columns of a table of items; None (or an empty tuple) for the usual ones.
+
+    ``separator`` and ``no_header`` are as of the interactions.
+    """
 
     item: str | None = None
     title: str | None = None
     text: tuple[str, ...] = ()
+    separator: str | None = None
+    no_header: bool = False
 
 
 @dataclass
@@ -77,7 +83,7 @@ def read_items(
     codes: list[int] = []
     text_codes: list[int] = []
     with (
-        Table(path) as table,
+        _open(path, options) as table,
         open(titles, "w", encoding="utf-8", newline="\n", errors="replace") as file,
     ):
         columns = _columns(table, options)
@@ -124,6 +130,23 @@ def read_items(
     return ItemTable(row_codes, np.array(text_codes, dtype=np.int64), store, columns.text)
 
 
+def shared_item_column(interactions: Table, path: Path, options: ItemOptions) -> str | None:
+    """Return the column of the interactions that is called as that of the items; None if none is.
+
+    Amazon's reviews of 2023 have `asin` and `parent_asin`, its items the latter alone.
+    """
+    with _open(path, options) as table:
+        if table.json_lines:
+            table.read_keys()
+        option = "--items_item_column"
+        name = find_column(path, table.header, "item", options.item, required=False, option=option)
+    return name if name in interactions.header else None
+
+
+def _open(path: Path, options: ItemOptions) -> Table:
+    return Table(path, options.separator, not options.no_header)
+
+
 @dataclass(frozen=True)
 class _Columns:
     all: tuple[str, ...]  # item, title, and those of the text
@@ -168,6 +191,8 @@ def _rows(table: Table, columns: _Columns) -> Iterator[tuple[int, Sequence[Any] 
             yield row, None if record is None else [record.get(name) for name in columns.all]
         return
     cells = {f"cell{n}": table.column(name)[0] for n, name in enumerate(columns.all)}
+    if not table.parquet:
+        cells["cell0"] = token_cell(table, columns.all[0])
     table.load(cells)
     for row, *values in table.rows():
         yield row, values

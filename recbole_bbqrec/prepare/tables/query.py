@@ -21,7 +21,8 @@ from recbole_bbqrec.errors import UserError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t"}
 PARQUET = {".parquet", ".pq"}
-JSON_LINES = {".jsonl", ".ndjson"}
+JSON_LINES = {".jsonl", ".ndjson", ".json"}
+_KEY_LINES = 1000  # lines that say which keys the objects have
 _RECORD_SEPARATOR = "\x1e"  # occurs in no text and no JSON, so that a line is one cell
 _FETCHED_ROWS = 1 << 14
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -58,12 +59,19 @@ class Table:
         skipped: after :meth:`load`, lines (from 1) with another number of fields than the header.
             Line breaks within quotes are not counted.
 
+    Args:
+        path: the file.
+        separator: what divides the columns of a text file; None: by its suffix.
+        has_header: False names the columns 1, 2, ...
+
     Raises:
         UserError: the file is absent, of an unknown format, unreadable or empty.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, separator: str | None = None, has_header: bool = True) -> None:
         self.path = path
+        self.has_header = has_header
+        self.separator = separator or SEPARATORS.get(suffix_of(path), ",")
         self.parquet = suffix_of(path) in PARQUET
         self.json_lines = suffix_of(path) in JSON_LINES
         self.skipped: list[int] = []
@@ -72,11 +80,13 @@ class Table:
                 f"{path} is compressed as {path.suffix}; expected .gz, .zst or none. Decompress it "
                 "first."
             )
-        if suffix_of(path) not in {*SEPARATORS, *PARQUET, *JSON_LINES}:
+        of_any_suffix = separator is not None and not (self.parquet or self.json_lines)
+        if not of_any_suffix and suffix_of(path) not in {*SEPARATORS, *PARQUET, *JSON_LINES}:
             known = ", ".join([*SEPARATORS, *sorted(PARQUET)])
             raise UserError(
                 f"{path} is of no known format; expected one of {known} (a text file may be "
-                "compressed: .csv.gz, .csv.zst). Rename or convert it."
+                "compressed: .csv.gz, .csv.zst). Rename or convert it, or say what divides its "
+                "columns (--separator)."
             )
         self._folder = tempfile.TemporaryDirectory(prefix="recbole_bbqrec-")
         try:
@@ -143,11 +153,15 @@ class Table:
         if self.json_lines:
             return self._lines(text_option)
         columns = ", ".join(f"c{number}: 'VARCHAR'" for number in range(len(self.header)))
-        options = (_QUOTED, f"header = true, columns = {{{columns}}}", text_option)
-        return self._read_csv(SEPARATORS[suffix_of(self.path)], *options)
+        header = str(self.has_header).lower()
+        options = (_QUOTED, f"header = {header}, columns = {{{columns}}}", text_option)
+        return self._read_csv(self.separator, *options)
 
     def column(self, name: str) -> tuple[str, str]:
         """Return the expression of a column by its name in the header, and its type."""
+        if self.json_lines:
+            key = name.replace("\\", "\\\\").replace('"', '\\"').replace("'", "''")
+            return f"json_extract_string(TRY_CAST(c0 AS JSON), '$.\"{key}\"')", "varchar"
         number = self.header.index(name)
         return f"c{number}", self.types[number]
 
@@ -158,10 +172,28 @@ class Table:
         """
         if self.parquet:
             return f"row {row}"
-        line = row if self.json_lines else row + 1
+        line = row if self.json_lines or not self.has_header else row + 1
         for skipped in self.skipped:
             line += skipped <= line
         return f"line {line}"
+
+    def read_keys(self) -> None:
+        """Make the keys of the first objects of JSON lines the columns of the table.
+
+        Raises:
+            UserError: no line holds an object.
+        """
+        keys = self.query(
+            "SELECT DISTINCT unnest(json_keys(line)) AS name FROM (SELECT TRY_CAST(c0 AS JSON) AS "
+            f"line FROM {self._lines()} LIMIT {_KEY_LINES}) WHERE json_type(line) = 'OBJECT' "
+            "ORDER BY name"
+        ).fetchall()
+        if not keys:
+            raise UserError(
+                f"{self.path}: expected one JSON object a line; there is none at its start."
+            )
+        self.header = [key for (key,) in keys]
+        self.types = ["varchar"] * len(keys)
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of ``cells`` in the order of the file."""
@@ -184,7 +216,7 @@ class Table:
     def _read_csv(self, separator: str, *options: str) -> str:
         compression = _COMPRESSIONS.get(self.path.suffix.lower(), "none")
         return (
-            f"read_csv(getvariable('path'), auto_detect = false, delim = '{separator}', "
+            f"read_csv(getvariable('path'), auto_detect = false, delim = '{_escaped(separator)}', "
             f"compression = '{compression}', max_line_size = {_LONGEST_LINE}, "
             f"buffer_size = {2 * _LONGEST_LINE}, {', '.join(options)})"
         )
@@ -200,17 +232,26 @@ class Table:
                 "DESCRIBE SELECT * FROM read_parquet(getvariable('path'))"
             ).fetchall()
             return [row[0] for row in rows], [row[1].lower() for row in rows]
-        if self.json_lines:
-            return ["c0"], ["varchar"]
-        separator = SEPARATORS[suffix_of(self.path)]
         first = self._database.execute(f"SELECT c0 FROM {self._lines()} LIMIT 1").fetchone()
+        if self.json_lines:
+            if first is not None and (first[0] or "").lstrip().startswith("["):
+                raise UserError(
+                    f"{self.path} holds one JSON list; expected one JSON object a line. Convert "
+                    f"it: jq -c '.[]' {self.path.name} > {self.path.stem}.jsonl."
+                )
+            return ["c0"], ["varchar"]
+        separator = self.separator
         if first is None or not first[0]:
             raise UserError(
                 f"{self.path} begins with an empty line; expected a header of column names."
             )
         header = first[0].split(separator)
         if '"' in first[0]:
-            header = next(csv.reader([first[0]], delimiter=separator, strict=True))
+            reader = csv.reader([first[0]], delimiter=separator[0], strict=True)
+            header = next(reader) if len(separator) == 1 else header
+        if not self.has_header:
+            names = [str(number) for number in range(1, len(header) + 1)]
+            return names, ["varchar"] * len(names)
         typed = suffix_of(self.path) in (".inter", ".item")
         names = [name.partition(":")[0] if typed else name.strip() for name in header]
         return names, ["varchar"] * len(names)
@@ -232,6 +273,10 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
     except (OSError, EOFError, ValueError, csv.Error, duckdb.Error) as error:
         raise _unreadable(path, _first_line(error)) from error
+
+
+def _escaped(text: str) -> str:
+    return text.replace("'", "''")
 
 
 def _first_line(error: BaseException) -> str:
