@@ -368,8 +368,9 @@ def test_from_the_shell(example_run):
         "print(load_run('saved/my-run').recommend(users=['u0001'], k=5).to_csv(index=False))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    lines = done.stdout.split()
-    assert lines[0] == "user,rank,item,score" and len(lines) == 6 and lines[5].startswith("u0001,5")
+    lines = done.stdout.strip().splitlines()
+    assert lines[0] == "user,rank,item,score,title"
+    assert len(lines) == 6 and lines[5].startswith("u0001,5")
 
 
 def test_importing_the_package_loads_neither_torch_nor_recbole():
