@@ -83,7 +83,7 @@ def test_files(shop, tmp_path):
     folder = tmp_path / "d" / "Own"
     used = {f"sku-{k}" for k in range(N_ITEMS - 1)}
     lines = (folder / "Own.inter").read_text().splitlines()
-    assert lines[0] == "user_id:token\titem_id:token\ttimestamp:float"
+    assert lines[0] == "user_id:token\titem_id:token\ttimestamp:float\tunix_time:float"
     assert len(lines) == report.interactions + 1
     assert {line.split("\t")[1] for line in lines[1:]} == used
     titles = dict(line.split("\t") for line in (folder / "Own.titles.tsv").read_text().splitlines())
@@ -104,13 +104,13 @@ def test_sequences_follow_time(shop, tmp_path):
     prepare_own("Own", source(shop), tmp_path)
     rows = (line.split(",") for line in (shop / "events.csv").read_text().splitlines()[1:])
     expected = {}
-    for user, item, _ in sorted(rows, key=lambda row: int(row[2])):
-        expected.setdefault(user, []).append(item)
+    for user, item, time in sorted(rows, key=lambda row: int(row[2])):
+        expected.setdefault(user, []).append((item, time))
     found = {}
     for line in (tmp_path / "Own" / "Own.inter").read_text().splitlines()[1:]:
-        user, item, position = line.split("\t")
+        user, item, position, time = line.split("\t")
         assert int(position) == len(found.setdefault(user, []))
-        found[user].append(item)
+        found[user].append((item, time))
     assert found == expected
 
 
@@ -217,7 +217,7 @@ def test_parquet_tokens(tmp_path):
     parquet.write_table(table(pa.array([12.0, 12.0, None])), path)
     prepare_own("Own", files, tmp_path, ALL)
     lines = (tmp_path / "Own" / "Own.inter").read_text().splitlines()[1:]
-    assert lines == ["12\tb\t0", "12\ta\t1"]
+    assert lines == ["12\tb\t0\t1", "12\ta\t1\t2"]
     parquet.write_table(table(pa.array([12.5, 12.0, None])), path)
     with pytest.raises(UserError, match="column 'user_id' is double; expected text or whole"):
         prepare_own("Own", files, tmp_path, ALL, force=True)
@@ -235,7 +235,7 @@ def test_parquet_nanoseconds(tmp_path, zone):
     frame.to_parquet(tmp_path / "e.parquet", index=False)
     report = prepare_own("Own", OwnSource(tmp_path / "e.parquet"), tmp_path, ALL)
     lines = (tmp_path / "Own" / "Own.inter").read_text().splitlines()[1:]
-    assert lines == ["u\tearly\t0", "u\tlate\t1"]
+    assert lines == ["u\tearly\t0\t1600000000.100000", "u\tlate\t1\t1600000000.354000"]
     assert report.ledger.count("rows whose time is not a number or ISO 8601 date") == 1
     if zone is not None and duckdb.__version__ < "2":
         return  # earlier versions read these as microseconds
@@ -245,7 +245,9 @@ def test_parquet_nanoseconds(tmp_path, zone):
     parquet.write_table(table, tmp_path / "e.parquet")
     prepare_own("Own", OwnSource(tmp_path / "e.parquet"), tmp_path, ALL, force=True)
     lines = (tmp_path / "Own" / "Own.inter").read_text().splitlines()[1:]
-    assert lines == ["u\ta\t0", "u\tb\t1", "u\tc\t2", "u\td\t3"]
+    assert [line.rpartition("\t")[0] for line in lines] == [
+        "u\ta\t0", "u\tb\t1", "u\tc\t2", "u\td\t3",
+    ]  # fmt: skip
     parquet.write_table(table.set_column(2, "time", times.cast(pa.time64("ns"))),
                         tmp_path / "e.parquet")  # fmt: skip
     with pytest.raises(UserError, match=r"column 'time' is time(_ns)?; expected numbers, dates"):
@@ -494,6 +496,28 @@ def test_example_of_the_readme(tmp_path):
         made = (tmp_path / "Copy" / f"Copy.{name}").read_bytes()
         assert made == (mini / f"Mini.{name}").read_bytes()
     assert "14  items without image features" in report.table()
+
+
+@pytest.mark.parametrize(
+    "cells, expected",
+    [
+        (["1600000000", "1600086400"], ["1600000000", "1600086400"]),
+        (["1600000000123", "1600086400000"], ["1600000000.123000", "1600086400.000000"]),
+        (["1600000000000000", "1600086400000000"], ["1600000000", "1600086400"]),
+        (["1600000000000000000", "1600086400000000000"], ["1600000000", "1600086400"]),
+        (["1970-01-03", "1971-05-01 12:00:00"], ["172800", "41947200"]),  # microseconds inside
+        (["3", "17"], ["3", "17"]),  # days, say: see `day_length`
+    ],
+)
+def test_times_are_written_in_seconds(tmp_path, cells, expected):
+    rows = [f"u,i{place},{cell}" for place, cell in enumerate(cells)]
+    (tmp_path / "e.csv").write_text("\n".join(["user,item,time", *rows]) + "\n")
+    prepare_own("Own", OwnSource(tmp_path / "e.csv"), tmp_path, ALL)
+    lines = (tmp_path / "Own" / "Own.inter").read_text().splitlines()[1:]
+    assert lines == [f"u\ti{place}\t{place}\t{time}" for place, time in enumerate(expected)]
+    (tmp_path / "o.csv").write_text("\n".join(["user,item,order", "u,a,5", "u,b,7"]) + "\n")
+    prepare_own("Own", OwnSource(tmp_path / "o.csv"), tmp_path, ALL, force=True)
+    assert "unix_time" not in (tmp_path / "Own" / "Own.inter").read_text()
 
 
 def test_text_store(tmp_path):

@@ -175,6 +175,10 @@ _NAME = Check("a name", "str", _is_text)
 _NAMES = Check(
     "a list of names", "list", lambda v: isinstance(v, (list, tuple)) and all(map(_is_text, v))
 )
+# Empty in RecBole's own file of ml-100k.
+_KG_INTERVALS = Check(
+    "intervals such as [5,inf), or nothing", "str", lambda v: v is None or are_intervals(v)
+)
 _SOME_NAMES = Check(
     f"{_NAMES.expected}, or nothing", "list", lambda v: v is None or _NAMES.accepts(v)
 )
@@ -288,8 +292,8 @@ SHAPES: dict[str, Shape] = {
     "additional_feat_suffix": _SUFFIXES,
     "rm_dup_inter": _choice("first", "last", None),
     "val_interval": Table(values=_INTERVALS, example="{'rating':'[3,inf)'}"),
-    "entity_kg_num_interval": Check("intervals such as [5,inf)", "str", are_intervals),
-    "relation_kg_num_interval": Check("intervals such as [5,inf)", "str", are_intervals),
+    "entity_kg_num_interval": _KG_INTERVALS,
+    "relation_kg_num_interval": _KG_INTERVALS,
     **{f"alias_of_{kind}_id": _SOME_NAMES for kind in ("user", "item", "entity", "relation")},
     "preload_weight": Table(values=_NAME, example="{'ent_id':'ent_emb'}"),
     "normalize_field": _SOME_NAMES,

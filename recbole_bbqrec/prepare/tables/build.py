@@ -1,8 +1,9 @@
 """Prepare a data set from the user's tables and feature matrices.
 
-Writes the same files as :mod:`recbole_bbqrec.prepare.folder`: ``NAME.inter`` (time is the event's
-position in its user's sequence), ``NAME.<modality>.npy`` with ``NAME.<modality>.items.txt``,
-``NAME.features.yaml`` and ``NAME.titles.tsv``, in a folder that appears only once it is complete.
+Writes the same files as :mod:`recbole_bbqrec.prepare.folder`: ``NAME.inter`` (``timestamp`` is the
+event's position in its user's sequence, ``unix_time`` its real time, if known),
+``NAME.<modality>.npy`` with ``NAME.<modality>.items.txt``, ``NAME.features.yaml`` and
+``NAME.titles.tsv``, in a folder that appears only once it is complete.
 """
 
 from __future__ import annotations
@@ -246,21 +247,32 @@ def _write(
 
 
 def _write_events(path: Path, events: Events) -> None:
-    # Positions, not times: RecBole rounds times to float32, which merges neighbouring seconds.
+    # RecBole sorts by positions: it rounds times to float32, which merges neighbouring seconds.
     positions = events.positions()
     users = np.array([f"{name}\t" for name in events.user_names], dtype=object)
     items = np.array([f"{name}\t" for name in events.item_names], dtype=object)
-    places = np.array([f"{place}\n" for place in range(positions.max() + 1)], dtype=object)
+    end = "\n" if events.times is None else "\t"
+    places = np.array([f"{place}{end}" for place in range(positions.max() + 1)], dtype=object)
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write("user_id:token\titem_id:token\ttimestamp:float\n")
+        more = "" if events.times is None else "\tunix_time:float"
+        file.write(f"user_id:token\titem_id:token\ttimestamp:float{more}\n")
         for begin in range(0, len(positions), _BLOCK_EVENTS):
             part = slice(begin, begin + _BLOCK_EVENTS)
-            columns = (
+            columns = [
                 users[events.users[part]],
                 items[events.items[part]],
                 places[positions[part]],
-            )
+            ]
+            if events.times is not None:
+                columns.append(_time_cells(events.times[part]))
             file.write("".join(np.stack(columns, axis=1).ravel().tolist()))
+
+
+def _time_cells(times: np.ndarray) -> np.ndarray:
+    """Write times, whole ones as integers, each with its line end: object [n]."""
+    whole = times == np.floor(times)
+    texts = map(str, times.astype(np.int64)) if whole.all() else (f"{t:.6f}" for t in times)
+    return np.array([f"{text}\n" for text in texts], dtype=object)
 
 
 def _open_encoder(text_encoder: str) -> str | SentenceEncoder:

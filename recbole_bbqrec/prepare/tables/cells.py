@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.tables.query import Table
 
@@ -51,13 +53,16 @@ def token_cell(table: Table, name: str) -> str:
 
 def number_cell(table: Table, name: str) -> str:
     """Return the expression of a column of numbers as double, NULL where it holds none."""
-    return f"TRY_CAST({_number(table, name, dates=False)} AS DOUBLE)"
+    return f"TRY_CAST({_number(table, name, dates=False)[0]} AS DOUBLE)"
 
 
-def time_cell(table: Table, name: str, dates: bool, form: str | None = None) -> tuple[str, str]:
+def time_cell(
+    table: Table, name: str, dates: bool, form: str | None = None
+) -> tuple[str, str, float | None]:
     """Return two expressions to sort by: a double, and what it lacks to a large whole number.
 
-    Nanoseconds of today exceed what a double tells apart.
+    Nanoseconds of today exceed what a double tells apart. The third value is the length of the
+    double's unit in seconds; None for plain numbers.
 
     Args:
         table: the table.
@@ -69,32 +74,47 @@ def time_cell(table: Table, name: str, dates: bool, form: str | None = None) -> 
     Raises:
         UserError: a column of a parquet file is a time of day or an interval.
     """
-    number = _number(table, name, dates)
+    number, unit = _number(table, name, dates)
     if form is not None and table.column(name)[1] == "varchar":
         quoted = form.replace("'", "''")
         number = f"epoch_us(try_strptime(trim({table.column(name)[0]}), '{quoted}')::TIMESTAMPTZ)"
+        unit = 1e-6
     time = f"TRY_CAST({number} AS DOUBLE)"
     rest = f"TRY_CAST({number} AS HUGEINT) - TRY_CAST({time} AS HUGEINT)"
     rest = f"coalesce(TRY_CAST({rest} AS SMALLINT), 0)"
-    return time, f"(CASE WHEN abs({time}) < {_EXACT} THEN 0 ELSE {rest} END)::SMALLINT"
+    return time, f"(CASE WHEN abs({time}) < {_EXACT} THEN 0 ELSE {rest} END)::SMALLINT", unit
 
 
-def _number(table: Table, name: str, dates: bool) -> str:
-    """Return the expression of a column as something that can be cast to a number."""
+def seconds(times: np.ndarray, unit: float | None) -> np.ndarray:
+    """Return times, float64 [n] in ``unit`` seconds, as seconds.
+
+    Of plain numbers the size tells the unit: today is 1.8e9 in seconds, 1.8e12 in milliseconds.
+    """
+    if unit is None:
+        middle = float(np.median(np.abs(times))) if len(times) else 0.0
+        unit = next((u for low, u in ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3)) if middle > low), 1)
+    return times if unit == 1 else times / round(1 / unit)
+
+
+def _number(table: Table, name: str, dates: bool) -> tuple[str, float | None]:
+    """Return the expression of a column as something that can be cast to a number, and its unit.
+
+    The unit is in seconds; None for plain numbers.
+    """
     column, kind = table.column(name)
     if kind.startswith("timestamp") or kind == "date":
         unit = "ns" if kind.endswith("_ns") else "us"
-        return f"epoch_{unit}({column})"
+        return f"epoch_{unit}({column})", 1e-9 if unit == "ns" else 1e-6
     if kind.startswith(("time", "interval")):
         raise UserError(
             f"{table.path}: column {name!r} is {kind}; expected numbers, dates or timestamps. "
             "Convert it."
         )
     if kind == "boolean":
-        return "NULL"
+        return "NULL", None
     if kind == "varchar" and dates and _holds_dates(table, column):
-        return _DATE.format(column)
-    return column
+        return _DATE.format(column), 1e-6
+    return column, None
 
 
 def _holds_dates(table: Table, column: str) -> bool:

@@ -13,8 +13,9 @@ USUAL = {
              "account_id", "session_id", "session"),
     "item": ("item_id", "item", "iid", "product_id", "product", "asin", "parent_asin", "sku",
              "article_id", "movie_id", "track_id", "video_id", "news_id", "book_id"),
-    "time": ("timestamp", "time", "unix_review_time", "event_time", "datetime", "date", "ts",
-             "t_dat", "created_at", "review_time", "unix_time"),
+    # unix_time first: in a prepared data set `timestamp` holds positions
+    "time": ("unix_time", "timestamp", "time", "unix_review_time", "event_time", "datetime", "date",
+             "ts", "t_dat", "created_at", "review_time"),
     "order": ("order", "position"),
     "rating": ("rating", "overall", "stars", "score"),
     "title": ("title", "name", "product_title", "product_name", "item_name", "prod_name"),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.interactions import is_token
-from recbole_bbqrec.prepare.tables.cells import number_cell, time_cell, token_cell
+from recbole_bbqrec.prepare.tables.cells import number_cell, seconds, time_cell, token_cell
 from recbole_bbqrec.prepare.tables.columns import find_column
 from recbole_bbqrec.prepare.tables.ledger import Ledger
 from recbole_bbqrec.prepare.tables.query import Table
@@ -80,6 +80,7 @@ class Events:
         user_names, item_names: raw tokens.
         read: rows of the file.
         columns: role to column name; ``time`` and ``order`` absent means file order.
+        times: float64 [n_events], in seconds; None without a column of times.
     """
 
     users: np.ndarray
@@ -88,6 +89,7 @@ class Events:
     item_names: list[str]
     read: int
     columns: dict[str, str]
+    times: np.ndarray | None = None
 
     def positions(self) -> np.ndarray:
         """Return each event's place in its user's sequence, from 0, int64 [n_events]."""
@@ -110,8 +112,8 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
         if table.json_lines:
             table.read_keys()
         columns = _columns(table, options)
-        names, read = _load(table, columns, options, ledger)
-        users, items, rows = _sorted(
+        names, read, unit = _load(table, columns, options, ledger)
+        users, items, rows, times = _sorted(
             table, "time" in columns or "order" in columns, options, ledger
         )
     kept = k_core(users, items, options.user_core, options.item_core)
@@ -126,7 +128,8 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
     users, user_names = _by_occurrence(users, rows, names["user"])
     items, item_names = _by_occurrence(items, rows, names["item"])
     regrouped = np.argsort(users, kind="stable")  # keeps each user's order
-    return Events(users[regrouped], items[regrouped], user_names, item_names, read, columns)
+    real = seconds(times[kept][regrouped], unit) if "time" in columns else None
+    return Events(users[regrouped], items[regrouped], user_names, item_names, read, columns, real)
 
 
 def k_core(users: np.ndarray, items: np.ndarray, user_core: int, item_core: int) -> np.ndarray:
@@ -176,15 +179,15 @@ def _columns(table: Table, options: EventOptions) -> dict[str, str]:
 
 def _load(
     table: Table, columns: dict[str, str], options: EventOptions, ledger: Ledger
-) -> tuple[dict[str, list[str]], int]:
-    """Make the table ``events`` of the usable rows; return names by code, and the rows read.
+) -> tuple[dict[str, list[str]], int, float | None]:
+    """Make the table ``checked`` of all rows; return names by code, rows read, and unit of time.
 
     Its columns: row, user and item (codes), time (double) and rest, which see :func:`time_cell`.
     """
     clock = next((role for role in ("order", "time") if role in columns), None)
-    time, rest = ("0", "0")
+    time, rest, unit = "0", "0", None
     if clock is not None:
-        time, rest = time_cell(table, columns[clock], clock == "time", options.time_format)
+        time, rest, unit = time_cell(table, columns[clock], clock == "time", options.time_format)
     rating = number_cell(table, columns["rating"]) if "rating" in columns else "NULL"
     cells = {role: token_cell(table, columns[role]) for role in ("user", "item")}
     table.load({**cells, "time": time, "rest": rest, "rating": rating})
@@ -242,7 +245,7 @@ def _load(
             f"user and an item (and a time) in each. {_remedy(ledger)}; columns in use: "
             + ", ".join(f"{role} {name!r}" for role, name in columns.items())
         )
-    return names, read
+    return names, read, unit
 
 
 def _number_tokens(table: Table, role: str) -> list[str]:
@@ -263,8 +266,10 @@ def _number_tokens(table: Table, role: str) -> list[str]:
 
 def _sorted(
     table: Table, timed: bool, options: EventOptions, ledger: Ledger
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return users, items (int32) and rows (uint32) [n_events], by user, time and row.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return users, items (int32), rows (uint32) and times (float64) [n_events].
+
+    They are sorted by user, time and row.
 
     Events recorded twice and repeats that the options exclude are left out and counted.
     """
@@ -290,9 +295,11 @@ def _sorted(
         events = "pairs"
         reason = f"repeated events of a user with an item (--repeats {options.repeats})"
         ledger.add(reason, _count(table, "once") - _count(table, "pairs"))
-    result = table.query(f"SELECT user, item, row FROM {events} ORDER BY user, time, rest, row")
+    result = table.query(
+        f"SELECT user, item, row, time::DOUBLE AS time FROM {events} ORDER BY user, time, rest, row"
+    )
     columns = result.fetchnumpy()
-    return columns["user"], columns["item"], columns["row"]
+    return columns["user"], columns["item"], columns["row"], columns["time"]
 
 
 def _count(table: Table, events: str) -> int:
