@@ -12,8 +12,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def without_controls(text: str) -> str:
-    """Drop control characters: a terminal would obey the escape sequences that they begin."""
-    return _CONTROL.sub("", text)
+    """Drop control characters: a terminal would obey the escape sequences that they begin.
+
+    A tab or an end of a line becomes a blank.
+    """
+    return _CONTROL.sub("", re.sub(r"[\t\r\n]", " ", text))
 
 
 def read_titles(path: Path) -> dict[str, str]:

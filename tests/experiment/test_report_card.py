@@ -357,7 +357,7 @@ def test_titles_file(tmp_path):
     path = tmp_path / "X.titles.tsv"
     assert read_titles(path) == {}
     path.write_text("item_id\ttitle\na\tone\ttwo\nb\t\n", encoding="utf-8")
-    assert read_titles(path) == {"a": "one\ttwo", "b": ""}
+    assert read_titles(path) == {"a": "one two", "b": ""}
     path.write_text("item_id\ttitle\na\tone\nb two\n")
     with pytest.raises(UserError, match="line 3"):
         read_titles(path)
@@ -408,7 +408,7 @@ def test_command_refuses(crowded, rundir, capsys, arguments, words):
     ("content", "says"),
     [
         (None, "not finished"),
-        ("{", "not JSON"),
+        ("{", "JSONDecodeError"),
         ("{}", "lacks model"),
         (json.dumps(dict.fromkeys(NEEDED, {})), "no test metrics"),
     ],
