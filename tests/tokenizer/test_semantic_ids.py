@@ -110,7 +110,7 @@ def test_the_umask_decides_who_may_read_the_file(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind_is_not_to_be_deleted(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("item,price\n")
-    with pytest.raises(UserError, match="mine.csv cannot be read: .* expected semantic IDs") as error:
+    with pytest.raises(UserError, match="mine.csv cannot .* expected semantic IDs") as error:
         SemanticIds.load(tmp_path / "mine.csv")
     assert not re.search("delete|remove", str(error.value), re.I)
 
