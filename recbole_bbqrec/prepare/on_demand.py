@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recbole.config import Config
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.prepare import mini
 from recbole_bbqrec.prepare.atomic_files import check_folder
 from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, raw_files
@@ -110,6 +110,7 @@ def check_files(config: Config) -> None:
     found = sorted(p.name for p in root.glob("*") if (p / f"{p.name}.inter").is_file())
     have = f"Data sets there: {', '.join(found)}." if found else "There is no data set there."
     raise UserError(
-        f"Data set `{name}` has no file {directory / (name + '.inter')}. {have} "
+        f"Data set `{name}` has no file {directory / (name + '.inter')}. {have}"
+        f"{did_you_mean(name, [*found, mini.NAME, ML_100K, *CATEGORIES])} "
         f"Choose one with --dataset, set `data_path`, or {how_to_make(name, directory)}."
     )

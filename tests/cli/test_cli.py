@@ -46,6 +46,7 @@ def fails(arguments, capsys, *words):
     ("extra", "words"),
     [
         (["--dataset=Nowhere"], ["Nowhere.inter", "prepare"]),
+        (["--dataset=Minni"], ["Minni.inter", "Did you mean `Mini`?"]),
         (["--model=BBQReck"], ["BBQReck", "`BBQRec`"]),
         (["--num_beans=3"], ["num_beans", "num_beams"]),
         (["--num_beams"], ["--num_beams", "--key=value"]),
