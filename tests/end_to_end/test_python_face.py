@@ -244,7 +244,7 @@ def test_mistakes_are_named(name, arguments, message, request):
 
 
 def test_nobody_asked_for_anything(sasrec):
-    assert list(sasrec.recommend(users=[])) == ["user", "rank", "item", "score"]
+    assert list(sasrec.recommend(users=[])) == ["user", "rank", "item", "score", "title"]
     assert len(sasrec.recommend(histories=[])) == 0
 
 
@@ -381,7 +381,7 @@ def test_importing_the_package_loads_neither_torch_nor_recbole():
 
 
 def test_names_of_the_package():
-    assert {"run", "load_run", "__version__"} == set(recbole_bbqrec.__all__)
+    assert {"run", "load_run", "add_model", "__version__"} == set(recbole_bbqrec.__all__)
     assert recbole_bbqrec.run is quick_start.run
     assert recbole_bbqrec.load_run is quick_start.load_run
     with pytest.raises(AttributeError, match="has no attribute 'load_runs'"):

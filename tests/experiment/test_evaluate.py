@@ -241,7 +241,7 @@ def test_a_run_in_a_store(rundir, monkeypatch, capsys):
         (["--model=ESASRecNeighbours"], ["`model`", "weights of GRU4Rec", "Remove it"]),
         (["--model=ESASRecNeighbour"], ["ESASRecNeighbour`", "Did you mean `ESASRecNeighbours`?"]),
         (["--topk=[406]"], ["`topk`", "405 items"]),
-        (["--topk=[]"], ["`topk`", "at least one"]),
+        (["--topk=[]"], ["`topk`", "a list of some"]),
         (["--topk=[0]"], ["`topk`", "at least 1"]),
         (["--metrics=[Recal]"], ["`metrics`", "Recal"]),
         (["--metrics"], ["`--metrics`", "--key=value"]),

@@ -51,7 +51,7 @@ def sequences() -> dict[str, list[str]]:
     """Items of each user of Mini in time order, from the file."""
     lines = (Path(TINY["data_path"]) / "Mini" / "Mini.inter").read_text().splitlines()[1:]
     events: dict[str, list[tuple[float, str]]] = {}
-    for user, item, time in (line.split("\t") for line in lines):
+    for user, item, time, _ in (line.split("\t") for line in lines):
         events.setdefault(user, []).append((float(time), item))
     return {user: [item for _, item in sorted(found)] for user, found in events.items()}
 

@@ -73,7 +73,7 @@ def test_every_link_has_its_place(text):
     ids = page.values("id")
     assert {value[1:] for value in page.values("href")} <= set(ids)
     sections = [v for tag, name, v in page.attributes if tag == "section" and name == "id"]
-    assert len(sections) == 13 and sections == [v[1:] for v in page.values("href")]
+    assert len(sections) == 14 and sections == [v[1:] for v in page.values("href")]
 
 
 def test_colours_are_the_pages(text):
