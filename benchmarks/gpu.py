@@ -51,6 +51,8 @@ SHORT: dict[str, Any] = {
     "user_inter_num_interval": "[1,inf)", "item_inter_num_interval": "[1,inf)",
     "show_progress": False, "state": "ERROR", "modalities": ["text", "image"],
 }  # fmt: skip
+#: Operators whose result the host needs before it can go on.
+WAITING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::unique_dim", "aten::_unique2")
 #: Dense bf16 TFLOP/s and memory TB/s of cards, for the roofline.
 PEAKS = {"H100": (989, 3.35), "H200": (989, 4.8), "A100": (312, 2.0), "L4": (121, 0.3)}
 
@@ -253,13 +255,15 @@ def steps(options: argparse.Namespace, saved: Path) -> None:
                   f"{balance:.0f} FLOP a byte", end="")  # fmt: skip
     print("\n")
     operators(step, sample[: min(10, count)], options.device)
-    try:
-        plain = model.generator.loss
-        model.generator.loss = torch.compile(plain, dynamic=True)
-        rows.append(("torch.compile", *timed(step, sample, device)))
-        model.generator.loss = plain
+    common.table(("steps", "median ms", "slowest ms"), rows)
+    if options.device == "cpu":
+        print("torch.compile is left out: on a CPU compiling takes minutes")
+        return
+    try:  # last, as it may compile for long
+        model.generator.loss = torch.compile(model.generator.loss, dynamic=True)
+        rows = [("torch.compile", *timed(step, sample[:10], device))]
     except Exception as error:
-        rows.append((f"torch.compile: {type(error).__name__}", float("nan"), float("nan")))
+        rows = [(f"torch.compile: {type(error).__name__}", float("nan"), float("nan"))]
     common.table(("steps", "median ms", "slowest ms"), rows)
 
 
@@ -306,6 +310,8 @@ def operators(step: Callable[[Any], None], sample: list[Any], device: str) -> No
     with torch.profiler.profile(activities=kinds) as profile:
         for batch in sample:
             step(batch)
+    waiting = {e.key: e.count for e in profile.key_averages() if e.key in WAITING}
+    print(f"operators that make the host wait on a GPU, in {len(sample)} steps: {waiting}\n")
     key = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     events = sorted(profile.key_averages(), key=lambda event: -getattr(event, key))[:14]
     total = sum(getattr(event, key) for event in profile.key_averages()) or 1
