@@ -147,7 +147,7 @@ def test_split_without_validation(whole, rundir, tiny):
     ("model", "options", "words"),
     [
         ("SASRec", {}, ["tokenize_only", "SASRec"]),
-        ("BBQRec", {"tokenizer_path": str(ROOT / "README.md")}, ["tokenize_only", "tokenizer_path"]),
+        ("BBQRec", {"tokenizer_path": __file__}, ["tokenize_only", "tokenizer_path"]),
     ],
 )
 def test_phase_one_alone_is_refused_where_there_is_none(rundir, model, options, words):
