@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,20 @@ def test_runs_of_two_protocols_are_not_compared(rundir, capsys):
         saved.append(str(Path(result["files"]["model"]).with_suffix("")))
     assert main(["evaluate", *saved]) == 2
     assert "cannot be compared: the split of the data" in capsys.readouterr().err
+
+
+def test_a_run_from_before_the_data_had_times_is_evaluated_with_them(rundir, capsys):
+    shutil.copytree(ROOT / "dataset" / "Mini", rundir / "old" / "Mini")
+    table = rundir / "old" / "Mini" / "Mini.inter"
+    rows = [line.split("\t")[:3] for line in table.read_text().splitlines()]
+    table.write_text("".join("\t".join(row) + "\n" for row in rows))
+    result = run("ItemNeighbours", "Mini", overrides={**SHORT, "data_path": "old"})
+    assert "later day" not in result["by_target"]
+    saved = str(Path(result["files"]["model"]).with_suffix(""))
+    assert main(["evaluate", saved, f"--data_path={ROOT / 'dataset'}", "--output=out"]) == 0
+    with open("out/by_target.csv", newline="") as file:
+        counts = {row["targets"]: int(row["count"]) for row in csv.DictReader(file)}
+    assert counts["same day"] + counts["later day"] == counts["all"] == 617
 
 
 @pytest.mark.parametrize(

@@ -294,6 +294,7 @@ def test_values_that_do_not_go_together_cost_one_trial(fake_runs, write):
         ("GRU4Rec", "learning_rate choice [0.1,0]", [], ["learning_rate", "0"]),
         ("TIGER", "dropout uniform 0,1", [], ["dropout", "[0, 1)"]),
         ("GRU4Rec", "valid_metric choice ['NDCG@5']", [], ["valid_metric", "measured"]),
+        ("GRU4Rec", "protocol choice ['next_day']", [], ["protocol", "measured"]),
         ("GRU4Rec", "learning_rate uniform 0.1,0.2", [], ["exhaustive", "random"]),
         ("GRU4Rec", "epochs choice [1]", ["--trials=0"], ["--trials"]),
         ("GRU4Rec", "epochs choice [1]", ["--fixed_tokenizer"], ["no phase one"]),

@@ -19,11 +19,13 @@ from recbole_bbqrec.config.options import (
     RUN_OPTIONS,
     check_values,
 )
+from recbole_bbqrec.data.protocol.settings import SplitSettings
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.progress import Progress
 from recbole_bbqrec.experiment.store.store import Outcome, Run, RunStore
 from recbole_bbqrec.experiment.tune.search_space import Parameter, grid
 from recbole_bbqrec.model.registry import is_ours, spec
+from recbole_bbqrec.settings import names_of
 
 EXHAUSTIVE, RANDOM, BAYES = "exhaustive", "random", "bayes"
 
@@ -31,6 +33,7 @@ EXHAUSTIVE, RANDOM, BAYES = "exhaustive", "random", "bayes"
 _PROTOCOL = {
     "model", "dataset", "data_path", "seed", "eval_args", "metrics", "topk", "valid_metric",
     "mask_history", "user_inter_num_interval", "item_inter_num_interval", "load_col",
+    *names_of([SplitSettings]),
 }  # fmt: skip
 
 
