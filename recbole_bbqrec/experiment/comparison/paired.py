@@ -35,6 +35,8 @@ class Tested(Protocol):
     @property
     def users(self) -> PerUser | None: ...
     @property
+    def protocol(self) -> str: ...
+    @property
     def by_target(self) -> Mapping[str, Any]: ...
     @property
     def log(self) -> Path: ...
@@ -92,7 +94,7 @@ class Comparison:
         ranked: the (data set, metric) pairs for which every finished run has per-user values. Of
             other metrics, such as GiniIndex, more is not always better.
         verdicts: by the pairs of ``ranked`` where the target and a baseline are complete.
-        splits: the split hash of each data set.
+        splits: the split hash of each data set, and the protocol if the runs know it.
     """
 
     models: tuple[str, ...]
@@ -191,7 +193,7 @@ def summarise(runs: Sequence[Tested], target: str) -> Comparison:
     return Comparison(
         models, datasets, metrics,
         _distinct(run.seed for run in runs), target, cells, failures, ranked, verdicts,
-        {run.dataset: run.split_hash for run in runs},
+        {run.dataset: ", ".join(filter(None, [run.split_hash, run.protocol])) for run in runs},
     )  # fmt: skip
 
 

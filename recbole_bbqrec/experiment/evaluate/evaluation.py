@@ -35,6 +35,7 @@ class Evaluation:
         users: the metrics of every user; None if they have no value per user.
         seconds: time of ranking and measuring, without loading.
         by_target: metrics by groups of targets, of :func:`recbole_bbqrec.metrics.groups.by_group`.
+        protocol: that of the split.
     """
 
     job: Job
@@ -42,6 +43,7 @@ class Evaluation:
     users: PerUser | None
     seconds: float
     by_target: Mapping[str, Any]
+    protocol: str
 
     @property
     def model(self) -> str:
@@ -100,7 +102,8 @@ def evaluate(job: Job, split: str) -> Evaluation:
     targets = prepared.describe_targets(data)
     users = recorder.per_user(data._dataset, prepared.split_hash, targets)
     by_target = recorder.by_target(targets)
-    return Evaluation(job, {k: float(v) for k, v in metrics.items()}, users, seconds, by_target)
+    values = {k: float(v) for k, v in metrics.items()}
+    return Evaluation(job, values, users, seconds, by_target, prepared.split["protocol"])
 
 
 def _trainer(config: RunConfig, model: Any) -> Any:

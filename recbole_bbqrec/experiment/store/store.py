@@ -9,12 +9,8 @@ machine slow each other down far more than twofold.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import subprocess
-import sys
-import sysconfig
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,18 +18,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable
 
-from recbole_bbqrec.atomic import write_text, writing
+from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.store.process import failure, run_worker
 from recbole_bbqrec.experiment.store.progress import Progress
 from recbole_bbqrec.experiment.store.run_key import INPUT_FILES, RunKey, check_features, run_key
 from recbole_bbqrec.experiment.store.splits import planned_split_hash
-from recbole_bbqrec.model.registry import OWN_MODELS, OWN_MODELS_VARIABLE
 from recbole_bbqrec.reading import read_json_object, reading
-from recbole_bbqrec.run_files.names import CONFIG, FAILURE, LOG, PLAN, RESULT
+from recbole_bbqrec.run_files.names import CONFIG, LOG, PLAN, RESULT
 from recbole_bbqrec.run_files.per_user import PerUser
-
-_GRACE_SECONDS = 10.0  # for a worker to end by itself before it is killed
 
 
 @dataclass(frozen=True)
@@ -134,6 +128,11 @@ class Outcome:
     def users(self) -> PerUser | None:
         """The test metrics of every user, or None if the run has none."""
         return self.per_user if "per_user" in (self.result or {}).get("files", {}) else None
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of the split; empty in runs of earlier versions."""
+        return str((self.result or {}).get("split", {}).get("protocol", ""))
 
     @property
     def by_target(self) -> dict[str, Any]:
@@ -281,7 +280,7 @@ class RunStore:
         code = self._run_process(directory)
         seconds = time.perf_counter() - start
         result = _read_result(directory / RESULT) if (directory / RESULT).is_file() else None
-        error = None if result is not None else _error(directory, code)
+        error = None if result is not None else failure(directory, code)
         progress.finish(
             planned.run.model, planned.run.dataset, seconds, error,
             pending=[(p.run.model, p.run.dataset) for p in pending],
@@ -289,51 +288,7 @@ class RunStore:
         return Outcome(planned, directory, result, error)
 
     def _run_process(self, directory: Path) -> int:
-        """Run the worker and return its exit code. If interrupted, end the worker first."""
-        with contextlib.ExitStack() as opened:
-            with writing(directory / LOG):
-                log = opened.enter_context(open(directory / LOG, "ab"))
-            process = subprocess.Popen(
-                [sys.executable, "-m", "recbole_bbqrec.experiment.store.worker", str(directory)],
-                cwd=directory,
-                env=_environment(),
-                stdin=subprocess.PIPE,  # the worker ends when this is closed
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            return process.wait()
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_GRACE_SECONDS)
-                process.kill()
-                process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
-
-
-def _environment() -> dict[str, str]:
-    """Return an environment in which a process imports this package from any directory.
-
-    It also imports the user's own models that this process has met.
-    """
-    own = " ".join(f"{facts.module}:{name}" for name, facts in OWN_MODELS.items())
-    root = Path(__file__).resolve().parents[3]
-    installed = root == Path(sysconfig.get_paths()["purelib"]).resolve()
-    paths = [*([] if installed else [str(root)]), *([os.getcwd()] if own else [])]
-    paths += filter(None, [os.environ.get("PYTHONPATH")])
-    variables = {"PYTHONPATH": os.pathsep.join(paths), OWN_MODELS_VARIABLE: own}
-    return {**os.environ, **{name: value for name, value in variables.items() if value}}
-
-
-def _error(directory: Path, code: int) -> str:
-    path = directory / FAILURE
-    if path.is_file():
-        return " ".join(path.read_text(encoding="utf-8", errors="replace").split())  # in one line
-    end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return f"The process {end}."
+        return run_worker(directory)
 
 
 def _read_result(path: Path) -> dict[str, Any]:
