@@ -23,6 +23,15 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(autouse=True)
+def _log_level():
+    """RecBole sets the level of the root logger for good, as option `state` says."""
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    logging.disable(logging.NOTSET)
+    yield
+
+
 @pytest.fixture
 def tiny() -> dict:
     return dict(TINY)
