@@ -18,10 +18,14 @@ SHORT = {"epochs": 1, "state": "ERROR", "train_batch_size": 512, "num_threads": 
 DATA = {"data_path": str(ROOT / "dataset")}
 
 
-@pytest.mark.parametrize("protocol", ["next_day", "leave_one_out_shuffled_ties:3", "time:0.8"])
 @pytest.mark.parametrize(
-    "model", ["BBQRec", "VQRec", "ItemNeighbours", "SASRec", "FPMC", "BERT4Rec"]
-)
+    "model, protocol",
+    [
+        ("BBQRec", "next_day"), ("BBQRec", "time:0.8"), ("VQRec", "time:0.8"),
+        ("ItemNeighbours", "next_day"), ("SASRec", "leave_one_out_shuffled_ties:3"),
+        ("FPMC", "time:0.8"), ("BERT4Rec", "next_day"),
+    ],
+)  # fmt: skip
 def test_every_kind_of_model(rundir, model, protocol):
     options = {**SHORT, **DATA, "protocol": protocol}
     if model == "BBQRec":
