@@ -89,7 +89,7 @@ def prepare_files(folder: Path) -> tuple[RunFiles, Path, BBQRecConfig]:
     (directory,) = (path.parent for path in folder.glob("saved/*/result.json"))
     (folder / "space.txt").write_text(SPACE)
     events = (folder / "data" / "Mini" / "Mini.inter").read_text().splitlines()[1:]
-    rows = [",".join(line.split("\t")) for line in events]
+    rows = [",".join(line.split("\t")[:3]) for line in events]
     (folder / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
     titles = read_titles(folder / "data" / "Mini" / "Mini.titles.tsv")
     lines = [json.dumps({"item_id": token, "title": title}) for token, title in titles.items()]

@@ -110,7 +110,7 @@ def verbs(folder: Path) -> dict[str, Verb]:
     """Write the inputs of the verbs and return them."""
     options = write_options(folder)
     events = (Path(TINY["data_path"]) / "Mini" / "Mini.inter").read_text().splitlines()[1:]
-    rows = [",".join(line.split("\t")) for line in events]
+    rows = [",".join(line.split("\t")[:3]) for line in events]
     (folder / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
     train = ["run", "--model=BBQRec", "--dataset=Mini", f"--config_files={options}"]
     compare = ["compare", "--models=SASRec,GRU4Rec", "--datasets=Mini", "--seeds=1", "--epochs=2"]
