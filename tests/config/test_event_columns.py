@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
+from recbole_bbqrec.config import config
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 
@@ -54,7 +53,7 @@ def test_labels_rank_nothing():
     assert BBQRecConfig("DIN", "Mini", overrides=options)["metrics"] == ["AUC"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
-def test_wandb_that_is_absent_is_told_before_the_run():
+def test_wandb_that_is_absent_is_told_before_the_run(monkeypatch):
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="`log_wandb` is True.*pip install wandb"):
         BBQRecConfig("SASRec", "Mini", overrides={"log_wandb": True})

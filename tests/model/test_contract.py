@@ -36,9 +36,15 @@ QUICK = (
 )  # one of each kind; the rest are slow
 
 
-@pytest.fixture(
-    params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+def marked(names) -> list[Any]:
+    """Names of models, those that are not quick marked as slow."""
+    return [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+TWO_PHASE = marked(name for name in NAMES if spec(name).two_phase)
+
+
+@pytest.fixture(params=marked(NAMES))
 def finished(request, contract_runs) -> ContractRun:
     """The one run of each model that all tests of it share."""
     return contract_runs[request.param]
@@ -150,10 +156,9 @@ def test_one_candidate_is_scored_as_in_the_full_ranking(finished: ContractRun) -
     assert bool((scores <= found + 1e-3).all())
 
 
+@pytest.mark.parametrize("finished", TWO_PHASE, indirect=True)
 def test_the_full_ranking_goes_on_beyond_the_beam(finished: ContractRun) -> None:
     """RecBole's `full_sort_topk` takes any k; it would fill up with any items at -inf."""
-    if not spec(finished.name).two_phase:
-        pytest.skip("scores every item anyway")
     loaded = finished.loaded
     rows, model = loaded.rows[torch.arange(4)], loaded.model
     scores = model.full_sort_predict(rows)
@@ -168,10 +173,9 @@ def test_the_full_ranking_goes_on_beyond_the_beam(finished: ContractRun) -> None
     torch.testing.assert_close(scores[outside], exact[outside].float(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("finished", TWO_PHASE, indirect=True)
 @pytest.mark.parametrize("history", [[3, 0, 5, 0], [0, 3, 5, 0], [3, 5, 0, 0]])
 def test_padding_within_a_history_is_refused(finished: ContractRun, history) -> None:
-    if not spec(finished.name).two_phase:
-        pytest.skip("is not asked for histories directly")
     items, lengths = torch.tensor([history]), torch.tensor([3])
     with pytest.raises(UserError, match="PAD"):
         finished.loaded.model.recommend(items, lengths, 5)

@@ -1,4 +1,4 @@
-"""What a run says of its split: protocol, numbers of targets, ties."""
+"""Report of a split for the log and ``result.json``: protocol, numbers of targets, ties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of each held-out target beside its history."""
+"""Descriptions of held-out targets: gap in time, same day, seen transition, cold item."""
 
 from __future__ import annotations
 
