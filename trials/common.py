@@ -18,31 +18,11 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
+sys.path.insert(0, str(ROOT))
+from tests.support.runs import TINY as OF_THE_TESTS  # noqa: E402
+
 #: A BBQRec run on Mini that takes seconds: every part is there, all are small.
-TINY: dict[str, Any] = {
-    "data_path": str(ROOT / "dataset"),
-    "num_threads": 1,
-    "tokenizer_epochs": 3,
-    "tokenizer_warmup_epochs": 1,
-    "tokenizer_batch_size": 128,
-    "epochs": 3,
-    "eval_step": 1,
-    "train_batch_size": 256,
-    "learning_rate": 0.003,
-    "codebook_size": 32,
-    "codebook_dim": 16,
-    "encoder_hidden": [32],
-    "sequence_hidden_size": 32,
-    "sequence_layers": 1,
-    "hidden_size": 32,
-    "inner_size": 64,
-    "n_heads": 2,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "num_beams": 20,
-    "show_progress": False,
-    "state": "WARNING",
-}
+TINY: dict[str, Any] = {**OF_THE_TESTS, "num_threads": 1, "epochs": 3}
 
 
 def arguments(description: str | None, n: int, small: int) -> argparse.Namespace:
