@@ -51,11 +51,8 @@ def build(dataset: Any, plan: Plan) -> list[Any]:
     """
     dataset._change_feat_format()
     rows = dataset.inter_feat
-    begins = np.flatnonzero(plan.events.earlier == 0)
-    begin_of_user = np.zeros(dataset.user_num, dtype=np.int64)
-    begin_of_user[plan.events.users[begins]] = begins
     position = rows[dataset.time_field].numpy().astype(np.int64)
-    index = begin_of_user[rows[dataset.uid_field].numpy()] + position  # [n_rows]
+    index = plan.events.begin_of_users()[rows[dataset.uid_field].numpy()] + position  # [n_rows]
     if (plan.events.items[index] != rows[dataset.iid_field].numpy()).any():
         raise AssertionError("RecBole has put the events of a user in another order")
     dataset._drop_unused_col()
@@ -74,9 +71,7 @@ def find_events(parts: Sequence[Any], events: Events) -> None:
     the first, whatever the split.
     """
     users = np.concatenate([part.inter_feat[part.uid_field].numpy() for part in parts])
-    begins = np.flatnonzero(events.earlier == 0)
-    begin_of_user = np.zeros(int(events.users.max(initial=0)) + 1, dtype=np.int64)
-    begin_of_user[events.users[begins]] = begins
+    begin_of_user = events.begin_of_users()
     order = np.argsort(users, kind="stable")
     sizes = np.bincount(users, minlength=len(begin_of_user))
     place = np.empty(len(users), dtype=np.int64)

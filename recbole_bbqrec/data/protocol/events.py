@@ -58,6 +58,13 @@ class Events:
         ends = np.flatnonzero(np.r_[changes(self.users)[1:], True][: len(self)])
         return ends[np.searchsorted(ends, place)] - place
 
+    def begin_of_users(self) -> np.ndarray:
+        """Return the index of each user's first event by internal id, int64 [last user + 1]."""
+        begins = np.flatnonzero(self.earlier == 0)
+        result = np.zeros(int(self.users.max(initial=0)) + 1, dtype=np.int64)
+        result[self.users[begins]] = begins
+        return result
+
     def take(self, index: np.ndarray) -> Events:
         """Return the events at ``index``, in its order."""
         arrays = (self.row, self.users, self.items, self.times)
