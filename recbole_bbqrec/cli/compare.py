@@ -34,10 +34,10 @@ Finished runs are kept and found again by their configuration, data and code ver
 command goes on after an interruption, and a model added later costs its own runs only.
 
 The table gives the mean and the sample standard deviation over the seeds; bold is the best,
-underlined the second best. The target is tested against the best other model of each metric by a
-paired t-test and a Wilcoxon signed-rank test, two-sided, over the users of the test split; each
-user's value is first averaged over the seeds. Metrics of a whole ranking, such as GiniIndex, are
-shown but neither ranked nor tested."""
+underlined the second best. The target is tested against every other model by a paired t-test and a
+Wilcoxon signed-rank test, two-sided, over the users of the test split; each user's value is first
+averaged over the seeds, and the p-values of a metric are corrected for the number of models (Holm).
+Metrics of a whole ranking, such as GiniIndex, are shown but neither ranked nor tested."""
 
 
 def add_arguments(parser: CommandParser) -> None:

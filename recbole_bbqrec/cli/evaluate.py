@@ -30,9 +30,10 @@ that does not read an option is evaluated without it.
 
 NOTES = """\
 Runs of one model and configuration with several seeds get a row with their mean and sample standard
-deviation. With several models on one data set, the first is tested against the best other one of
-each metric by a paired t-test and a Wilcoxon signed-rank test, two-sided, over the users; each
-user's value is first averaged over the seeds. Runs on one data set must have the same split."""
+deviation. With several models on one data set, the first is tested against every other one
+by a paired t-test and a Wilcoxon signed-rank test, two-sided, over the users; each user's value is
+first averaged over the seeds, and the p-values of a metric are corrected for the number of models
+(Holm). Runs on one data set must have the same split."""
 
 
 def add_arguments(parser: CommandParser) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import statistics
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.comparison.significance import (
     compare_models,
+    holm,
     mean_over_seeds,
     paired_test,
 )
@@ -68,6 +70,19 @@ def test_users_are_matched_by_token_and_averaged_over_seeds():
     assert test.users == 3 and test.difference == pytest.approx(0.5 / 3)
     with pytest.raises(UserError, match="different users"):
         compare_models([one], [per_user([0, 0, 1], ["x", "a", "c"])], "recall@10")
+
+
+def test_holm_is_the_closure_of_bonferroni_tests():
+    """A hypothesis is rejected if every set of hypotheses with it is, each by Bonferroni."""
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 3, 5):
+        p = rng.random(size) ** 3
+        sets = [s for n in range(1, size + 1) for s in combinations(range(size), n)]
+        closed = [
+            max(min(1.0, len(s) * min(p[list(s)])) for s in sets if one in s) for one in range(size)
+        ]
+        assert holm(p) == pytest.approx(closed)
+    assert holm([0.01, math.nan]) == [0.02, 1.0]
 
 
 # tables ---------------------------------------------------------------------------------------
@@ -196,8 +211,9 @@ def test_files_of_a_comparison(fake_runs, capsys):
     order = sorted(("SASRec", "GRU4Rec", "TIGER"), key=lambda m: -float(rows[m, "ndcg@10"]["mean"]))
     assert [rows[m, "ndcg@10"]["mark"] for m in order] == ["best", "second", ""]
 
-    verdict = {row["metric"]: row for row in read_csv("significance.csv")}["recall@10"]
-    assert verdict["target"] == "SASRec" and verdict["best_baseline"] == "TIGER"
+    verdict, other = (r for r in read_csv("significance.csv") if r["metric"] == "recall@10")
+    assert {verdict["target"], other["target"]} == {"SASRec"}
+    assert (verdict["baseline"], other["baseline"]) == ("TIGER", "GRU4Rec")  # the best first
     means = [float(rows[m, "recall@10"]["mean"]) for m in ("SASRec", "TIGER")]
     assert float(verdict["improvement"]) == pytest.approx(means[0] / means[1] - 1)
     seeds = [
@@ -207,8 +223,13 @@ def test_files_of_a_comparison(fake_runs, capsys):
     assert float(verdict["p_t_test"]) == pytest.approx(stats.ttest_rel(first, second).pvalue)
     assert float(verdict["p_wilcoxon"]) == pytest.approx(stats.wilcoxon(first, second).pvalue)
 
+    p_values = [float(row["p_t_test"]) for row in (verdict, other)]
+    corrected = [float(row["p_t_test_holm"]) for row in (verdict, other)]
+    assert corrected == pytest.approx(holm(p_values)) and corrected != p_values
+
     folder = Path("comparison")
     text = (folder / "table.md").read_text()
+    assert "corrected for 2 other models (Holm)" in text
     assert text.rstrip() in output and "**" in text and "<u>" in text and "2020, 2021" in text
     check_latex((folder / "table.tex").read_text())
     assert (folder / "chart.png").read_bytes().startswith(b"\x89PNG")

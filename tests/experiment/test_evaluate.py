@@ -159,7 +159,7 @@ def test_seeds_and_models_together(runs, rundir, capsys):
         cell = line.split("|")[8].replace("*", "").replace("<u>", "").replace("</u>", "").strip()
         assert cell == f"{mean(seeds):.4f} ± {stdev(seeds):.4f}"
     (verdict,) = (r for r in rows_of(file="significance.csv") if r["metric"] == "ndcg@10")
-    assert (verdict["target"], verdict["best_baseline"]) == ("SASRec", "GRU4Rec")
+    assert (verdict["target"], verdict["baseline"]) == ("SASRec", "GRU4Rec")
     sides = []
     for model in ("SASRec", "GRU4Rec"):
         kept = [PerUser.load(runs[model, seed] / "per_user.npz") for seed in (1, 2)]

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any, Protocol
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.comparison.significance import PairedTest, compare_models
+from recbole_bbqrec.experiment.comparison.significance import PairedTest, compare_models, holm
 from recbole_bbqrec.experiment.store.store import Planned
 from recbole_bbqrec.run_files.per_user import PerUser
 
@@ -71,17 +71,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The target against the best other model, on one metric of one data set.
+    """The target against one other model, on one metric of one data set.
 
     Attributes:
-        baseline: the best other model.
+        baseline: the other model.
         improvement: of the mean, as a share of the baseline's (0.1 = 10 %); None if that is 0.
         test: the paired tests.
+        p_t, p_wilcoxon: the tests' p-values, corrected for the tests of the target against every
+            other model on this metric and data set (Holm).
     """
 
     baseline: str
     improvement: float | None
     test: PairedTest
+    p_t: float
+    p_wilcoxon: float
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ class Comparison:
         failures: log files of failed runs, by (data set, model).
         ranked: the (data set, metric) pairs for which every finished run has per-user values. Of
             other metrics, such as GiniIndex, more is not always better.
-        verdicts: by the pairs of ``ranked`` where the target and a baseline are complete.
+        rivals: the target's verdicts against all complete other models, the best of them first,
+            by the pairs of ``ranked`` where the target and another model are complete.
         splits: the split hash of each data set, and the protocol if the runs know it.
     """
 
@@ -105,8 +110,13 @@ class Comparison:
     cells: dict[tuple[str, str, str], Cell]
     failures: dict[tuple[str, str], tuple[Path, ...]]
     ranked: frozenset[tuple[str, str]]
-    verdicts: dict[tuple[str, str], Verdict]
+    rivals: dict[tuple[str, str], tuple[Verdict, ...]]
     splits: dict[str, str]
+
+    @property
+    def verdicts(self) -> dict[tuple[str, str], Verdict]:
+        """The target against the best other model, by the pairs of ``rivals``."""
+        return {pair: verdicts[0] for pair, verdicts in self.rivals.items()}
 
     @property
     def failed(self) -> bool:
@@ -155,7 +165,7 @@ def _protocol(planned: Planned) -> dict[str, Any]:
 
 
 def summarise(runs: Sequence[Tested], target: str) -> Comparison:
-    """Aggregate runs over their seeds and test ``target`` against the best other model.
+    """Aggregate runs over their seeds and test ``target`` against every other model.
 
     Raises:
         UserError: the runs have no metric in common, or were tested on different users.
@@ -180,19 +190,15 @@ def summarise(runs: Sequence[Tested], target: str) -> Comparison:
         for metric in metrics
         if _have_users([run for run in runs if run.dataset == dataset], metric)
     )
-    verdicts = {}
+    rivals = {}
     for dataset, metric in ((d, m) for d in datasets for m in metrics if (d, m) in ranked):
         column = {model: cells[dataset, model, metric] for model in models}
-        baseline = _best_baseline(column, target)
-        if baseline is not None:
-            test = compare_models(
-                _users(groups[dataset, target]), _users(groups[dataset, baseline]), metric
-            )
-            improvement = _improvement(column[target].mean, column[baseline].mean)
-            verdicts[dataset, metric] = Verdict(baseline, improvement, test)
+        users = {model: _users(groups[dataset, model]) for model in models}
+        if verdicts := _verdicts(column, users, target, metric):
+            rivals[dataset, metric] = verdicts
     return Comparison(
         models, datasets, metrics,
-        _distinct(run.seed for run in runs), target, cells, failures, ranked, verdicts,
+        _distinct(run.seed for run in runs), target, cells, failures, ranked, rivals,
         {run.dataset: ", ".join(filter(None, [run.split_hash, run.protocol])) for run in runs},
     )  # fmt: skip
 
@@ -202,12 +208,19 @@ def _cell(runs: Sequence[Tested], metric: str) -> Cell:
     return Cell(values, tuple(run.log for run in runs if run.metrics is None))
 
 
-def _best_baseline(cells: dict[str, Cell], target: str) -> str | None:
-    """Return the complete other model with the best mean; None if it or the target is missing."""
-    others = {m: c.mean for m, c in cells.items() if m != target and c.complete}
-    if not others or not cells[target].complete:
-        return None
-    return max(others, key=lambda model: others[model] or 0.0)
+def _verdicts(
+    cells: Mapping[str, Cell], users: Mapping[str, list[PerUser]], target: str, metric: str
+) -> tuple[Verdict, ...]:
+    """Test the target against the complete other models, the best first; none if it is not."""
+    others = {m: c.mean or 0.0 for m, c in cells.items() if m != target and c.complete}
+    if not cells[target].complete:
+        return ()
+    best_first = sorted(others, key=lambda model: -others[model])
+    tests = [compare_models(users[target], users[other], metric) for other in best_first]
+    p_t = holm([test.p_t for test in tests])
+    p_wilcoxon = holm([test.p_wilcoxon for test in tests])
+    improvements = [_improvement(cells[target].mean, cells[other].mean) for other in best_first]
+    return tuple(map(Verdict, best_first, improvements, tests, p_t, p_wilcoxon))
 
 
 def _improvement(target: float | None, baseline: float | None) -> float | None:

@@ -46,22 +46,25 @@ def result_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def verdict_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return rows for CSV: the target against the best baseline, per data set and metric."""
+    """Return rows for CSV: the target against each other model, per data set and metric."""
     rows = []
-    for (dataset, metric), verdict in comparison.verdicts.items():
+    pairs = [(pair, each) for pair, verdicts in comparison.rivals.items() for each in verdicts]
+    for (dataset, metric), verdict in pairs:
         test = verdict.test
         rows.append(
             {
                 "dataset": dataset,
                 "metric": metric,
                 "target": comparison.target,
-                "best_baseline": verdict.baseline,
+                "baseline": verdict.baseline,
                 "improvement": verdict.improvement,
                 "users": test.users,
                 "mean_difference": test.difference,
                 "t": test.t,
                 "p_t_test": test.p_t,
                 "p_wilcoxon": test.p_wilcoxon,
+                "p_t_test_holm": verdict.p_t,
+                "p_wilcoxon_holm": verdict.p_wilcoxon,
             }
         )
     return rows
@@ -130,12 +133,11 @@ def verdict_lines(
     verdicts = [comparison.verdicts.get((dataset, metric)) for metric in metrics]
     if not any(verdicts):
         return []
-    tests = [v.test if v else None for v in verdicts]
     return [
         ("best baseline", *(v.baseline if v else "" for v in verdicts)),
         (f"{comparison.target} over it", *map(_improvement, verdicts)),
-        ("p, paired t-test", *(p_text(test.p_t if test else None) for test in tests)),
-        ("p, Wilcoxon", *(p_text(test.p_wilcoxon if test else None) for test in tests)),
+        ("p, paired t-test", *(p_text(v.p_t if v else None) for v in verdicts)),
+        ("p, Wilcoxon", *(p_text(v.p_wilcoxon if v else None) for v in verdicts)),
     ]
 
 
@@ -164,7 +166,7 @@ def _improvement(verdict: Verdict | None) -> str:
     if verdict is None or verdict.improvement is None:
         return ""
     better = verdict.improvement > 0
-    star = "*" if better and verdict.test.p_t < LEVEL else ""
+    star = "*" if better and verdict.p_t < LEVEL else ""
     return f"{verdict.improvement:+.1%}{star}"
 
 
@@ -183,15 +185,16 @@ def metric_name(metric: str) -> str:
 
 def test_notes(comparison: Comparison, dataset: str) -> list[str]:
     """Return a note on the tests on a data set, if there are any."""
-    tests = [v.test for (d, _), v in comparison.verdicts.items() if d == dataset]
-    return [test_note(f"{test.users} users") for test in tests[:1]]
+    rivals = [each for (d, _), each in comparison.rivals.items() if d == dataset]
+    return [test_note(f"{each[0].test.users} users", len(each)) for each in rivals[:1]]
 
 
-def test_note(users: str) -> str:
-    """Explain the tests below a table."""
+def test_note(users: str, models: int) -> str:
+    """Explain the tests of the target against a number of other models, below a table."""
+    many = f", corrected for {models} other models (Holm)" if models > 1 else ""
     return (
-        f"Tests: two-sided, over {users}, each user's value averaged over the seeds; "
-        f"* better with p < {LEVEL} by the t-test, not corrected for several tests."
+        f"Tests: two-sided, over {users}, each user's value averaged over the seeds; p-values of "
+        f"one metric{many}; * better with p < {LEVEL} by the t-test."
     )
 
 

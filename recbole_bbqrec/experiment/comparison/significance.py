@@ -80,3 +80,21 @@ def compare_models(first: Sequence[PerUser], second: Sequence[PerUser], metric: 
     if not np.array_equal(users, others):
         raise UserError("Runs of one comparison were tested on different users.")
     return paired_test(values, other_values)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for the number of tests, by Holm's step-down procedure.
+
+    The chance of one false claim or more among all tests is at most the level (Holm, *A simple
+    sequentially rejective multiple test procedure*, 1979). A NaN counts as 1.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    values = np.nan_to_num(np.asarray(p_values, dtype=np.float64), nan=1.0)
+    order = np.argsort(values, kind="stable")
+    factors = np.arange(len(values), 0, -1)
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
+    return [float(value) for value in corrected]

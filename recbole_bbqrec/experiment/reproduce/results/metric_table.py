@@ -45,7 +45,7 @@ class MetricTable(Study):
         footer = _footer(self.name, dataset, comparison) if comparison is not None else []
         notes = beside.notes(results, self.name, dataset)
         if comparison is not None and comparison.verdicts:
-            notes.append(test_note("the test users"))
+            notes.append(test_note("the test users", max(map(len, comparison.rivals.values()))))
         header = ["model", *map(metric_name, paper.METRICS)]
         return Table(f"{self.title}: {dataset}", header, rows, footer, notes)
 
@@ -99,8 +99,8 @@ def _footer(table: str, dataset: str, comparison: Comparison) -> list[Row]:
     return [
         ["best other model", *(v.baseline if v else "" for v in verdicts)],
         [f"{TARGET} over it / the paper's", *map(_improvement, verdicts, printed)],
-        ["p, paired t-test", *(p_text(v.test.p_t if v else None) for v in verdicts)],
-        ["p, Wilcoxon", *(p_text(v.test.p_wilcoxon if v else None) for v in verdicts)],
+        ["p, paired t-test", *(p_text(v.p_t if v else None) for v in verdicts)],
+        ["p, Wilcoxon", *(p_text(v.p_wilcoxon if v else None) for v in verdicts)],
     ]
 
 
@@ -108,7 +108,7 @@ def _improvement(verdict: Verdict | None, printed: float | None) -> str:
     after = "" if printed is None else f" / {printed:+.1%}"
     if verdict is None or verdict.improvement is None:
         return f"-{after}"
-    better = verdict.improvement > 0 and verdict.test.p_t < LEVEL
+    better = verdict.improvement > 0 and verdict.p_t < LEVEL
     return f"{verdict.improvement:+.1%}{'*' if better else ''}{after}"
 
 
