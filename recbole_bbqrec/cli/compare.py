@@ -21,17 +21,21 @@ from recbole_bbqrec.experiment.comparison.by_target import target_rows, target_t
 from recbole_bbqrec.experiment.comparison.paired import check_comparable, summarise
 from recbole_bbqrec.experiment.comparison.plan import plan, plan_lines
 from recbole_bbqrec.experiment.comparison.report import (
+    metrics_to_show,
     result_rows,
     save_chart,
     tables,
     verdict_rows,
 )
-from recbole_bbqrec.experiment.store.store import RunStore
+from recbole_bbqrec.experiment.store.store import Planned, RunStore
+from recbole_bbqrec.metrics.names import metric_names
 from recbole_bbqrec.model.registry import spec
 
 NOTES = """\
 Finished runs are kept and found again by their configuration, data and code version. So the same
-command goes on after an interruption, and a model added later costs its own runs only.
+command goes on after an interruption, and a model added later costs its own runs only. With other
+`topk`, `metrics` or `eval_batch_size` and the same `valid_metric` a run is not trained again: its
+weights are evaluated anew.
 
 The table gives the mean and the sample standard deviation over the seeds; bold is the best,
 underlined the second best. The target is tested against every other model by a paired t-test and a
@@ -54,6 +58,9 @@ def add_arguments(parser: CommandParser) -> None:
     add = parser.group("output")
     add("--output", "DIR", "folder for results.csv, significance.csv, by_target.csv, table.md, "
         "table.tex and chart.png", type=Path, default=Path("comparison"))  # fmt: skip
+    add("--show", "METRIC", "columns of the table and panels of the chart, such as "
+        "recall@10,ndcg@10; results.csv has all (default: all, if they are more than six then up "
+        "to four)", action=ListAction, default=[])  # fmt: skip
     add_run_store(parser)
 
 
@@ -76,6 +83,7 @@ def main(args: argparse.Namespace) -> int:
     common, own = model_options(args, models, datasets)
     planned = plan(store, models, datasets, args.seeds, args.config_files, common, own)
     check_comparable(planned)
+    _check_shown(args.show, planned)
     lines, missing = plan_lines(store, planned)
     warnings = dict.fromkeys(text for run in planned for text in run.config.warnings)
     print("\n".join([*left_out(common, models, datasets), *warnings, *lines]))
@@ -85,18 +93,26 @@ def main(args: argparse.Namespace) -> int:
     comparison = summarise(outcomes, target)
     if missing:
         print()
+    shown = metrics_to_show(comparison.metrics, args.show)
     by_target = target_rows(outcomes)
     print_results(
         args.output,
-        [*tables(comparison), *target_tables(outcomes)],
+        [*tables(comparison, shown), *target_tables(outcomes)],
         {
             "results.csv": result_rows(comparison),
             "significance.csv": verdict_rows(comparison),
             **({"by_target.csv": by_target} if by_target else {}),
         },
-        {"chart.png": lambda path: save_chart(comparison, path)} if comparison.metrics else {},
+        {"chart.png": lambda path: save_chart(comparison, path, shown)} if shown else {},
     )
     return FAILED if comparison.failed else 0
+
+
+def _check_shown(asked: Sequence[str], planned: Sequence[Planned]) -> None:
+    """Raise a UserError, before anything runs, for a metric of --show that is not measured."""
+    for run in planned:
+        names = metric_names(run.config["metrics"], run.config["topk"])
+        metrics_to_show([name.lower() for name in names], asked)
 
 
 def _unique(names: Sequence[str], option: str) -> list[str]:

@@ -323,6 +323,7 @@ def test_metrics_without_a_value_a_user_are_neither_ranked_nor_tested(
                  "'valid_and_test'}, 'order': 'TO'}"), ["mode"]),
         (command("--model=SASRec"), ["`--model`", "`--models`", "compare --help"]),
         (command("--sedes=3"), ["`--sedes=3`", "`--seeds`"]),
+        (command("--show=recall@5,ndgc@10"), ["--show", "ndgc@10", "`ndcg@10`"]),
     ],
 )  # fmt: skip
 def test_refused_before_anything_runs(fake_runs, capsys, arguments, words):
@@ -351,7 +352,7 @@ def test_an_option_for_all_goes_to_the_models_that_read_it(fake_runs, capsys):
 
 
 def test_without_matplotlib_all_but_the_chart(fake_runs, capsys, monkeypatch):
-    def absent(comparison, path):
+    def absent(comparison, path, shown):
         raise ImportError("No module named 'matplotlib'")
 
     monkeypatch.setattr(compare_cli, "save_chart", absent)
@@ -374,6 +375,35 @@ def test_compare_for_real(rundir, capsys):
         (path,) = Path("runs/Mini").glob(f"{row['model']}/2020-*/result.json")
         assert json.loads(path.read_text())["test_result"][row["metric"]] == float(row["mean"])
     assert all(0 <= float(row["p_t_test"]) <= 1 for row in read_csv("significance.csv"))
+
+
+def test_of_many_metrics_a_few_are_shown(fake_runs, capsys, monkeypatch):
+    """The CSV has them all; --show chooses others."""
+    process = RunStore._run_process
+    names = [f"{name}@{k}" for name in ("recall", "mrr", "ndcg") for k in (1, 5, 10, 20, 50)]
+
+    def with_more(self, directory):
+        code = process(self, directory)
+        result = json.loads((directory / RESULT).read_text())
+        result["test_result"] = dict.fromkeys(names, 0.1)
+        (directory / RESULT).write_text(json.dumps(result))
+        return code
+
+    drawn = []
+    monkeypatch.setattr(RunStore, "_run_process", with_more)
+    monkeypatch.setattr(compare_cli, "save_chart", lambda c, path, shown: drawn.append(shown))
+    options = ["--topk=[1,5,10,20,50]", "--metrics=[Recall,MRR,NDCG]", "--TIGER.num_beams=50"]
+    assert main(command(*options, seeds=["1"])) == 0
+    (header,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("| model  "))
+    titles = [title.strip() for title in header.split("|")[2:-1]]
+    assert titles == ["Recall@5", "Recall@10", "NDCG@5", "NDCG@10"]
+    table = Path("comparison/table.tex").read_text()
+    assert "{lcccc}" in table and "11 more metrics" in table
+    check_latex(table)
+    assert len(read_csv("results.csv")) == 3 * len(names)
+    assert main(command(*options, "--show=MRR@50,recall@1", seeds=["1"])) == 0
+    assert "{lcc}" in Path("comparison/table.tex").read_text()
+    assert drawn == [["recall@5", "recall@10", "ndcg@5", "ndcg@10"], ["mrr@50", "recall@1"]]
 
 
 def test_options_of_other_models_in_a_file_are_said_once(rundir, capsys):

@@ -8,6 +8,8 @@ from typing import Any
 from recbole_bbqrec.experiment.common_options import check_common, seeds_of, taken_by
 from recbole_bbqrec.experiment.store.store import Planned, Run, RunStore
 
+_THERE, _TO_RUN, _TO_EVALUATE = _STATES = ("there", "to run", "trained, to evaluate anew")
+
 
 def plan(
     store: RunStore,
@@ -45,13 +47,20 @@ def plan(
 
 def plan_lines(store: RunStore, planned: Sequence[Planned]) -> tuple[list[str], int]:
     """Return lines that tell stored runs from missing ones, and the number of missing ones."""
-    stored = {run.directory: store.find(run) is not None for run in planned}
-    missing = sum(not there for there in stored.values())
+    states = {run.directory: _state(store, run) for run in planned}
+    counts = {state: list(states.values()).count(state) for state in _STATES}
     groups: dict[str, list[str]] = {}
     for run in planned:
-        state = "there" if stored[run.directory] else "to run"
         seeds = groups.setdefault(f"{run.run.dataset} {run.run.model}", [])
-        seeds.append(f"{run.config['seed']} {state}")
+        seeds.append(f"{run.config['seed']} {states[run.directory]}")
     width = max(map(len, groups))
-    head = f"{len(planned)} runs in {store.root}: {len(planned) - missing} there, {missing} to run"
-    return [head, *(f"  {n:<{width}}  seeds {', '.join(s)}" for n, s in groups.items())], missing
+    told = ", ".join(f"{n} {state}" for state, n in counts.items() if n or state != _TO_EVALUATE)
+    head = f"{len(planned)} runs in {store.root}: {told}"
+    lines = [head, *(f"  {n:<{width}}  seeds {', '.join(s)}" for n, s in groups.items())]
+    return lines, len(states) - counts[_THERE]
+
+
+def _state(store: RunStore, run: Planned) -> str:
+    if store.find(run) is not None:
+        return _THERE
+    return _TO_RUN if store.trained(run) is None else _TO_EVALUATE

@@ -7,17 +7,57 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.experiment.comparison.bars import Bars, save_bars
 from recbole_bbqrec.experiment.comparison.paired import Cell, Comparison, Verdict
 from recbole_bbqrec.experiment.comparison.tables import Entry, Row, Table, marks
 
 DECIMALS = 4
 LEVEL = 0.05  # level of significance
+_MAX_SHOWN = 6  # columns that a page holds
+_USUAL_KINDS = ("recall", "hit", "ndcg", "mrr")  # of many metrics the first two of these are shown
+_USUAL_CUTOFFS = ("5", "10")
 
 
-def tables(comparison: Comparison) -> list[Table]:
-    """Return a table per data set: models down, metrics across, then the target's verdicts."""
-    return [_table(comparison, dataset) for dataset in comparison.datasets]
+def tables(comparison: Comparison, shown: Sequence[str] | None = None) -> list[Table]:
+    """Return a table per data set: models down, metrics across, then the target's verdicts.
+
+    ``shown`` are the metrics to show, by default all; see :func:`metrics_to_show`.
+    """
+    metrics = comparison.metrics if shown is None else tuple(shown)
+    return [_table(comparison, dataset, metrics) for dataset in comparison.datasets]
+
+
+def metrics_to_show(metrics: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """Choose the columns of a table: those ``asked`` for, else all if they are few.
+
+    Of more than six, up to two kinds of metrics are chosen at up to two cut-offs.
+
+    >>> many = [f"{name}@{k}" for name in ("hit", "mrr", "ndcg") for k in (1, 5, 10, 20, 50)]
+    >>> metrics_to_show(many, [])
+    ['hit@5', 'hit@10', 'ndcg@5', 'ndcg@10']
+    >>> metrics_to_show(many, ["MRR@20"])
+    ['mrr@20']
+
+    Raises:
+        UserError: a metric that is asked for is not among ``metrics``.
+    """
+    by_name = {metric.lower(): metric for metric in metrics}
+    for name in asked:
+        if metrics and name.lower() not in by_name:
+            raise UserError(
+                f"Option `--show` has {name}, which is not measured; expected some of "
+                f"{', '.join(metrics)}.{did_you_mean(name.lower(), by_name)} Others are measured "
+                "with --metrics and --topk."
+            )
+    if asked or len(metrics) <= _MAX_SHOWN:
+        return [by_name[name.lower()] for name in asked if metrics] or list(metrics)
+    kinds = list(dict.fromkeys(metric.partition("@")[0] for metric in metrics))
+    kinds = ([kind for kind in _USUAL_KINDS if kind in kinds] or kinds)[:2]
+    of_kinds = [metric for metric in metrics if metric.partition("@")[0] in kinds]
+    cutoffs = list(dict.fromkeys(metric.partition("@")[2] for metric in of_kinds))
+    cutoffs = [k for k in cutoffs if k in _USUAL_CUTOFFS] or cutoffs[-2:]
+    return [metric for metric in of_kinds if metric.partition("@")[2] in cutoffs]
 
 
 def result_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -70,14 +110,14 @@ def verdict_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def save_chart(comparison: Comparison, path: Path) -> None:
+def save_chart(comparison: Comparison, path: Path, shown: Sequence[str] | None = None) -> None:
     """Draw the means with standard deviations as bars in a PNG, a panel per data set and metric.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     panels = [
-        [_bars(comparison, dataset, metric) for metric in comparison.metrics]
+        [_bars(comparison, dataset, m) for m in (comparison.metrics if shown is None else shown)]
         for dataset in comparison.datasets
     ]
     count = len(comparison.seeds)
@@ -100,8 +140,7 @@ def _bars(comparison: Comparison, dataset: str, metric: str) -> Bars:
     )
 
 
-def _table(comparison: Comparison, dataset: str) -> Table:
-    metrics = comparison.metrics
+def _table(comparison: Comparison, dataset: str, metrics: Sequence[str]) -> Table:
     columns = []  # a list of entries per metric
     for metric in metrics:
         cells = comparison.row(dataset, metric)
@@ -119,7 +158,9 @@ def _table(comparison: Comparison, dataset: str) -> Table:
         rows.append([model, *entries])
     header = ["model", *(map(metric_name, metrics) if metrics else ["result"])]
     footer = verdict_lines(comparison, dataset, metrics)
-    return Table(f"{dataset}, test split", header, rows, footer, _notes(comparison, dataset))
+    return Table(
+        f"{dataset}, test split", header, rows, footer, _notes(comparison, dataset, metrics)
+    )
 
 
 def verdict_lines(
@@ -198,7 +239,7 @@ def test_note(users: str, models: int) -> str:
     )
 
 
-def _notes(comparison: Comparison, dataset: str) -> list[str]:
+def _notes(comparison: Comparison, dataset: str, shown: Sequence[str]) -> list[str]:
     seeds = comparison.seeds
     if len(seeds) > 1:
         first = f"Mean ± standard deviation over the seeds {', '.join(map(str, seeds))}."
@@ -206,7 +247,10 @@ def _notes(comparison: Comparison, dataset: str) -> list[str]:
         first = f"Seed {seeds[0]}."
     notes = [f"{first} Split {comparison.splits[dataset]}."]
     notes += test_notes(comparison, dataset)
-    unranked = [m for m in comparison.metrics if (dataset, m) not in comparison.ranked]
+    others = len(comparison.metrics) - len(shown)
+    if others:
+        notes.append(f"{others} more metrics are in results.csv; --show chooses the columns.")
+    unranked = [m for m in shown if (dataset, m) not in comparison.ranked]
     if unranked:
         names = ", ".join(map(metric_name, unranked))
         notes.append(f"Without per-user values, so neither ranked nor tested: {names}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.evaluate.jobs import Job
 from recbole_bbqrec.prepare.on_demand import check_files
 from recbole_bbqrec.protocols import RunConfig
-from recbole_bbqrec.quick_start import build_model, prepare
+from recbole_bbqrec.quick_start import Prepared, build_model, prepare
 from recbole_bbqrec.run_files.per_user import PerUser, recorded
 from recbole_bbqrec.runtime import prepare_process
 from recbole_bbqrec.trainer.registry import get_trainer_class
@@ -67,7 +67,12 @@ class Evaluation:
 
 
 def evaluate(job: Job, split: str) -> Evaluation:
-    """Load the job's data and best model, and evaluate it on ``split``, a key of :data:`SPLITS`.
+    """Load the job's data and best model, and evaluate it on ``split``; see the other function."""
+    return evaluate_splits(job, [split])[0]
+
+
+def evaluate_splits(job: Job, splits: Sequence[str]) -> list[Evaluation]:
+    """Load the job's data and best model, and evaluate it on ``splits``, keys of :data:`SPLITS`.
 
     Raises:
         UserError: the data is missing or not that of the run, the split is empty, or `topk`
@@ -84,21 +89,30 @@ def evaluate(job: Job, split: str) -> Evaluation:
         check_files(config)
         prepared = prepare(config)
         check_same_data(job.finished.result, prepared.identity, job.path, job.config)
-        data = prepared.valid_data if split == "valid" else prepared.test_data
-        if not data:
-            raise UserError(
-                f"The run at {job.path} has no {split} split: its `eval_args` is "
-                f"{config['eval_args']}. Evaluate the other split, with --split."
-            )
+        data = [_split_of(prepared, split, job) for split in splits]
         trainer = _trainer(config, build_model(config, prepared.train_data))
         trainer.load_model_file(str(job.finished.files.model))
         trainer.eval_collector.data_collect(prepared.train_data)
-        start = time.perf_counter()
-        with recorded(trainer) as recorder:
-            metrics = trainer.evaluate(data, load_best_model=False)
-        seconds = time.perf_counter() - start
+        return [_evaluate(job, prepared, trainer, each) for each in data]
     finally:
         torch.set_num_threads(threads)  # the next job may set no number of its own
+
+
+def _split_of(prepared: Prepared, split: str, job: Job) -> Any:
+    data = prepared.valid_data if split == "valid" else prepared.test_data
+    if not data:
+        raise UserError(
+            f"The run at {job.path} has no {split} split: its `eval_args` is "
+            f"{job.config['eval_args']}. Evaluate the other split, with --split."
+        )
+    return data
+
+
+def _evaluate(job: Job, prepared: Prepared, trainer: Any, data: Any) -> Evaluation:
+    start = time.perf_counter()
+    with recorded(trainer) as recorder:
+        metrics = trainer.evaluate(data, load_best_model=False)
+    seconds = time.perf_counter() - start
     targets = prepared.describe_targets(data)
     users = recorder.per_user(data._dataset, prepared.split_hash, targets)
     by_target = recorder.by_target(targets)

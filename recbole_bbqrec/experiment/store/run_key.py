@@ -51,6 +51,11 @@ NOT_IN_KEY: dict[str, str] = {
 #: Options that name an input file, whose content counts instead of its name.
 INPUT_FILES = ("tokenizer_path", "cf_embedding_path")
 
+#: Options that measure a ranking. With the same `valid_metric` the training is the same.
+MEASURES = ("topk", "metrics", "eval_batch_size")
+#: Options that change nothing in a training without validation.
+_OF_VALIDATION = ("valid_metric", "mask_history", "num_beams")
+
 #: Suffixes of RecBole's files of a data set.
 _ATOMIC = ("inter", "item", "user", "kg", "link", "net")
 
@@ -93,6 +98,19 @@ def run_key(config: BBQRecConfig, split_hash: str, *, test: bool = True) -> RunK
         digest([split_hash, data_files_hash(config)]),
         code_version(),
     )
+
+
+def training_hash(config: BBQRecConfig) -> str:
+    """Return the hash of the options that can change the trained weights.
+
+    Runs that agree in it, in data and code differ at most in how their ranking is measured. With
+    sampled candidates the hash is empty: these are drawn in the run.
+    """
+    if set(config["eval_args"]["mode"].values()) != {"full"}:
+        return ""
+    left_out = {*MEASURES, *(_OF_VALIDATION if config["eval_step"] <= 0 else ())}
+    counted = counted_options(config.resolved)
+    return digest([[k, v] for k, v in sorted(counted.items()) if k not in left_out])
 
 
 def data_files_hash(config: BBQRecConfig) -> str:

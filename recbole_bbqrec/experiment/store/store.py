@@ -9,6 +9,7 @@ machine slow each other down far more than twofold.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -23,7 +24,13 @@ from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.process import failure, run_worker
 from recbole_bbqrec.experiment.store.progress import Progress
-from recbole_bbqrec.experiment.store.run_key import INPUT_FILES, RunKey, check_features, run_key
+from recbole_bbqrec.experiment.store.run_key import (
+    INPUT_FILES,
+    RunKey,
+    check_features,
+    run_key,
+    training_hash,
+)
 from recbole_bbqrec.experiment.store.splits import planned_split_hash
 from recbole_bbqrec.reading import read_json_object, reading
 from recbole_bbqrec.run_files.names import CONFIG, LOG, PLAN, RESULT
@@ -54,13 +61,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Planned:
-    """A run with its resolved configuration and its directory in the store."""
+    """A run with its resolved configuration and its directory in the store.
+
+    ``training`` is the hash of :func:`training_hash`; empty for a run without a test.
+    """
 
     run: Run
     config: BBQRecConfig
     split_hash: str
     key: RunKey
     directory: Path
+    training: str = ""
 
     @property
     def name(self) -> str:
@@ -75,6 +86,7 @@ class Planned:
             "seed": self.config["seed"],
             "test": self.run.test,
             "split_hash": self.split_hash,
+            "training": self.training,
             "key": {"config": self.key.config, "data": self.key.data, "code": self.key.code},
         }
 
@@ -196,7 +208,8 @@ class RunStore:
         check_features(config)
         key = run_key(config, split, test=run.test)
         directory = self.root / run.dataset / run.model / f"{config['seed']}-{key.key}"
-        return Planned(run, config, split, key, directory)
+        training = training_hash(config) if run.test else ""
+        return Planned(run, config, split, key, directory, training)
 
     def find(self, run: Run | Planned) -> Outcome | None:
         """Return the finished run, or None.
@@ -209,6 +222,23 @@ class RunStore:
             if (directory / RESULT).is_file():
                 return Outcome(planned, directory, _read_result(directory / RESULT))
         return None
+
+    def trained(self, planned: Planned) -> Path | None:
+        """Return the directory of a finished run of the same training, measured otherwise.
+
+        Its weights are evaluated anew where the run itself is missing.
+        """
+        found = []
+        for path in planned.directory.parent.glob(f"{planned.config['seed']}-*/{PLAN}"):
+            with contextlib.suppress(UserError, KeyError, TypeError):  # another run's, damaged
+                plan = _read_json(path)
+                same = planned.training and plan["training"] == planned.training
+                key = RunKey(**plan["key"])
+                code = self.any_version or key.code == planned.key.code
+                if same and key.data == planned.key.data and code:
+                    found.append(path.parent / RESULT)
+        found = [path for path in found if path.is_file()]
+        return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
     def ensure(
         self, runs: Sequence[Run | Planned], progress: Progress | None = None
@@ -272,17 +302,22 @@ class RunStore:
         return [path.parent for path in newest]
 
     def _execute(self, planned: Planned, progress: Progress, pending: list[Planned]) -> Outcome:
-        directory = planned.directory
-        write_text(directory / PLAN, json.dumps(planned.plan(), indent=2) + "\n")
+        directory, source = planned.directory, self.trained(planned)
+        plan = planned.plan()
+        if source is not None:
+            plan["trained_in"] = os.path.relpath(source, directory)
+        write_text(directory / PLAN, json.dumps(plan, indent=2) + "\n")
         write_text(directory / CONFIG, planned.config.to_text())
-        progress.start(planned.name, directory / LOG)
+        what = "" if source is None else f", the weights of {source.name} are evaluated anew"
+        progress.start(planned.name + what, directory / LOG)
         start = time.perf_counter()
         code = self._run_process(directory)
         seconds = time.perf_counter() - start
         result = _read_result(directory / RESULT) if (directory / RESULT).is_file() else None
         error = None if result is not None else failure(directory, code)
+        model = planned.run.model if source is None else f"{planned.run.model}, evaluated"
         progress.finish(
-            planned.run.model, planned.run.dataset, seconds, error,
+            model, planned.run.dataset, seconds, error,
             pending=[(p.run.model, p.run.dataset) for p in pending],
         )  # fmt: skip
         return Outcome(planned, directory, result, error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 import traceback
@@ -21,6 +22,7 @@ from filelock import FileLock, Timeout
 from recbole_bbqrec.atomic import atomic_path, remove_unfinished
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.store.evaluate_anew import evaluate_anew
 from recbole_bbqrec.quick_start import run
 from recbole_bbqrec.reading import read_json_object
 from recbole_bbqrec.run_files.names import (
@@ -55,7 +57,7 @@ def work(directory: Path) -> None:
         for files in RunFiles.all_in(directory / SAVED):
             files.claim().release()  # removes what is left of a killed process
         plan = _read(directory / PLAN)
-        result = _finished(directory) or _run(directory, plan)
+        result = _finished(directory) or _evaluated(directory, plan) or _run(directory, plan)
         if result["split_hash"] != plan["split_hash"]:
             raise UserError(
                 f"The run in {directory} trained on the split {result['split_hash']}, but the "
@@ -67,6 +69,19 @@ def work(directory: Path) -> None:
         for files in RunFiles.all_in(directory / SAVED):
             files.resume.unlink(missing_ok=True)  # twice the size of the model, not needed any more
         (directory / FAILURE).unlink(missing_ok=True)
+
+
+def _evaluated(directory: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
+    """Evaluate the weights of the run that ``plan`` names, if any, and if it is still whole."""
+    if "trained_in" not in plan:
+        return None
+    source = directory / plan["trained_in"]
+    try:
+        return _relative(directory, evaluate_anew(directory, source))
+    except UserError as error:
+        print(f"The run in {source} cannot be evaluated anew, so this one is trained. {error}")
+        shutil.rmtree(directory / SAVED, ignore_errors=True)
+        return None
 
 
 def _run(directory: Path, plan: dict[str, Any]) -> dict[str, Any]:
