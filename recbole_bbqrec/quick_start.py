@@ -20,14 +20,12 @@ from recbole.utils import init_seed, set_color
 
 from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.config.config import BBQRecConfig
-from recbole_bbqrec.config.resume import find_resumable, run_to_continue
-from recbole_bbqrec.config.values import read_yaml
+from recbole_bbqrec.config.resume import configure
 from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.identity import check_same_data, data_identity, feature_sources
 from recbole_bbqrec.data.loaders import create_dataset, data_loaders
 from recbole_bbqrec.data.protocol.report import log_report, split_report
 from recbole_bbqrec.data.protocol.targets import Targets, describe_targets
-from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.loaded_run import LoadedRun
 from recbole_bbqrec.model.registry import get_dataset_class, get_model
 from recbole_bbqrec.prepare.on_demand import check_files, make_at_once, prepare_missing
@@ -35,6 +33,7 @@ from recbole_bbqrec.protocols import ItemDataset
 from recbole_bbqrec.run_files.checkpoint import load_model_file, load_weights
 from recbole_bbqrec.run_files.final_block import final_block
 from recbole_bbqrec.run_files.finished_run import FinishedRun
+from recbole_bbqrec.run_files.kept_data import ReadFiles, keep_model, own_data
 from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.run_files.output_folder import check_output_folder
 from recbole_bbqrec.run_files.per_user import recorded
@@ -114,7 +113,7 @@ def run(
     >>> result["users"]
     {'all': 617, 'tested': 617}
     """
-    config, files = _configure(model, dataset, config_files, dict(overrides or {}))
+    config, files = configure(model, dataset, config_files, dict(overrides or {}))
     with contextlib.ExitStack() as claims:
         if files is not None:
             claims.enter_context(files.claim())
@@ -145,10 +144,13 @@ def _run(
         check_output_folder("checkpoint_dir", config["checkpoint_dir"])
     start_logging(config)
     config.log_to(logger)
+    read = ReadFiles.of(config)
     prepared = prepare(config)
     if files is None and saved:
         files = RunFiles.new(config["checkpoint_dir"], config["model"])
         claims.enter_context(files.claim())
+    if files is not None and config["save_data"]:
+        read.keep(files)
 
     network = build_model(config, prepared.train_data)
     logger.info(network)
@@ -202,6 +204,8 @@ def _run(
         "peak_memory_mib_by_stage": {stage: _rounded(peak) for stage, peak in peaks.items()},
     }
     if files is not None:
+        if config["save_data"]:
+            keep_model(files)
         write_text(files.result, json.dumps(result, indent=2) + "\n")
         result["files"] = files.written()
     result.setdefault("files", {}).update(log_paths(trainer))
@@ -233,13 +237,16 @@ def build_model(config: BBQRecConfig, train_data: Any) -> Any:
 def load_run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> LoadedRun:
     """Load a finished run: its model, configuration and data.
 
+    A run has its own copy of the data that it read, and is loaded with that: its data set may have
+    changed since, or be gone. Its directory is enough.
+
     Parameters
     ----------
     path
         Directory ``saved/<Model>-<time>`` of a run, the ``.pth`` file beside it, or the place of
         a run in the store of ``compare``, ``tune`` and ``reproduce``.
     overrides
-        Options that differ now, such as ``data_path``.
+        Options that differ now. With ``data_path`` the data there are read, and must be the run's.
 
     Returns
     -------
@@ -280,7 +287,10 @@ def load_data_and_model(
         UserError: the file is no checkpoint of ours, or the data is not the data of the run.
     """
     state = load_model_file(model_file)
-    config = BBQRecConfig.from_text(state["config"], overrides)
+    own = own_data(RunFiles.at(Path(model_file)), overrides)
+    config = BBQRecConfig.from_text(state["config"], {**own, **(overrides or {})})
+    if own:
+        logger.info(f"{model_file}: read with the run's own copy of its data")
     check_files(config)
     prepared = prepare(config)
     check_same_data(state, prepared.identity, model_file, config)
@@ -292,38 +302,6 @@ def load_data_and_model(
 
 
 # helpers --------------------------------------------------------------------------------------
-
-
-def _configure(
-    model: str | type | None,
-    dataset: str | None,
-    config_files: Sequence[str | Path],
-    overrides: dict[str, Any],
-) -> tuple[BBQRecConfig, RunFiles | None]:
-    """Return the configuration, and the files of the run to resume, if any."""
-    resume = overrides.get("resume")
-    if resume is not None and resume != "auto":
-        return run_to_continue(Path(str(resume)), model, dataset, config_files, overrides)
-    config = BBQRecConfig(*_names(model, dataset, config_files), config_files, overrides)
-    if config["resume"] == "auto":
-        return config, find_resumable(config)
-    if config["resume"] is not None:  # set in a config file
-        overrides["resume"] = config["resume"]
-        return _configure(model, dataset, config_files, overrides)
-    return config, None
-
-
-def _names(
-    model: str | type | None, dataset: str | None, config_files: Sequence[str | Path]
-) -> tuple[str | type, str]:
-    values: dict[str, Any] = {}
-    for path in config_files:
-        values.update(read_yaml(path))
-    model, dataset = model or values.get("model"), dataset or values.get("dataset")
-    if model is None or dataset is None:
-        missing = "--model" if model is None else "--dataset"
-        raise UserError(f"Option `{missing}` is missing; give it, or set it in a config file.")
-    return model, dataset
 
 
 def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> tuple[Any, Any]:

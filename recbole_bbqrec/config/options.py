@@ -92,6 +92,7 @@ class RunSettings(Settings):
     tune_allocator: bool = option(True, "Keep freed memory in the process (Linux/glibc).")
     num_threads: OptionalPositive = option(None, "Threads of torch; empty: torch's default.")
     prepare: bool = option(False, "Make the data set if it is absent.")
+    save_data: bool = option(True, "Keep the data that the run read, so that it answers alone.")
     text_columns: OptionalColumns = option(
         None, "Columns of <Dataset>.item that make the items' text, where there are no text files."
     )

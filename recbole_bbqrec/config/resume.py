@@ -12,6 +12,7 @@ from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint, require_keys
+from recbole_bbqrec.run_files.kept_data import own_data
 from recbole_bbqrec.run_files.names import RunFiles
 
 logger = logging.getLogger(__name__)
@@ -19,8 +20,31 @@ logger = logging.getLogger(__name__)
 #: Options that may differ between an interrupted run and its continuation.
 FREE = {
     "resume", "show_progress", "state", "checkpoint_dir", "data_path", "gpu_id", "use_gpu",
-    "num_threads", "tune_allocator", "log_wandb", "wandb_project", "prepare",
+    "num_threads", "tune_allocator", "log_wandb", "wandb_project", "prepare", "save_data",
 }  # fmt: skip
+
+
+def configure(
+    model: str | type | None,
+    dataset: str | None,
+    config_files: Sequence[str | Path],
+    overrides: dict[str, Any],
+) -> tuple[BBQRecConfig, RunFiles | None]:
+    """Return the configuration, and the files of the run to resume, if any.
+
+    Raises:
+        UserError: an option is invalid, or there is nothing to resume.
+    """
+    resume = overrides.get("resume")
+    if resume is not None and resume != "auto":
+        return run_to_continue(Path(str(resume)), model, dataset, config_files, overrides)
+    config = BBQRecConfig(*_names(model, dataset, config_files), config_files, overrides)
+    if config["resume"] == "auto":
+        return config, find_resumable(config)
+    if config["resume"] is not None:  # set in a config file
+        overrides["resume"] = config["resume"]
+        return configure(model, dataset, config_files, overrides)
+    return config, None
 
 
 def run_to_continue(
@@ -51,7 +75,7 @@ def run_to_continue(
     given.update(overrides)
     given.update({k: v for k, v in (("model", name), ("dataset", dataset)) if v is not None})
     free = {key: value for key, value in given.items() if key in FREE}
-    config = BBQRecConfig.from_text(stored, free)
+    config = BBQRecConfig.from_text(stored, {**own_data(files, free), **free})
     if "eval_args" in given:
         given["eval_args"] = complete_eval_args(given["eval_args"], config.resolved["eval_args"])
     for key, value in given.items():
@@ -91,6 +115,19 @@ def find_resumable(config: BBQRecConfig) -> RunFiles | None:
     if unusable:
         logger.warning("Option `resume` is auto; no other run to continue: a new run begins.")
     return None
+
+
+def _names(
+    model: str | type | None, dataset: str | None, config_files: Sequence[str | Path]
+) -> tuple[str | type, str]:
+    values: dict[str, Any] = {}
+    for path in config_files:
+        values.update(read_yaml(path))
+    model, dataset = model or values.get("model"), dataset or values.get("dataset")
+    if model is None or dataset is None:
+        missing = "--model" if model is None else "--dataset"
+        raise UserError(f"Option `{missing}` is missing; give it, or set it in a config file.")
+    return model, dataset
 
 
 def _time_of(path: Path) -> float | None:

@@ -1,8 +1,9 @@
 """Names of all files of a run; no other module spells them.
 
 A run writes ``saved/<Model>-<time>.pth``, the best model as RecBole names it, and the directory
-``saved/<Model>-<time>/`` for everything else. A run store (``experiment/store``) keeps each run in
-a directory of its own, which holds the store's files and ``saved/``.
+``saved/<Model>-<time>/`` for everything else (:mod:`~recbole_bbqrec.run_files.kept_data`). A run
+store (``experiment/store``) keeps each run in a directory of its own, which holds the store's files
+and ``saved/``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ SAVED = "saved"  # checkpoint_dir of the run
 REPORT_PAGE, REPORT_DATA = "report.html", "report.json"
 _CHECKPOINT = ".pth"
 _RESUME = "resume.pth"
+_INSIDE = "model.pth"  # the model's name in the run's directory
+_DATA = "data"
 
 
 class InUseError(UserError):
@@ -57,7 +60,8 @@ class RunFiles:
     @classmethod
     def at(cls, path: Path) -> RunFiles:
         """Return the run named by ``path``: its directory, its model or its ``resume.pth``."""
-        if path.name == _RESUME:
+        inside = path.name == _INSIDE and not path.with_suffix("").is_dir()
+        if path.name == _RESUME or inside:
             return cls(path.parent)
         return cls(path.with_suffix("") if path.suffix == _CHECKPOINT else path)
 
@@ -100,13 +104,38 @@ class RunFiles:
         return False
 
     def _remove_unfinished(self) -> None:
-        remove_unfinished(self.directory)
+        for folder in (self.directory, self.data, *self.data.glob("*/")):
+            remove_unfinished(folder)
         remove_unfinished(self.model.parent, of=self.model.name)
 
     @property
     def model(self) -> Path:
-        """Best weights of the model, RecBole's ``saved_model_file``."""
-        return self.directory.with_name(self.directory.name + _CHECKPOINT)
+        """Best weights of the model, RecBole's ``saved_model_file``; inside a directory alone."""
+        beside = self.directory.with_name(self.directory.name + _CHECKPOINT)
+        alone = self.model_inside.is_file() and not beside.is_file()
+        return self.model_inside if alone else beside
+
+    @property
+    def model_inside(self) -> Path:
+        """The same weights in the run's directory."""
+        return self.directory / _INSIDE
+
+    @property
+    def data(self) -> Path:
+        """The data that the run read, as a folder of data sets."""
+        return self.directory / _DATA
+
+    @property
+    def manifest(self) -> Path:
+        """Names and checksums of the files in :attr:`data`."""
+        return self.data / "manifest.json"
+
+    @property
+    def pool(self) -> Path:
+        """Folder by which runs share files of data: beside the runs, or of their store."""
+        beside = self.directory.absolute().parent
+        in_store = beside.name == SAVED and (beside.parent / PLAN).is_file()
+        return (beside.parents[1] if in_store else beside) / _DATA
 
     @property
     def resume(self) -> Path:

@@ -21,6 +21,7 @@ from recbole_bbqrec.metrics.collector import RankedCollector
 from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint
 from recbole_bbqrec.run_files.finished_run import FinishedRun
+from recbole_bbqrec.run_files.kept_data import own_data
 
 #: Options in which runs of one configuration may differ, besides those of ``NOT_IN_KEY``.
 _NOT_IN_CONFIGURATION = ("seed", "topk", "metrics", "eval_batch_size")
@@ -114,7 +115,8 @@ def _job(path: Path, finished: FinishedRun, values: Mapping[str, Any]) -> Job:
     used = {key: value for key, value in values.items() if is_used_by(model, key)}
     used["model"] = model
     added = {} if model == own["model"] else own_options(model, own["dataset"])
-    config = BBQRecConfig.from_text(state["config"], {**added, **used, **quiet})
+    data = own_data(finished.files, used)
+    config = BBQRecConfig.from_text(state["config"], {**data, **added, **used, **quiet})
     changed = {key: config[key] for key in used if config[key] != own[key]}
     return Job(path, finished, config, changed, model)
 

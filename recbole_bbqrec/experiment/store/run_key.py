@@ -33,6 +33,7 @@ NOT_IN_KEY: dict[str, str] = {
     "dataloaders_save_path": "the same",
     "prepare": "makes the data if absent; its content counts",
     "text_columns": "the same",
+    "save_data": "a copy of what was read",
     "resume": "a resumed run has the bits of an uninterrupted one",
     # display and logging
     "show_progress": "display",
