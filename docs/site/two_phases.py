@@ -28,9 +28,9 @@ _HISTORY = ("item 12", "item 7", "item 31")
 
 
 def draw(c: Colours) -> str:
-    """Return the drawing as the text of an SVG file, 960 wide and 380 high."""
+    """Return the drawing as the text of an SVG file, 960 wide and 352 high."""
     out = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 380" role="img" '
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 352" role="img" '
         'font-family="system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif">',
         "<title>Phase one turns each item into codes; phase two generates the codes of the next "
         "item</title>",
@@ -75,8 +75,8 @@ def draw(c: Colours) -> str:
     for i, (name, colour) in enumerate((("ID", c.id), ("text", c.words), ("image", c.image))):
         box(20, 48 + i * 38, 90, 30, name, edge=colour)
         arrow(112, 63 + i * 38, 148, 101)
-    box(150, 70, 170, 62, "encoders", "keep what behaviour shows")
-    arrow(322, 101, 358, 101)
+    box(150, 70, 176, 62, "encoders", "align with behaviour")
+    arrow(328, 101, 358, 101)
     box(360, 70, 190, 62, "residual quantization", "codebooks shared by signals")
     arrow(552, 101, 588, 101)
     for level, codes in enumerate(_CODES):
@@ -105,19 +105,19 @@ def draw(c: Colours) -> str:
     box(464, 234, 150, 62, "decoder", "next token, three times")
     arrow(616, 265, 652, 265)
     x, y = 660, 265  # a tree of the items that exist, one path found
-    for dy, found in ((-38, False), (0, True), (38, False)):
+    for dy, found in ((-30, False), (0, True), (30, False)):
         _line(out, c, x, y, x + 50, y + dy, found)
-        for j, ddy in enumerate((-11, 11)):
+        for j, ddy in enumerate((-8, 8)):
             best = found and j == 0
             _line(out, c, x + 50, y + dy, x + 104, y + dy + ddy, best)
             fill = c.words if best else c.box
             out.append(
-                f'<circle cx="{x + 108}" cy="{y + dy + ddy}" r="6" fill="{fill}" '
+                f'<circle cx="{x + 108}" cy="{y + dy + ddy}" r="5.5" fill="{fill}" '
                 f'stroke="{c.faint}"/>'
             )
     write(714, 336, "beam search over items that exist", 13)
-    arrow(778, 254, 822, 254)
-    box(826, 226, 114, 56, "ranked items", "1. 2. 3. ... 10.", edge=c.words)
+    arrow(778, 257, 822, 257)
+    box(826, 229, 114, 56, "ranked items", "1. 2. 3. ... 10.", edge=c.words)
     return "\n".join([*out, "</svg>", ""])
 
 

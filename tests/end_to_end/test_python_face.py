@@ -357,7 +357,10 @@ def test_first_python_block_of_the_readme(example_run):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
     names: dict = {}
-    exec(code.replace("saved/<run>", "saved/my-run"), names)
+    for theirs, ours in (("<run>", "my-run"), ("196", "u0017"), ("50", "i0398"), ("172", "i0395")):
+        assert theirs in code
+        code = code.replace(theirs, ours)
+    exec(code, names)
     assert names["top"]["user"].tolist() == ["u0017"] * 10
     assert names["top"]["rank"].tolist() == list(range(1, 11))
     assert len(names["ids"]) == N_ITEMS and names["dataset"].item_num == N_ITEMS + 1
