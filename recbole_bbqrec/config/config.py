@@ -60,6 +60,8 @@ from recbole_bbqrec.run_files.output_folder import check_output_folder
 #: Keys that RecBole reads but lists in none of its files.
 _UNLISTED = {"model", "dataset", "config_files", "encoding"}
 _UNLISTED_OF_MODELS = {"reg_weight", "reg_weights"}  # of some of RecBole's models
+#: Options that older runs lack, and the value that they worked by.
+_BEFORE = {"history_positions": "first"}  # of every encoding
 #: Values that RecBole derives from the others; they are not part of the resolved configuration.
 _DERIVED = {"MODEL_TYPE"}
 
@@ -260,7 +262,7 @@ class BBQRecConfig(Config):
     def from_text(cls, text: str, overrides: Mapping[str, Any] | None = None) -> BBQRecConfig:
         """Rebuild a configuration written by :meth:`to_text`; ``overrides`` win."""
         try:
-            values = parse_yaml(text)
+            values = {**_BEFORE, **parse_yaml(text)}
             names = {**values, **(overrides or {})}
             names = {key: names[key] for key in ("model", "dataset")}
         except (ValueError, TypeError, KeyError) as error:

@@ -36,7 +36,6 @@ class GeneratorSettings(Settings):
     vector_dim: NotNegative = 0
     feature_dim: NotNegative = 0
     similarity: bool = True
-    initializer_range: PositiveNumber = 0.02  # standard deviation of the initial weights
     levels: Positive = option(3, "L, code levels of an item.", name="codebook_levels")
     codebook_size: Annotated[int, at_least(2)] = option(256, "N, codes of a codebook.")
     code_dim: Positive = option(128, "D, width of a code embedding.", name="codebook_dim")
@@ -56,6 +55,11 @@ class GeneratorSettings(Settings):
     token_fusion: Literal["concat", "sum"] = option("concat", "Of a token's code embeddings.")
     history_encoding: Literal["bidirectional", "causal"] = option(
         "causal", "causal: one pass trains all prefixes of a user."
+    )
+    history_positions: Literal["auto", "first", "last"] = option(
+        "auto",
+        "Counted from the history's first or its last item; auto: last if bidirectional, first if "
+        "causal.",
     )
     history_tokens: Literal["item", "level"] = option(
         "item",
@@ -80,12 +84,21 @@ class GeneratorSettings(Settings):
         "With the item head: a learned logit for the items of the history, by how long ago.",
     )
     tie_codes: bool = option(False, "Tie output heads to the code embeddings.")
+    initializer_range: PositiveNumber = option(
+        0.02, "Standard deviation of the initial embeddings of codes, items, levels and positions."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_multiple("hidden_size", "n_heads")
         if self.label_smoothing and self.generation_loss == "item":
             self._refuse("label_smoothing", "0 with `generation_loss` item")
+        if self.history_positions == "last" and self.history_encoding == "causal":
+            self._refuse(
+                "history_positions",
+                "auto or first with `history_encoding` 'causal': one pass trains all prefixes of a "
+                "user, and each of them ends elsewhere",
+            )
         if self.similarity and self.vector_dim == 0:
             self._refuse("vector_dim", "at least 1 with similarity")
         if self.item_head:
@@ -102,6 +115,13 @@ class GeneratorSettings(Settings):
             self._refuse("repeat_logit", "False without `item_head`")
         if self.item_embedding and self.n_items < 2:
             self._refuse("n_items", "at least 2 with item_embedding")
+
+    @property
+    def from_last(self) -> bool:
+        """True if positions count from the last item of a history."""
+        if self.history_positions == "auto":
+            return self.history_encoding == "bidirectional"
+        return self.history_positions == "last"
 
     @property
     def history_levels(self) -> int:

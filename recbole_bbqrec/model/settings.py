@@ -56,6 +56,9 @@ class PrecisionSettings(Settings):
 class PhaseTwoSettings(TrainingSettings, PrecisionSettings):
     """Training and ranking of generative models."""
 
+    lr_schedule: Literal["constant", "cosine"] = option(
+        "cosine", "cosine: linear warm-up, then a fall to zero by `epochs`."
+    )
     warmup_ratio: Share = option(0.05, "Share of all steps spent on warm-up.")
     num_beams: Positive = option(
         50, "Beam width; at least max(topk), plus MAX_ITEM_LIST_LENGTH with mask_history."

@@ -5,7 +5,7 @@ resumed run leaves the same file as an uninterrupted one.
 
 Keys of a line: ``phase`` (``tokenize``, ``generate``, or ``train`` for single-phase models);
 ``epoch`` from 0; ``terms``, the mean over the epoch's steps of each loss term and, in phase one,
-statistics of the codes (``utilisation/...``, ``perplexity/...``, ``restarted/...``);
+statistics of the codes (``utilisation/...``, ``perplexity/...``, ``dead/...``);
 ``learning_rate`` of the last step; ``seconds`` (``train``, ``valid``); ``peak_memory_mib`` so far;
 and, where the epoch was validated, ``valid`` with its metrics.
 """

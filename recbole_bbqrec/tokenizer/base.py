@@ -43,8 +43,9 @@ class PhaseOneNetwork(Protocol):
 
     :meth:`prepare` is called first. Each batch of an epoch fits the estimators on
     :meth:`mim_pairs` (unless :meth:`estimator_parameters` is empty), then takes one step on
-    ``losses(...)["total"]`` over :meth:`main_parameters`. :meth:`end_of_epoch` follows the
-    batches. Quantization starts with :meth:`initialise_codebooks`.
+    ``losses(...)["total"]`` over :meth:`main_parameters`. :meth:`start_of_epoch` precedes the
+    batches of every epoch but the first, :meth:`end_of_epoch` follows them. Quantization starts
+    with :meth:`initialise_codebooks`.
     """
 
     @property
@@ -80,8 +81,11 @@ class PhaseOneNetwork(Protocol):
     def initialise_codebooks(self, seed: int) -> None:
         """Fit the codebooks to all items, and quantize from now on."""
 
-    def end_of_epoch(self, generator: torch.Generator, last: bool) -> dict[str, float]:
-        """Maintain the codebooks, less so after the ``last`` epoch; return statistics to log."""
+    def start_of_epoch(self, generator: torch.Generator) -> None:
+        """Maintain the codebooks, by the codes' usage in the epoch before."""
+
+    def end_of_epoch(self) -> dict[str, float]:
+        """Return statistics of the epoch to log; changes nothing."""
 
     def sequence_states(self, sequences: Tensor, all_vectors: Tensor) -> Tensor:
         """Encode sequences [B, T] over item vectors [n_items, V] into states h [B, T, V]."""

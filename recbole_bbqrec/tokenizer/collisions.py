@@ -32,6 +32,17 @@ def count_collisions(codes: Tensor) -> Collisions:
     return Collisions(int(shared.sum()), len(shared))
 
 
+def codes_used(codes: Tensor) -> Tensor:
+    """Count the distinct codes in codes int64 [n_items, L, M], without row 0: int64 [L, M].
+
+    >>> codes_used(torch.tensor([[[9, 9]], [[0, 4]], [[1, 4]], [[2, 4]]])).tolist()
+    [[3, 1]]
+    """
+    ordered = codes[1:].sort(0).values
+    changes = (ordered[1:] != ordered[:-1]).sum(0)
+    return changes + (1 if len(ordered) else 0)
+
+
 def resolve_collisions(codes: Tensor, distances: Distances) -> Tensor:
     """Return a copy of codes int64 [n_items, L, M] in which no two items share a tuple.
 

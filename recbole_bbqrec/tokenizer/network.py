@@ -100,11 +100,24 @@ class QuantizingNetwork(nn.Module):
         self.quantizing.fill_(True)
 
     @torch.no_grad()
-    def end_of_epoch(self, generator: torch.Generator, last: bool) -> dict[str, float]:
-        """Return and reset the codes' usage, and restart dead codes; empty during warm-up.
+    def start_of_epoch(self, generator: torch.Generator) -> None:
+        """Restart the codes that were dead in the epoch before, and count anew.
 
-        Dead codes stay dead after the ``last`` epoch, because no step would train new ones. Keys:
-        utilisation/level<l>/<signal>, perplexity/level<l>/<signal>, restarted/level<l>.
+        Not at the end of that epoch: its state may be the one that is kept, and no step would have
+        trained the new codes.
+        """
+        quantizer = self.quantizer
+        if self.quantizing and quantizer.usage.any():
+            if quantizer.dead_codes().any():
+                present = self.signals_present()[1:]  # [n_items - 1, M]
+                quantizer.restart_dead_codes(self._all_z(), present, generator)
+            quantizer.reset_usage()
+
+    @torch.no_grad()
+    def end_of_epoch(self) -> dict[str, float]:
+        """Return statistics of the codes' usage in the epoch; empty during warm-up.
+
+        Keys: utilisation/level<l>/<signal>, perplexity/level<l>/<signal>, dead/level<l>.
         """
         quantizer = self.quantizer
         if not self.quantizing or not quantizer.usage.any():
@@ -115,12 +128,8 @@ class QuantizingNetwork(nn.Module):
             for index, signal in enumerate(self.signals):
                 stats[f"utilisation/level{level + 1}/{signal}"] = utilisation[level][index]
                 stats[f"perplexity/level{level + 1}/{signal}"] = perplexity[level][index]
-        restarted = [0] * quantizer.levels
-        if not last and quantizer.dead_codes().any():
-            present = self.signals_present()[1:]  # [n_items - 1, M]
-            restarted = quantizer.restart_dead_codes(self._all_z(), present, generator)
-        stats.update({f"restarted/level{i + 1}": float(n) for i, n in enumerate(restarted)})
-        quantizer.reset_usage()
+        dead = quantizer.dead_codes().sum(dim=(0, 2)).tolist()
+        stats.update({f"dead/level{i + 1}": float(n) for i, n in enumerate(dead)})
         return stats
 
     def item_vectors(self) -> Tensor:

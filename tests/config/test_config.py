@@ -348,3 +348,14 @@ def test_properties_of_the_working_directory_are_said_not_to_be_read(rundir, cap
 def test_the_properties_of_a_checkout_are_read(monkeypatch):
     monkeypatch.chdir(properties_directory().parent)
     assert neglected_properties() is None
+
+
+def test_a_run_from_before_the_option_counts_positions_from_the_first_item():
+    """Whatever its encoding; a new run with the same options counts them as the encoding asks."""
+    given = {"history_encoding": "bidirectional"}
+    config = BBQRecConfig("TIGER", "Mini", overrides=given)
+    assert config["history_positions"] == "auto"
+    lines = config.to_text().splitlines(keepends=True)
+    old = "".join(line for line in lines if not line.startswith("history_positions"))
+    assert BBQRecConfig.from_text(old)["history_positions"] == "first"
+    assert BBQRecConfig.from_text(config.to_text())["history_positions"] == "auto"

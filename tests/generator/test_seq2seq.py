@@ -59,8 +59,9 @@ def test_causal_and_bidirectional_encodings_compared() -> None:
     """
     torch.manual_seed(2)
     catalogue = small_catalogue()
-    causal = small_generator(catalogue, encoder_layers=1)
-    both = small_generator(catalogue, encoder_layers=1, history_encoding="bidirectional")
+    options = {"encoder_layers": 1, "history_positions": "first"}
+    causal = small_generator(catalogue, **options)
+    both = small_generator(catalogue, history_encoding="bidirectional", **options)
     both.load_state_dict(causal.state_dict())
     one, four = (histories(catalogue, [n, n], n) for n in (1, 4))
     torch.testing.assert_close(
@@ -242,6 +243,7 @@ def test_bad_histories_are_refused_at_inference(items: Any) -> None:
         ("dropout", 1.0, {}),
         ("generation_loss", "token", {}),
         ("history_encoding", "left", {}),
+        ("history_positions", "last", {}),
         ("label_smoothing", 0.1, {}),
         ("vector_dim", 0, {}),
         ("n_items", 1, {}),

@@ -118,7 +118,7 @@ def _phase_one(network: Any, batch: Any, where: torch.device) -> tuple[Any, Valu
         terms["total"].backward()
         optimizer.step()
         values.update({f"{phase} {name}": value for name, value in terms.items()})
-    network.end_of_epoch(torch.Generator().manual_seed(3), last=False)
+    network.start_of_epoch(torch.Generator().manual_seed(3))
     if network.has_sequence_encoder:
         values["states"] = network.sequence_states(batch.items, network.item_vectors())
     result = network.tokenize()

@@ -54,20 +54,21 @@ def test_a_step_reaches_every_weight(precision):
     assert not still
 
 
-def test_the_network_is_told_which_epoch_is_the_last(monkeypatch):
+def test_dead_codes_wait_for_the_next_epoch(monkeypatch):
+    """The state that is validated, and perhaps kept, is the one that the last step left."""
     net = make()
     phase = phase_of(net, "float32")
     items, sequences, targets = batch()
     histories = HistoryBatch(sequences, targets, (sequences > 0).sum(1))
     monkeypatch.setattr(phase, "_histories", lambda epoch: [histories])
-    last_flags, plain = [], net.end_of_epoch
+    done = []
 
-    def recorded(generator, last):
-        last_flags.append(last)
-        return plain(generator, last)
+    def recorded(name, plain):
+        return lambda *given: (done.append(name), plain(*given))[1]
 
-    monkeypatch.setattr(net, "end_of_epoch", recorded)
+    for name, of in (("start_of_epoch", net), ("end_of_epoch", net), ("_step", phase)):
+        monkeypatch.setattr(of, name, recorded(name, getattr(of, name)))
     for epoch in range(phase.epochs):
         phase.train_epoch(epoch, lambda terms: None)
         phase.end_epoch(epoch)
-    assert last_flags == [False, True]
+    assert done == ["_step", "end_of_epoch", "start_of_epoch", "_step", "end_of_epoch"]

@@ -16,6 +16,7 @@ from recbole_bbqrec.experiment.store.progress import duration
 _TITLES = {
     "estimator": "MIM estimator (its own loss)",
     "mim": "mutual information (MIM)",
+    "dead": "dead codes",
     "restarted": "dead codes restarted",
     "total": "total loss",
     "utilisation": "utilisation, mean of the signals",

@@ -21,6 +21,7 @@ from recbole_bbqrec.generator.network.attention import (
     merge_heads,
     softmax,
 )
+from recbole_bbqrec.generator.network.embedding import positions_of
 from recbole_bbqrec.generator.network.seq2seq import Generator
 
 
@@ -52,12 +53,12 @@ def _encode(
     valid = items != 0
     cells = Packing(valid)
     packed = cells.pack(items)  # [n]
-    n_items = items.shape[1]
     x = weights.table.embed(catalogue.codes[packed])
     if weights.config.history_tokens == "item":
         x = x.sum(1, keepdim=True)
     x = x + own[packed].unsqueeze(1)
-    position = cells.pack(weights.position[:n_items].expand(*items.shape, -1)).unsqueeze(1)
+    position = positions_of(weights.position, valid, weights.config.from_last)
+    position = cells.pack(position).unsqueeze(1)
     x = (normed(x + weights.level, weights.encoder_input_norm) + position).to(
         weights.dtype
     )  # [n, L, d]

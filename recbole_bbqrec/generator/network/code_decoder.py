@@ -1,7 +1,7 @@
 """The decoder: from an encoded history to the logits of the next item's codes, level by level.
 
-Positions are absolute and the decoder is not told where a prefix ends: it sees no later item, and
-learns to weigh items by position (telling it made no difference on a copying task).
+The decoder has no positions of its own: what tells it the last item is its start
+(:class:`HistoryStart`), the causal mask, or encoder positions that count from the last item.
 """
 
 from __future__ import annotations

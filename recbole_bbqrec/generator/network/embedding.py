@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.generator.batch.token_table import TokenTable
@@ -62,6 +63,38 @@ class ItemEmbedding(nn.Embedding):
     def add_to(self, x: Tensor, items: Tensor) -> Tensor:
         """Return ``x`` [n, d] plus the embeddings of ``items`` int64 [n]."""
         return self.weight.index_select(0, items) + x
+
+
+class PositionEmbedding(nn.Embedding):
+    """Embeddings of the places in a history, [max_history, d].
+
+    Places count from the first item, or from the last. Without a causal mask only the second
+    tells a decoder that starts from a token which item is the last.
+    """
+
+    def __init__(self, config: GeneratorSettings) -> None:
+        super().__init__(config.max_history, config.hidden_size)
+        self.from_last = config.from_last
+
+    def of(self, valid: Tensor) -> Tensor:
+        """Return the embeddings of a grid of right-padded histories: bool [B, T] -> [B, T, d]."""
+        return positions_of(self.weight, valid, self.from_last)
+
+
+def positions_of(table: Tensor, valid: Tensor, from_last: bool) -> Tensor:
+    """Look up places of right-padded histories: [max_history, d], bool [B, T] -> [B, T, d].
+
+    >>> table = torch.tensor([[0.0], [1.0], [2.0]])
+    >>> valid = torch.tensor([[True, True, True], [True, True, False]])
+    >>> positions_of(table, valid, from_last=False).squeeze(-1).tolist()
+    [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]
+    >>> positions_of(table, valid, from_last=True).squeeze(-1).tolist()
+    [[2.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    """
+    if not from_last:
+        return table[: valid.shape[1]].expand(*valid.shape, -1)
+    place = torch.arange(1, valid.shape[1] + 1, device=valid.device)
+    return F.embedding((valid.sum(1, keepdim=True) - place).clamp(min=0), table)
 
 
 class NoItemEmbedding(nn.Module):

@@ -17,6 +17,7 @@ from recbole_bbqrec.generator.network.embedding import (
     ItemEmbedding,
     NoFeatures,
     NoItemEmbedding,
+    PositionEmbedding,
     TokenEmbedding,
 )
 from recbole_bbqrec.generator.network.layers import EncoderLayer
@@ -32,7 +33,7 @@ class HistoryEncoder(nn.Module):
         self.config = config
         d = config.hidden_size
         self.tokens = TokenEmbedding(config)
-        self.position = nn.Embedding(config.max_history, d)
+        self.position = PositionEmbedding(config)
         self.level = nn.Parameter(torch.empty(config.history_levels, d))
         self.items: ItemEmbedding | NoItemEmbedding
         self.items = ItemEmbedding(config) if config.item_embedding else NoItemEmbedding()
@@ -62,7 +63,7 @@ class HistoryEncoder(nn.Module):
             x = x.sum(1, keepdim=True)
         x = x + self.item_inputs(catalogue, packed).unsqueeze(1)
         # Positions go after the norm, as in ESASRec; not measured by itself (docs/findings.md).
-        position = cells.pack(self.position.weight[: items.shape[1]].expand(*items.shape, -1))
+        position = cells.pack(self.position.of(valid))
         x = self.input_norm(x + self.level) + position.unsqueeze(1)
         x = self.dropout(x)
         causal = self.config.history_encoding == "causal"

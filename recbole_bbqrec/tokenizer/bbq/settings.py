@@ -31,11 +31,12 @@ class BBQSettings(QuantizerSettings, SequenceSettings):
     """Shape and losses of a :class:`~recbole_bbqrec.tokenizer.bbq.tokenizer.BBQTokenizer`.
 
     Defaults are the paper's where it gives them (section 6) and ours elsewhere. ``recon_reduction``
-    "sum" is Eqs. 3 and 9 as printed. "mean" divides each squared norm by its own dimension: the
-    reconstruction by the feature's, the quantization terms by ``codebook_dim`` and the
-    mutual-information bound by the width of zbar. All terms are then of order one; a
-    commitment term summed over 128 dimensions beside a reconstruction averaged over 768 would
-    pull every item onto the same few codes.
+    "sum" is Eq. 9 as printed. "mean" divides each squared norm by its own dimension: the
+    reconstruction by the feature's, the quantization terms by ``codebook_dim``. All terms are then
+    of order one; a commitment term summed over 128 dimensions beside a reconstruction averaged
+    over 768 would pull every item onto the same few codes. ``mim_reduction`` does the same for the
+    mutual-information bound, whose width is that of zbar. Summed, with gamma = 1, it drowns the
+    other losses of a modality and pushes its encoder to a constant (docs/findings.md).
     """
 
     use_id: bool = True
@@ -48,6 +49,9 @@ class BBQSettings(QuantizerSettings, SequenceSettings):
     commitment_weight: Commitment = option(0.25, "alpha_m, Eq. 9.")
     contrastive_weight: Weight = option(1.0, "beta, Eq. 13.")
     mim_weight: Weight = option(1.0, "gamma, Eq. 13.")
+    mim_reduction: Literal["mean", "sum"] = option(
+        "mean", "Of the mutual-information bound over dimensions."
+    )
     temperature: PositiveNumber = option(0.1, "tau, Eq. 12.")
     encoder_hidden: Annotated[tuple[Positive, ...], "integers of at least 1"] = option(
         (512, 256), "Hidden widths of the modality encoders."

@@ -46,7 +46,7 @@ class BBQTokenizer(QuantizingNetwork):
         if config.use_mim:
             for name in self.modalities:
                 self.estimators[name] = ClubEstimator(
-                    dim, dim, config.mim_hidden, config.recon_reduction
+                    dim, dim, config.mim_hidden, config.mim_reduction
                 )
         self.set_quantizer(
             ResidualQuantizer(

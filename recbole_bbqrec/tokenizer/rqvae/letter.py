@@ -64,12 +64,11 @@ class LETTERTokenizer(RQVAETokenizer):
         super().initialise_codebooks(seed)
         self._cluster(seed)
 
-    def end_of_epoch(self, generator: torch.Generator, last: bool) -> dict[str, float]:
+    def start_of_epoch(self, generator: torch.Generator) -> None:
         """Maintain the codebooks, then cluster their codes again."""
-        stats = super().end_of_epoch(generator, last)
+        super().start_of_epoch(generator)
         if self.quantizing:
             self._cluster(int(torch.randint(2**31, (), generator=generator)))
-        return stats
 
     @torch.no_grad()
     def _cluster(self, seed: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from logging import getLogger
 from typing import Any
 
@@ -10,8 +10,10 @@ import torch
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
-from recbole_bbqrec.tokenizer.collisions import count_collisions
+from recbole_bbqrec.tokenizer.collisions import codes_used, count_collisions
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
+
+_FEW = 0.1  # share of a signal's codes; with fewer in use it hardly tells items apart
 
 
 def make_semantic_ids(
@@ -24,6 +26,8 @@ def make_semantic_ids(
     best_epoch: int,
 ) -> SemanticIds:
     """Tokenize all items and make the codes unique; log the collisions before and after.
+
+    Warns of signals that use few of their codes.
 
     Args:
         config: the run's configuration.
@@ -41,6 +45,8 @@ def make_semantic_ids(
         f"tokenize: {before} of {len(unique.codes) - 1} items share their semantic ID with another "
         f"({groups} groups) before re-assignment, {after} after"
     )
+    for message in collapsed(quantized.codes, network.signals, config["codebook_size"]):
+        getLogger().warning(message)
     metadata: dict[str, Any] = {
         "dataset": config["dataset"],
         "split_hash": split_hash,
@@ -65,6 +71,26 @@ def make_semantic_ids(
         metadata=metadata,
         codes_before=quantized.codes[1:].cpu(),
     )
+
+
+def collapsed(codes: torch.Tensor, signals: Sequence[str], codebook_size: int) -> list[str]:
+    """Return a warning for each signal that uses under 10 % of its codes, all levels together.
+
+    Args:
+        codes: int64 [n_items, L, M], row 0 unused.
+        signals: names of the M signals.
+        codebook_size: N. A catalogue of fewer items cannot use them all.
+    """
+    used = codes_used(codes)  # [L, M]
+    possible = min(codebook_size, len(codes) - 1) * len(used)
+    return [
+        f"The signal {name} uses {' / '.join(map(str, of.tolist()))} of {codebook_size} codes at "
+        f"levels 1 to {len(used)}, so it hardly tells items apart. Balance the losses of phase "
+        "one, with BBQRec by `recon_reduction: mean`, `mim_reduction: mean` or a lower "
+        "`mim_weight`, or give it fewer codes (`codebook_size`)."
+        for name, of in zip(signals, used.T)
+        if int(of.sum()) < _FEW * possible
+    ]
 
 
 def align_semantic_ids(

@@ -48,6 +48,7 @@ class GeneratePhase(Phase):
         self.bigger = config["valid_metric_bigger"]
         self.learning_rate = config["learning_rate"]
         self.warmup_steps = round(config["warmup_ratio"] * self.epochs * len(batches))
+        self.schedule = config["lr_schedule"]
         self.clip = config["clip_grad_norm"]
         self.optimizer = optim.build_optimizer(
             model.generator.named_parameters(),
@@ -68,13 +69,15 @@ class GeneratePhase(Phase):
         self.epoch = epoch
         model, n_steps = self.model, len(self.batches)
         model.train()
-        schedule = optim.cosine_schedule(
-            self.optimizer,
-            self.learning_rate,
-            total=self.epochs * n_steps,
-            warmup=self.warmup_steps,
-            done=epoch * n_steps,
-        )
+        schedule = None
+        if self.schedule == "cosine":
+            schedule = optim.cosine_schedule(
+                self.optimizer,
+                self.learning_rate,
+                total=self.epochs * n_steps,
+                warmup=self.warmup_steps,
+                done=epoch * n_steps,
+            )
         for batch in self.batches.epoch(epoch):
             loss, terms = model.history_loss(batch.to(self.device))
             self.last_rate = optim.step(

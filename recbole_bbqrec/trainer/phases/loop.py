@@ -82,7 +82,7 @@ class Phase(ABC):
         """Train one epoch and call ``on_step`` with the loss terms (scalars) of every step."""
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """Prepare the network for validation; return statistics to log with the losses."""
+        """Return statistics to log with the losses."""
         return {}
 
     @abstractmethod

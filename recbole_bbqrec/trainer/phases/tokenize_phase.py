@@ -122,6 +122,9 @@ class TokenizePhase(Phase):
         self.network.train()
         if epoch == 0:
             self.network.prepare(self.seed)
+        else:
+            generator = torch.Generator().manual_seed(self.seed + epoch - 1)
+            self.network.start_of_epoch(generator)
         if epoch == self.warmup_epochs:
             self._initialise_codebooks()
         schedule = optim.cosine_schedule(
@@ -137,11 +140,8 @@ class TokenizePhase(Phase):
             on_step(self._step(items, batch, schedule))
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """Restart dead codes; return their statistics."""
-        generator = torch.Generator().manual_seed(self.seed + epoch)
-        statistics: dict[str, float] = self.network.end_of_epoch(
-            generator, last=epoch + 1 == self.epochs
-        )
+        """Return statistics of the codes."""
+        statistics: dict[str, float] = self.network.end_of_epoch()
         return statistics
 
     def _initialise_codebooks(self) -> None:
