@@ -16,6 +16,7 @@ from recbole_bbqrec.config.checks.intervals import are_intervals
 from recbole_bbqrec.data.protocol.settings import SplitSettings
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.generator.settings import GeneratorSettings
+from recbole_bbqrec.model import baseline_settings
 from recbole_bbqrec.model import settings as model_settings
 from recbole_bbqrec.model.settings import TrainingSettings
 from recbole_bbqrec.settings import (
@@ -141,12 +142,12 @@ PHASE_TWO = (
 #: Settings of the models that have one phase.
 ONE_PHASE = (
     model_settings.HistoryTrainingSettings,
-    model_settings.ESASRecSettings,
-    model_settings.RPGSettings,
-    model_settings.MISSRecSettings,
-    model_settings.MMGRU4RecSettings,
-    model_settings.MMSASRecSettings,
-    model_settings.NOVABERTSettings,
+    baseline_settings.ESASRecSettings,
+    baseline_settings.RPGSettings,
+    baseline_settings.MISSRecSettings,
+    baseline_settings.MMGRU4RecSettings,
+    baseline_settings.MMSASRecSettings,
+    baseline_settings.NOVABERTSettings,
     model_settings.STARSettings,
     model_settings.TGHSettings,
 )

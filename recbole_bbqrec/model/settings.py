@@ -1,8 +1,9 @@
-"""Settings of training, of ranking, and of the models that have one phase.
+"""Settings of training, ranking, features and neighbours.
 
 Those of the generative networks are in :mod:`recbole_bbqrec.generator.settings` and
-:mod:`recbole_bbqrec.tokenizer`. Defaults are the values of the model's YAML file, and of
-BBQRec.yaml where a class serves several models.
+:mod:`recbole_bbqrec.tokenizer`, those of the models of one phase in
+:mod:`recbole_bbqrec.model.baseline_settings`. Defaults are the values of the model's YAML file, and
+of BBQRec.yaml where a class serves several models.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from recbole_bbqrec.settings import (
     OptionalText,
     Positive,
     PositiveNumber,
-    Probability,
     Settings,
     Weight,
-    at_least,
     between,
     option,
 )
@@ -226,127 +225,3 @@ class LETTERGenerationSettings(Settings):
     generation_temperature: PositiveNumber = option(
         1.0, "Of the ranking-guided loss; it divides the logits in training, never in decoding."
     )
-
-
-# single-phase models that train on histories ----------------------------------------------------
-
-
-@dataclass(frozen=True)
-class EncoderSettings(Settings):
-    """A transformer over histories."""
-
-    hidden_size: Positive = option(128, "Model dimension.")
-    n_heads: Positive = option(2, "Attention heads; divides hidden_size.")
-    encoder_layers: Positive = option(2, "Transformer layers of the encoder.")
-    inner_size: Positive = option(512, "Feed-forward width.")
-    dropout: Probability = option(0.5, "After embeddings and sub-layers.")
-    max_history: Positive = option(
-        20, "Length of a history, its last items.", name="MAX_ITEM_LIST_LENGTH"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require_multiple("hidden_size", "n_heads")
-
-
-@dataclass(frozen=True)
-class ESASRecSettings(EncoderSettings):
-    n_negatives: NotNegative = option(0, "Uniform negatives a target; 0: softmax over all items.")
-    logq_correction: bool = option(False, "Correct the logits for the negatives' sampling rate.")
-
-
-@dataclass(frozen=True)
-class CodeSettings(EncoderSettings):
-    """VQRec, and what RPG shares with it."""
-
-    inner_size: Positive = 256
-    code_digits: Positive = option(32, "Digits of an item's code, at most the text's width.")
-    codebook_size: Annotated[int, at_least(2)] = option(256, "Codes per digit.")
-    code_components: NotNegative = option(
-        0, "Whitened principal components that are quantized; 0: the text itself."
-    )
-    opq_iterations: NotNegative = option(20, "Rotation updates; 0 is plain product quantization.")
-    temperature: PositiveNumber = option(0.07, "Of the cosine soft-max.")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if 0 < self.code_components < self.code_digits:
-            self._refuse(
-                "code_components",
-                f"0 or at least `code_digits`, which is {self.code_digits}: a digit codes one "
-                "component or more",
-            )
-
-
-@dataclass(frozen=True)
-class RPGSettings(CodeSettings):
-    n_heads: Positive = 4
-    inner_size: Positive = 512
-    dropout: Probability = 0.3
-    code_components: NotNegative = 128
-    temperature: PositiveNumber = 0.03
-
-
-@dataclass(frozen=True)
-class MISSRecSettings(EncoderSettings):
-    n_heads: Positive = 4
-    encoder_layers: Positive = 1
-    decoder_layers: Positive = option(1, "Transformer layers of the decoder.")
-    inner_size: Positive = 256
-    feature_scaling: Scaling = option("zscore", "Of the features before projection.")
-    interest_ratio: PositiveShare = option(0.5, "Interests per item with features.")
-    interest_neighbours: Positive = option(5, "k of the density in DPC-kNN.")
-    interest_update_epochs: Positive = option(1, "Epochs between clusterings.")
-    orthogonality_weight: Weight = option(0.0001, "Of the regulariser on a user's interests.")
-    temperature: PositiveNumber = option(0.07, "Of the cosine soft-max.")
-
-
-# models on top of RecBole's, which reads most of these options itself ---------------------------
-
-
-@dataclass(frozen=True)
-class RecBoleSettings(Settings):
-    feature_scaling: Scaling = option("zscore", "Of the features before projection.")
-    hidden_size: Positive = option(128, "Model dimension.")
-    loss_type: Literal["CE"] = option("CE", "Softmax over all items; nothing else is supported.")
-
-
-@dataclass(frozen=True)
-class MMGRU4RecSettings(RecBoleSettings):
-    feature_size: Positive = option(64, "Width of each projected modality.")
-    embedding_size: Positive = option(128, "Item embedding.")
-    num_layers: Positive = option(1, "GRU layers.")
-    dropout_prob: Probability = option(0.4, "On the fused input.")
-
-
-@dataclass(frozen=True)
-class RecBoleTransformerSettings(RecBoleSettings):
-    n_layers: Positive = option(2, "Transformer layers.")
-    n_heads: Positive = option(2, "Attention heads; divides hidden_size.")
-    inner_size: Positive = option(256, "Feed-forward width.")
-    hidden_dropout_prob: Probability = option(0.5, "After embeddings and layers.")
-    attn_dropout_prob: Probability = option(0.5, "On attention weights.")
-    hidden_act: Literal["gelu", "relu", "swish", "tanh", "sigmoid"] = option(
-        "gelu", "Feed-forward."
-    )
-    layer_norm_eps: PositiveNumber = option(1e-12, "Added to a variance.")
-    initializer_range: PositiveNumber = option(0.02, "Standard deviation of the initial weights.")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require_multiple("hidden_size", "n_heads")
-
-
-@dataclass(frozen=True)
-class MMSASRecSettings(RecBoleTransformerSettings):
-    feature_size: Positive = option(64, "Width of each projected modality.")
-
-
-@dataclass(frozen=True)
-class NOVABERTSettings(RecBoleTransformerSettings):
-    hidden_dropout_prob: Probability = 0.3
-    attn_dropout_prob: Probability = 0.3
-    nova_fusion: Literal["add", "concat", "gate"] = option("gate", "Of item and side information.")
-    mask_ratio: PositiveShare = option(0.2, "Chance that an item is masked.")
-    ft_ratio: Share = option(0.5, "Share of rows that mask the last item alone.")
-    train_target: bool = option(True, "Rows include their target.")

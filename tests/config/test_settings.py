@@ -21,6 +21,7 @@ from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import properties_directory
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.settings import GeneratorSettings
+from recbole_bbqrec.model import baseline_settings as of_baselines
 from recbole_bbqrec.model import settings as of_models
 from recbole_bbqrec.model.registry import MODELS
 from recbole_bbqrec.settings import (
@@ -55,13 +56,13 @@ SOURCES = {
     of_models.LETTERGenerationSettings: "LETTER",
     of_rqvae.CoSTSettings: "CoST",
     of_models.HistoryTrainingSettings: "ESASRec",
-    of_models.ESASRecSettings: "ESASRec",
-    of_models.CodeSettings: "VQRec",
-    of_models.RPGSettings: "RPG",
-    of_models.MISSRecSettings: "MISSRec",
-    of_models.MMGRU4RecSettings: "MMGRU4Rec",
-    of_models.MMSASRecSettings: "MMSASRec",
-    of_models.NOVABERTSettings: "NOVABERT",
+    of_baselines.ESASRecSettings: "ESASRec",
+    of_baselines.CodeSettings: "VQRec",
+    of_baselines.RPGSettings: "RPG",
+    of_baselines.MISSRecSettings: "MISSRec",
+    of_baselines.MMGRU4RecSettings: "MMGRU4Rec",
+    of_baselines.MMSASRecSettings: "MMSASRec",
+    of_baselines.NOVABERTSettings: "NOVABERT",
     of_models.STARSettings: "STAR",
     of_models.TGHSettings: "TGH",
     RunSettings: None,

@@ -13,7 +13,8 @@ from torch import Tensor
 from recbole_bbqrec.data.histories import HistoryBatch
 from recbole_bbqrec.model.base.checks import require_whole_histories
 from recbole_bbqrec.model.base.length_groups import length_groups
-from recbole_bbqrec.model.settings import EncoderSettings, HistoryTrainingSettings
+from recbole_bbqrec.model.baseline_settings import EncoderSettings
+from recbole_bbqrec.model.settings import HistoryTrainingSettings
 from recbole_bbqrec.nn.transformer import CausalEncoder
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.runtime import autocast, resolve_precision

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.base.checks import require_feature_dataset, require_modality
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
-from recbole_bbqrec.model.settings import CodeSettings
+from recbole_bbqrec.model.baseline_settings import CodeSettings
 from recbole_bbqrec.nn.transformer import INIT_STD, init_weights
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.tokenizer.opq import fit_opq, whiten

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
-from recbole_bbqrec.model.settings import ESASRecSettings
+from recbole_bbqrec.model.baseline_settings import ESASRecSettings
 from recbole_bbqrec.nn.transformer import init_weights
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 

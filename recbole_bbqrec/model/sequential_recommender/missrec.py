@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from recbole_bbqrec.data.histories import HistoryBatch
 from recbole_bbqrec.model.base.checks import modalities_of, require_modalities
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
+from recbole_bbqrec.model.baseline_settings import MISSRecSettings
 from recbole_bbqrec.model.parts.feature_fusion import ProjectedFeatures
 from recbole_bbqrec.model.parts.interests import dpc_knn, first_occurrences
-from recbole_bbqrec.model.settings import MISSRecSettings
 from recbole_bbqrec.nn.dropout import Dropout
 from recbole_bbqrec.nn.transformer import (
     INIT_STD,

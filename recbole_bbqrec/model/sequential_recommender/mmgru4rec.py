@@ -8,8 +8,8 @@ from torch import nn
 from recbole_bbqrec.model.base.checks import modalities_of, require_modalities
 from recbole_bbqrec.model.base.history_model import PredictByRanking
 from recbole_bbqrec.model.base.length_groups import InLengthGroups
+from recbole_bbqrec.model.baseline_settings import MMGRU4RecSettings
 from recbole_bbqrec.model.parts.feature_fusion import FusedItemEmbedding, ProjectedFeatures
-from recbole_bbqrec.model.settings import MMGRU4RecSettings
 from recbole_bbqrec.nn.dropout import replace_dropout
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.settings import read

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from recbole_bbqrec.model.base.checks import modalities_of, require_modalities
 from recbole_bbqrec.model.base.history_model import PredictByRanking
 from recbole_bbqrec.model.base.length_groups import length_groups
+from recbole_bbqrec.model.baseline_settings import NOVABERTSettings
 from recbole_bbqrec.model.parts.feature_fusion import ProjectedFeatures
 from recbole_bbqrec.model.parts.non_invasive import NonInvasiveEncoder
-from recbole_bbqrec.model.settings import NOVABERTSettings
 from recbole_bbqrec.nn.dropout import replace_dropout
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.settings import read

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_bbqrec.model.baseline_settings import RPGSettings
 from recbole_bbqrec.model.parts.item_codes import CodeRecommender
-from recbole_bbqrec.model.settings import RPGSettings
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
 _STATES = 32  # states per pass over the items: their table stays in the processor's cache
