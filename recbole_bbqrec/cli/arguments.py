@@ -6,16 +6,21 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 from recbole_bbqrec.cli.grammar import CommandParser, ListAction
 from recbole_bbqrec.config.values import parse_overrides
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.run_files.output_folder import check_output_folder
 
+if TYPE_CHECKING:
+    from recbole_bbqrec.experiment.store.store import RunStore
+
 Record = TypeVar("Record")
 Add = Callable[..., None]  # adds an argument, see CommandParser.group
 
+_CLUSTER = """\
+Without --ray, runs go one after another. All nodes need this package and the folder of --runs."""
 _MODEL_OPTIONS = """\
 Any option of the YAML files, as --key=value with the equals sign, goes to the models that read it;
 as --MODEL.key=value it goes to one model: --epochs=20 --BBQRec.num_beams=50."""
@@ -60,7 +65,40 @@ def add_run_store(parser: CommandParser) -> None:
     add = parser.group("stored runs")
     add("--runs", "DIR", "folder of the finished runs", default="runs")
     add("--any_version", None, "accept stored runs made by another version of the code")
+    add = parser.group("cluster", _CLUSTER)
+    add("--ray", "ADDRESS", "runs at the same time over a Ray cluster: its address, `auto` for the "
+        "one of this machine, or nothing for this machine alone", nargs="?",
+        const="local")  # fmt: skip
+    add("--ray_cpus", "N", "CPUs of a run", type=float, default=1.0)
+    add("--ray_gpus", "N", "GPUs of a run; a fraction shares one", type=float, default=0.0)
+    add("--ray_memory", "GIB", "memory of a run in GiB (default: not reserved)", type=float)
+    add(
+        "--ray_runs", "N", "runs at the same time (default: as many as there is room for)", type=int
+    )
     add_config_files(parser.group("model options", _MODEL_OPTIONS))
+
+
+def run_store(args: argparse.Namespace) -> RunStore:
+    """Return the run store of the arguments of :func:`add_run_store`.
+
+    Raises:
+        UserError: an argument is out of range, or the Ray cluster cannot be used.
+    """
+    from recbole_bbqrec.experiment.store.ray_cluster import RayCluster, RunNeeds
+    from recbole_bbqrec.experiment.store.store import RunStore
+
+    given = {n: getattr(args, n) for n in ("ray_cpus", "ray_gpus", "ray_memory", "ray_runs")}
+    for name, value in given.items():
+        if value is not None and (value < 0 or (value == 0 and name != "ray_gpus")):
+            raise UserError(f"Option `--{name}` is {value:g}; expected a number above 0.")
+        if args.ray is None and value != args.parser.get_default(name):
+            raise UserError(f"Option `--{name}` needs --ray; give it too, or leave this out.")
+    if args.ray is None:
+        return RunStore(args.runs, any_version=args.any_version)
+    memory = None if args.ray_memory is None else int(args.ray_memory * 2**30)
+    needs = RunNeeds(args.ray_cpus, args.ray_gpus, memory, args.ray_runs)
+    cluster = RayCluster(args.ray, Path(args.runs).absolute(), needs)
+    return RunStore(args.runs, any_version=args.any_version, launcher=cluster)
 
 
 def model_options(

@@ -13,6 +13,7 @@ from recbole_bbqrec.cli.arguments import (
     model_options,
     print_results,
     refuse_file,
+    run_store,
 )
 from recbole_bbqrec.cli.grammar import FAILED, CommandParser, ListAction
 from recbole_bbqrec.errors import UserError, did_you_mean
@@ -27,7 +28,7 @@ from recbole_bbqrec.experiment.comparison.report import (
     tables,
     verdict_rows,
 )
-from recbole_bbqrec.experiment.store.store import Planned, RunStore
+from recbole_bbqrec.experiment.store.store import Planned
 from recbole_bbqrec.metrics.names import metric_names
 from recbole_bbqrec.model.registry import spec
 
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
             f"{did_you_mean(target, models)}"
         )
     refuse_file(args.output)
-    store = RunStore(args.runs, any_version=args.any_version)
+    store = run_store(args)
     common, own = model_options(args, models, datasets)
     planned = plan(store, models, datasets, args.seeds, args.config_files, common, own)
     check_comparable(planned)

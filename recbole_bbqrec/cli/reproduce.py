@@ -12,6 +12,7 @@ from recbole_bbqrec.cli.arguments import (
     model_options,
     print_results,
     refuse_file,
+    run_store,
 )
 from recbole_bbqrec.cli.grammar import FAILED, CommandParser, ListAction
 from recbole_bbqrec.errors import UserError, did_you_mean
@@ -26,7 +27,6 @@ from recbole_bbqrec.experiment.reproduce.results.table5 import Table5
 from recbole_bbqrec.experiment.reproduce.results.table6 import Table6
 from recbole_bbqrec.experiment.reproduce.runs import carry_out, make_plan, print_plan
 from recbole_bbqrec.experiment.reproduce.study import Request, Study
-from recbole_bbqrec.experiment.store.store import RunStore
 
 STUDIES: dict[str, Study] = {
     study.name: study
@@ -86,6 +86,8 @@ def main(args: argparse.Namespace) -> int:
     study = STUDIES[args.what]
     if args.budget is not None and not args.budget > 0:
         raise UserError(f"Option `--budget` is {args.budget:g}; expected minutes above 0.")
+    if args.budget is not None and args.ray is not None:
+        raise UserError("Option `--budget` counts one run after another; leave it or --ray out.")
     output = args.output or Path("reproduction") / study.name
     refuse_file(output)
     settings = study.select(args.models, args.sweeps)
@@ -103,7 +105,7 @@ def main(args: argparse.Namespace) -> int:
         common=common,
         own=own,
     )
-    store = RunStore(args.runs, any_version=args.any_version)
+    store = run_store(args)
     plan = make_plan(store, request)
     print_plan(store, plan)
     if args.dry_run:

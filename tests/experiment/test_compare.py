@@ -25,7 +25,7 @@ from recbole_bbqrec.experiment.comparison.significance import (
     paired_test,
 )
 from recbole_bbqrec.experiment.comparison.tables import Entry, Table, latex, markdown, marks
-from recbole_bbqrec.experiment.store.store import RunStore
+from recbole_bbqrec.experiment.store.launch import OneAfterAnother
 from recbole_bbqrec.run_files.names import PLAN, RESULT
 from recbole_bbqrec.run_files.per_user import PerUser
 
@@ -155,7 +155,7 @@ def fake_runs(rundir, monkeypatch):
     """
     made, quality = [], {"GRU4Rec": 0.3, "SASRec": 0.6, "TIGER": 0.5}
 
-    def process(self, directory):
+    def process(self, directory, stop):
         plan = json.loads((directory / PLAN).read_text())
         made.append((plan["model"], plan["seed"]))
         share = quality[plan["model"]]
@@ -175,7 +175,7 @@ def fake_runs(rundir, monkeypatch):
         (directory / RESULT).write_text(json.dumps(result))
         return 0
 
-    monkeypatch.setattr(RunStore, "_run_process", process)
+    monkeypatch.setattr(OneAfterAnother, "_process", process)
     return made, quality
 
 
@@ -267,10 +267,10 @@ def test_metrics_without_a_value_a_user_are_neither_ranked_nor_tested(
     fake_runs, capsys, monkeypatch
 ):
     """Of those that RecBole has, such as GiniIndex, more is not always better."""
-    process = RunStore._run_process
+    process = OneAfterAnother._process
 
-    def with_gini(self, directory):
-        code = process(self, directory)
+    def with_gini(self, directory, stop):
+        code = process(self, directory, stop)
         if (directory / RESULT).is_file():
             result = json.loads((directory / RESULT).read_text())
             gini = {"SASRec": 0.4, "GRU4Rec": 0.3, "TIGER": 0.2}[directory.parent.name]
@@ -278,7 +278,7 @@ def test_metrics_without_a_value_a_user_are_neither_ranked_nor_tested(
             (directory / RESULT).write_text(json.dumps(result))
         return code
 
-    monkeypatch.setattr(RunStore, "_run_process", with_gini)
+    monkeypatch.setattr(OneAfterAnother, "_process", with_gini)
     _, quality = fake_runs
     quality.update(TIGER=None)  # one that failed changes nothing in that
     assert main(command()) == 1
@@ -379,18 +379,18 @@ def test_compare_for_real(rundir, capsys):
 
 def test_of_many_metrics_a_few_are_shown(fake_runs, capsys, monkeypatch):
     """The CSV has them all; --show chooses others."""
-    process = RunStore._run_process
+    process = OneAfterAnother._process
     names = [f"{name}@{k}" for name in ("recall", "mrr", "ndcg") for k in (1, 5, 10, 20, 50)]
 
-    def with_more(self, directory):
-        code = process(self, directory)
+    def with_more(self, directory, stop):
+        code = process(self, directory, stop)
         result = json.loads((directory / RESULT).read_text())
         result["test_result"] = dict.fromkeys(names, 0.1)
         (directory / RESULT).write_text(json.dumps(result))
         return code
 
     drawn = []
-    monkeypatch.setattr(RunStore, "_run_process", with_more)
+    monkeypatch.setattr(OneAfterAnother, "_process", with_more)
     monkeypatch.setattr(compare_cli, "save_chart", lambda c, path, shown: drawn.append(shown))
     options = ["--topk=[1,5,10,20,50]", "--metrics=[Recall,MRR,NDCG]", "--TIGER.num_beams=50"]
     assert main(command(*options, seeds=["1"])) == 0

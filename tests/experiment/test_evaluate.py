@@ -15,6 +15,7 @@ import torch
 from scipy import stats
 
 from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.experiment.store.launch import OneAfterAnother
 from recbole_bbqrec.experiment.store.store import Run, RunStore
 from recbole_bbqrec.experiment.store.worker import work
 from recbole_bbqrec.generator.inference.exact import exact_scores
@@ -215,13 +216,14 @@ def test_configurations_of_one_model_are_told_apart(runs, rundir, capsys):
 
 
 def test_a_run_in_a_store(rundir, monkeypatch, capsys):
-    def process(self, directory):  # in this process: starting another takes longer than the run
+    def process(self, directory, stop):
+        # in this process, which takes less time than to start another
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(directory)
             work(directory)
         return 0
 
-    monkeypatch.setattr(RunStore, "_run_process", process)
+    monkeypatch.setattr(OneAfterAnother, "_process", process)
     (outcome,) = RunStore("runs").ensure([Run("GRU4Rec", "Mini", {**GRU, "epochs": 1})])
     place = outcome.directory
     assert main(["evaluate", str(place), "--output=out"]) == 0

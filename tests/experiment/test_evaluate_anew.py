@@ -11,6 +11,7 @@ from recbole_bbqrec.experiment.comparison.plan import plan_lines
 from recbole_bbqrec.experiment.evaluate.evaluation import evaluate
 from recbole_bbqrec.experiment.evaluate.jobs import find_jobs
 from recbole_bbqrec.experiment.store import worker
+from recbole_bbqrec.experiment.store.launch import OneAfterAnother
 from recbole_bbqrec.experiment.store.store import Run, RunStore
 from tests.support.runs import ROOT, TINY
 
@@ -30,13 +31,13 @@ def trainings(monkeypatch):
         trained.append(model)
         return train(model, *args, **settings)
 
-    def process(self, directory):
+    def process(self, directory, stop):
         monkeypatch.chdir(directory)
         worker.work(directory)
         return 0
 
     monkeypatch.setattr(worker, "run", counted)
-    monkeypatch.setattr(RunStore, "_run_process", process)
+    monkeypatch.setattr(OneAfterAnother, "_process", process)
     return trained
 
 

@@ -16,8 +16,8 @@ from recbole_bbqrec.cli.reproduce import STUDIES
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.experiment.reproduce import paper, runs
 from recbole_bbqrec.experiment.reproduce.results import figure4
-from recbole_bbqrec.experiment.store import store as store_module
-from recbole_bbqrec.experiment.store.store import RunStore
+from recbole_bbqrec.experiment.store import launch
+from recbole_bbqrec.experiment.store.launch import OneAfterAnother
 from recbole_bbqrec.model.registry import get_model
 from recbole_bbqrec.prepare.table1 import PAPER_TABLE1
 from recbole_bbqrec.run_files.names import CONFIG, PLAN, RESULT
@@ -82,7 +82,7 @@ class Runs:
     def clock(self):
         return self.now
 
-    def process(self, store, directory):
+    def process(self, directory):
         plan = json.loads((directory / PLAN).read_text())
         options = read_yaml(directory / CONFIG)
         self.made.append(plan["model"])
@@ -112,8 +112,8 @@ class Runs:
 @pytest.fixture
 def fake(rundir, monkeypatch):
     runs_made = Runs()
-    monkeypatch.setattr(RunStore, "_run_process", lambda s, d: runs_made.process(s, d))
-    monkeypatch.setattr(store_module, "time", SimpleNamespace(perf_counter=runs_made.clock))
+    monkeypatch.setattr(OneAfterAnother, "_process", lambda s, d, stop: runs_made.process(d))
+    monkeypatch.setattr(launch, "time", SimpleNamespace(perf_counter=runs_made.clock))
     monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=runs_made.clock))
     return runs_made
 
@@ -180,11 +180,11 @@ def test_a_failed_run_is_a_cell(fake, capsys):
 
 @pytest.mark.slow
 def test_an_interruption_says_how_to_go_on(fake, capsys, monkeypatch):
-    def interrupted(store, directory):
+    def interrupted(self, directory, stop):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunStore, "_run_process", interrupted)
+        patch.setattr(OneAfterAnother, "_process", interrupted)
         assert main(["reproduce", "table4", "--datasets", "Mini", MINI]) == 130
     assert "Run the same command to go on" in capsys.readouterr().err
     assert main(["reproduce", "table4", "--datasets", "Mini", MINI]) == 0

@@ -19,6 +19,7 @@ from filelock import FileLock
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store import run_key, worker
+from recbole_bbqrec.experiment.store.launch import OneAfterAnother
 from recbole_bbqrec.experiment.store.progress import Progress, duration
 from recbole_bbqrec.experiment.store.run_key import counted_options
 from recbole_bbqrec.experiment.store.store import Run, RunStore
@@ -61,7 +62,7 @@ def finish(store, monkeypatch):
     """Runs end at once with the result that the given function makes of the planned run."""
 
     def use(result_of):
-        def process(self, directory):
+        def process(self, directory, stop):
             plan = json.loads((directory / PLAN).read_text())
             result = result_of(plan)
             if result is None:
@@ -69,7 +70,7 @@ def finish(store, monkeypatch):
             (directory / RESULT).write_text(json.dumps({**BLANK, **result, "run": plan}))
             return 0
 
-        monkeypatch.setattr(RunStore, "_run_process", process)
+        monkeypatch.setattr(OneAfterAnother, "_process", process)
 
     return use
 
@@ -250,7 +251,7 @@ def test_lines_of_progress(tmp_path, finish):
     said = []
     progress = Progress(said.append, total=3)
     progress.add_known("A", "X", {"seconds": {"prepare": 1, "train": 8, "test": 1, "tokenize": 5}})
-    progress.finish("B", "X", 50.0, None, pending=[("A", "X"), ("C", "X")])
+    progress.finish("B X", "B", "X", 50.0, None, pending=[("A", "X"), ("C", "X")])
     assert said == ["[1/3] done in 50 s, about 40 s to go"]  # 10, and the mean of 10 and 50
 
 

@@ -23,6 +23,7 @@ from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.values import parse_overrides, parse_value
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.experiment.store.launch import OneAfterAnother
 from recbole_bbqrec.experiment.store.store import Run, RunStore
 from recbole_bbqrec.experiment.tune.best import value_text
 from recbole_bbqrec.experiment.tune.search_space import grid, read_space
@@ -161,7 +162,7 @@ def fake_runs(rundir, monkeypatch):
     """
     made = []
 
-    def process(self, directory):
+    def process(self, directory, stop):
         options = yaml.safe_load((directory / CONFIG).read_text())
         plan = json.loads((directory / PLAN).read_text())
         assert plan["test"] is False
@@ -176,7 +177,7 @@ def fake_runs(rundir, monkeypatch):
         (directory / RESULT).write_text(json.dumps(result))
         return 0
 
-    monkeypatch.setattr(RunStore, "_run_process", process)
+    monkeypatch.setattr(OneAfterAnother, "_process", process)
     return made
 
 
@@ -251,18 +252,18 @@ def test_the_printed_command_repeats_the_best_trial(fake_runs, write, capsys, ru
 def test_sampled_searches_go_on_where_they_stopped(fake_runs, write, algorithm, monkeypatch):
     pytest.importorskip("optuna", reason="random and bayes use optuna")
     space = write("learning_rate loguniform -8,-2\nhidden_size choice [16,32]\n")
-    original = RunStore._run_process
+    original = OneAfterAnother._process
 
-    def interrupted(self, directory):
+    def interrupted(self, directory, stop):
         if len(fake_runs) == 4:
             raise KeyboardInterrupt
-        return original(self, directory)
+        return original(self, directory, stop)
 
-    monkeypatch.setattr(RunStore, "_run_process", interrupted)
+    monkeypatch.setattr(OneAfterAnother, "_process", interrupted)
     assert main(command(space, f"--algo={algorithm}", "--trials=8")) == 130
     first = [row["learning_rate"] for row in trials()]
     assert len(first) == 4
-    monkeypatch.setattr(RunStore, "_run_process", original)
+    monkeypatch.setattr(OneAfterAnother, "_process", original)
     assert main(command(space, f"--algo={algorithm}", "--trials=8")) == 0
     rows = trials()
     assert len(fake_runs) == len(rows) == 8

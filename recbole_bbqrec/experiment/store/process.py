@@ -7,29 +7,49 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Callable
 
 from recbole_bbqrec.atomic import writing
 from recbole_bbqrec.model.registry import OWN_MODELS, OWN_MODELS_VARIABLE
 from recbole_bbqrec.run_files.names import FAILURE, LOG
 
+#: Environment variable with the numbers of the GPUs that a worker may use, else `gpu_id` decides.
+ASSIGNED_GPUS = "RECBOLE_BBQREC_GPUS"
 _GRACE_SECONDS = 10.0  # for a worker to end by itself before it is killed
+_POLL_SECONDS = 1.0
 
 
-def run_worker(directory: Path) -> int:
-    """Run the worker and return its exit code. If interrupted, end the worker first."""
+def run_worker(
+    directory: Path,
+    stop: Callable[[Path], bool] = lambda directory: False,
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Run the worker and return its exit code. If interrupted, end the worker first.
+
+    Args:
+        directory: of the run.
+        stop: asked once a second; True ends the worker.
+        environment: variables for the worker beside those of this process; None for
+            :func:`variables`.
+    """
     with contextlib.ExitStack() as opened:
         with writing(directory / LOG):
             log = opened.enter_context(open(directory / LOG, "ab"))
         process = subprocess.Popen(
             [sys.executable, "-m", "recbole_bbqrec.experiment.store.worker", str(directory)],
             cwd=directory,
-            env=_environment(),
+            env={**os.environ, **(variables() if environment is None else environment)},
             stdin=subprocess.PIPE,  # the worker ends when this is closed
             stdout=log,
             stderr=subprocess.STDOUT,
         )
     try:
+        while not stop(directory):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(_POLL_SECONDS)
+        process.terminate()
         return process.wait()
     finally:
         if process.poll() is None:
@@ -51,8 +71,8 @@ def failure(directory: Path, code: int) -> str:
     return f"The process {end}."
 
 
-def _environment() -> dict[str, str]:
-    """Return an environment in which a process imports this package from any directory.
+def variables() -> dict[str, str]:
+    """Return environment variables with which a process imports this package from any directory.
 
     It also imports the user's own models that this process has met.
     """
@@ -61,5 +81,5 @@ def _environment() -> dict[str, str]:
     installed = root == Path(sysconfig.get_paths()["purelib"]).resolve()
     paths = [*([] if installed else [str(root)]), *([os.getcwd()] if own else [])]
     paths += filter(None, [os.environ.get("PYTHONPATH")])
-    variables = {"PYTHONPATH": os.pathsep.join(paths), OWN_MODELS_VARIABLE: own}
-    return {**os.environ, **{name: value for name, value in variables.items() if value}}
+    named = {"PYTHONPATH": os.pathsep.join(paths), OWN_MODELS_VARIABLE: own}
+    return {name: value for name, value in named.items() if value}

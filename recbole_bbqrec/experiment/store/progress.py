@@ -11,8 +11,9 @@ from typing import Any, Callable
 class Progress:
     """Reports the start and end of runs, and the time left as estimated from earlier ones."""
 
-    def __init__(self, echo: Callable[[str], None], total: int) -> None:
-        self._echo, self._total, self._done = echo, total, 0
+    def __init__(self, echo: Callable[[str], None], total: int, at_once: int = 1) -> None:
+        self._echo, self._total, self._at_once = echo, total, at_once
+        self._started = self._done = 0
         self._seconds: dict[tuple[str, str], list[float]] = {}  # by (model, data set)
 
     def add_known(self, model: str, dataset: str, result: dict[str, Any] | None) -> None:
@@ -23,33 +24,38 @@ class Progress:
             self._seconds.setdefault((model, dataset), []).append(known)
 
     def start(self, name: str, log_file: Path) -> None:
-        self._echo(f"[{self._done + 1}/{self._total}] {name}: running, log in {log_file}")
+        self._started += 1
+        self._echo(f"[{self._started}/{self._total}] {name}: running, log in {log_file}")
 
     def skip(self) -> None:
         """Count a run that need not be made."""
+        self._started += 1
         self._done += 1
 
     def finish(
         self,
+        name: str,
         model: str,
         dataset: str,
         seconds: float,
         error: str | None,
         pending: Sequence[tuple[str, str]],
     ) -> None:
-        """Report how the current run ended.
+        """Report how a run ended.
 
-        ``pending``: model and data set of the runs to come. If the total is larger, the others
-        are estimated as runs like this one.
+        ``pending``: model and data set of the runs that have not ended. If the total is larger, the
+        others are estimated as runs like this one.
         """
         self._done += 1
         pending = [*pending, *[(model, dataset)] * (self._total - self._done - len(pending))]
         if error is None:
             self._seconds.setdefault((model, dataset), []).append(seconds)
         ended = "done" if error is None else "FAILED"
-        line = f"[{self._done}/{self._total}] {ended} in {duration(seconds)}"
+        which = f"{name}: " if self._at_once > 1 else ""
+        line = f"[{self._done}/{self._total}] {which}{ended} in {duration(seconds)}"
         if pending and self._seconds:
-            line += f", about {duration(sum(map(self._expected, pending)))} to go"
+            left = sum(map(self._expected, pending)) / min(self._at_once, len(pending))
+            line += f", about {duration(left)} to go"
         self._echo(line if error is None else f"{line}: {error}")
 
     def expected(self, model: str, dataset: str) -> float | None:

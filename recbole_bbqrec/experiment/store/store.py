@@ -3,8 +3,7 @@
 ``<root>/<Dataset>/<Model>/<seed>-<key>/`` holds one run: ``plan.json`` (its identity),
 ``config.yaml`` (its resolved configuration), ``run.log``, ``saved/`` (the files of every run) and,
 once it is finished, ``result.json``. A run is a separate process, so that its peak memory, its
-threads and a crash are its own. Runs go one after another: two multi-threaded trainings on one
-machine slow each other down far more than twofold.
+threads and a crash are its own. A launcher starts the processes, here or on other machines.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import Any, Callable
 from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.experiment.store.process import failure, run_worker
+from recbole_bbqrec.experiment.store.launch import Launcher, OneAfterAnother, Stop
 from recbole_bbqrec.experiment.store.progress import Progress
 from recbole_bbqrec.experiment.store.run_key import (
     INPUT_FILES,
@@ -183,6 +181,7 @@ class RunStore:
         root: the store's directory; made when the first run starts.
         any_version: also accept a run of the same configuration and data by another version of
             the code.
+        launcher: starts the processes of runs; by default one after another on this machine.
         echo: called with each line of progress.
     """
 
@@ -191,10 +190,12 @@ class RunStore:
         root: str | Path = "runs",
         *,
         any_version: bool = False,
+        launcher: Launcher | None = None,
         echo: Callable[[str], None] = print,
     ) -> None:
         self.root = Path(root).absolute()
         self.any_version = any_version
+        self.launcher = launcher or OneAfterAnother()
         self.echo = echo
 
     def plan(self, run: Run) -> Planned:
@@ -262,13 +263,48 @@ class RunStore:
                 missing[run.directory] = run
             else:
                 outcomes[run.directory] = outcome
-        progress = progress or Progress(self.echo, total=len(missing))
+        progress = progress or Progress(self.echo, len(missing), self.launcher.slots)
         for known in outcomes.values():
             progress.add_known(known.model, known.dataset, known.result)
-        while missing:
-            run = missing.pop(next(iter(missing)))
-            outcomes[run.directory] = self._execute(run, progress, list(missing.values()))
+        for ended in self.as_completed(list(missing.values()), progress):
+            outcomes[ended.planned.directory] = ended
         return [outcomes[run.directory] for run in planned]
+
+    def as_completed(
+        self,
+        runs: Iterable[Planned],
+        progress: Progress,
+        stop: Stop = lambda directory: False,
+    ) -> Iterator[Outcome]:
+        """Make unfinished runs, each in another directory, and yield each outcome at its end.
+
+        A run is drawn from ``runs`` only when its process can start, so that later runs may depend
+        on earlier outcomes. ``stop`` is asked about running ones; those that it ends have failed.
+        """
+        known = runs if isinstance(runs, Sequence) else []
+        pending = {run.directory: run for run in known}
+        kinds: dict[Path, str] = {}  # for the estimates of time
+
+        def started() -> Iterator[Path]:
+            for run in runs:
+                directory, source = run.directory, self.trained(run)
+                pending[directory], plan, what = run, run.plan(), ""
+                kinds[directory] = run.run.model
+                if source is not None:
+                    plan["trained_in"] = os.path.relpath(source, directory)
+                    what = f", the weights of {source.name} are evaluated anew"
+                    kinds[directory] = f"{run.run.model}, evaluated"
+                write_text(directory / PLAN, json.dumps(plan, indent=2) + "\n")
+                write_text(directory / CONFIG, run.config.to_text())
+                progress.start(run.name + what, directory / LOG)
+                yield directory
+
+        for directory, seconds, error in self.launcher.launch(started(), stop):
+            run = pending.pop(directory)
+            result = _read_result(directory / RESULT) if error is None else None
+            left = [(each.run.model, each.run.dataset) for each in pending.values()]
+            progress.finish(run.name, kinds[directory], run.run.dataset, seconds, error, left)
+            yield Outcome(run, directory, result, error)
 
     # helpers --------------------------------------------------------------------------------
 
@@ -300,30 +336,6 @@ class RunStore:
                 same.append(path)
         newest = sorted(same, key=lambda path: path.stat().st_mtime, reverse=True)
         return [path.parent for path in newest]
-
-    def _execute(self, planned: Planned, progress: Progress, pending: list[Planned]) -> Outcome:
-        directory, source = planned.directory, self.trained(planned)
-        plan = planned.plan()
-        if source is not None:
-            plan["trained_in"] = os.path.relpath(source, directory)
-        write_text(directory / PLAN, json.dumps(plan, indent=2) + "\n")
-        write_text(directory / CONFIG, planned.config.to_text())
-        what = "" if source is None else f", the weights of {source.name} are evaluated anew"
-        progress.start(planned.name + what, directory / LOG)
-        start = time.perf_counter()
-        code = self._run_process(directory)
-        seconds = time.perf_counter() - start
-        result = _read_result(directory / RESULT) if (directory / RESULT).is_file() else None
-        error = None if result is not None else failure(directory, code)
-        model = planned.run.model if source is None else f"{planned.run.model}, evaluated"
-        progress.finish(
-            model, planned.run.dataset, seconds, error,
-            pending=[(p.run.model, p.run.dataset) for p in pending],
-        )  # fmt: skip
-        return Outcome(planned, directory, result, error)
-
-    def _run_process(self, directory: Path) -> int:
-        return run_worker(directory)
 
 
 def _read_result(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from recbole_bbqrec.atomic import atomic_path, remove_unfinished
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.evaluate_anew import evaluate_anew
+from recbole_bbqrec.experiment.store.process import ASSIGNED_GPUS
 from recbole_bbqrec.quick_start import run
 from recbole_bbqrec.reading import read_json_object
 from recbole_bbqrec.run_files.names import (
@@ -89,6 +90,8 @@ def _run(directory: Path, plan: dict[str, Any]) -> dict[str, Any]:
     file = directory / CONFIG
     options = read_yaml(file)
     overrides = {"checkpoint_dir": SAVED, "resume": "auto", "show_progress": False}
+    if os.environ.get(ASSIGNED_GPUS):
+        overrides["gpu_id"] = os.environ[ASSIGNED_GPUS]
     result = run(options["model"], options["dataset"], [file], overrides, test=plan["test"])
     return _relative(directory, result)
 

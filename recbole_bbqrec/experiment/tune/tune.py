@@ -1,12 +1,13 @@
 """Search for a model's options by its validation metric, without looking at the test split.
 
 Every trial is a run of the store. All three algorithms propose the same trials for the same seed
-and results, so an interrupted search finds its finished trials in the store and continues.
+and results, so an interrupted search finds its finished trials in the store and continues. Where
+several trials run at once, the order of their ends decides what `bayes` proposes next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
@@ -22,12 +23,14 @@ from recbole_bbqrec.config.options import (
 from recbole_bbqrec.data.protocol.settings import SplitSettings
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.progress import Progress
-from recbole_bbqrec.experiment.store.store import Outcome, Run, RunStore
+from recbole_bbqrec.experiment.store.store import Outcome, Planned, Run, RunStore
+from recbole_bbqrec.experiment.tune.early_stop import EarlyStop
 from recbole_bbqrec.experiment.tune.search_space import Parameter, grid
 from recbole_bbqrec.model.registry import is_ours, spec
 from recbole_bbqrec.settings import names_of
 
 EXHAUSTIVE, RANDOM, BAYES = "exhaustive", "random", "bayes"
+Point = tuple  # values of the options by name, and optuna's trial or None
 
 #: Options that change what is measured, so that scores cannot be compared across their values.
 _PROTOCOL = {
@@ -46,12 +49,14 @@ class Trial:
         values: the options tried.
         outcome: its run, or None if the options were refused.
         error: why there is no score, or None.
+        stopped: whether it was stopped because others were ahead.
     """
 
     number: int
     values: dict[str, Any]
     outcome: Outcome | None
     error: str | None
+    stopped: bool = False
 
     @property
     def score(self) -> float | None:
@@ -91,24 +96,24 @@ class Search:
         self.metric = str(config["valid_metric"]).lower()
         self.seed = int(config["seed"])
 
-    def run(self, algorithm: str, trials: int | None = None) -> list[Trial]:
+    def run(self, algorithm: str, trials: int | None = None, *, asha: bool = False) -> list[Trial]:
         """Search and return all trials.
 
         Args:
             algorithm: ``exhaustive`` (every combination in order), ``random``, or ``bayes``
                 (optuna's tree-structured Parzen estimator).
             trials: their number; None is all of them for ``exhaustive`` and 20 otherwise.
+            asha: stop trials whose validation scores fall behind those of others at the same epoch
+                (optuna's asynchronous successive halving).
 
         Raises:
             UserError: optuna is missing, or the space is infinite for ``exhaustive``.
         """
         if algorithm == EXHAUSTIVE:
             points = grid(self.space)[:trials]
-            progress = Progress(self.store.echo, len(points))
-            for values in points:
-                self._try(values, progress)
+            self._try_all(((values, None) for values in points), len(points))
         else:
-            self._sample(algorithm, trials or 20)
+            self._sample(algorithm, trials or 20, asha)
         return self.trials
 
     @property
@@ -118,7 +123,7 @@ class Search:
         sign = 1 if self.bigger_is_better else -1
         return max(scored, key=lambda trial: sign * (trial.score or 0.0), default=None)
 
-    def _sample(self, algorithm: str, trials: int) -> None:
+    def _sample(self, algorithm: str, trials: int, asha: bool) -> None:
         """Ask optuna for each trial and tell it the score; its study lives in memory only."""
         try:
             import optuna
@@ -129,42 +134,84 @@ class Search:
             ) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         samplers = {RANDOM: optuna.samplers.RandomSampler, BAYES: optuna.samplers.TPESampler}
+        halving = optuna.pruners.SuccessiveHalvingPruner(min_resource=1)
         study = optuna.create_study(
             sampler=samplers[algorithm](seed=self.seed),
+            pruner=halving if asha else optuna.pruners.NopPruner(),
             direction="maximize" if self.bigger_is_better else "minimize",
         )
         distributions = {parameter.name: parameter.distribution() for parameter in self.space}
-        progress = Progress(self.store.echo, trials)
-        for _ in range(trials):
-            asked = study.ask(distributions)
-            values = {p.name: p.value(asked.params[p.name]) for p in self.space}
-            score = self._try(values, progress).score
-            failed = optuna.trial.TrialState.FAIL if score is None else None
-            study.tell(asked, score, state=failed)
 
-    def _try(self, values: dict[str, Any], progress: Progress) -> Trial:
-        number = len(self.trials) + 1
-        self.store.echo(f"trial {number}: {listed(values)}")
-        run = replace(self.base, overrides={**self.base.overrides, **values})
-        outcome, error = None, None
-        try:
-            planned = self.store.plan(run)
-        except UserError as refused:  # valid one by one, but not together
-            error = str(refused)
-            progress.skip()
-        else:
-            if self.store.find(planned) is not None:
-                progress.skip()
-            (outcome,) = self.store.ensure([planned], progress)
-            error = outcome.error
-        trial = Trial(number, values, outcome, error)
-        self.trials.append(trial)
+        def points() -> Iterator[Point]:
+            for _ in range(trials):
+                asked = study.ask(distributions)
+                yield {p.name: p.value(asked.params[p.name]) for p in self.space}, asked
+
+        def tell(trial: Trial, asked: Any) -> None:
+            states = optuna.trial.TrialState
+            unscored = states.PRUNED if trial.stopped else states.FAIL
+            study.tell(asked, trial.score, state=unscored if trial.score is None else None)
+
+        self._try_all(points(), trials, tell, EarlyStop(self.metric) if asha else None)
+
+    def _try_all(
+        self,
+        points: Iterable[Point],
+        total: int,
+        tell: Callable[[Trial, Any], None] = lambda trial, asked: None,
+        early: EarlyStop | None = None,
+    ) -> None:
+        """Make the trials; ``tell`` is called with each at its end and the point's second part."""
+        progress = Progress(self.store.echo, total, self.store.launcher.slots)
+        open_trials: dict[Path, list[tuple[int, Point]]] = {}  # equal trials share a run
+
+        def ended(number: int, point: Point, outcome: Outcome | None, error: str | None) -> None:
+            stopped = early is not None and outcome is not None and early.stopped(outcome.directory)
+            if stopped:
+                error = "stopped, other trials were ahead at the same epoch"
+            trial = Trial(number, point[0], outcome, error, stopped)
+            self.trials = sorted([*self.trials, trial], key=lambda each: each.number)
+            tell(trial, point[1])
+            self._report(trial)
+
+        def runs() -> Iterator[Planned]:
+            for number, point in enumerate(points, start=1):
+                self.store.echo(f"trial {number}: {listed(point[0])}")
+                run = replace(self.base, overrides={**self.base.overrides, **point[0]})
+                try:
+                    planned = self.store.plan(run)
+                except UserError as refused:  # valid one by one, but not together
+                    progress.skip()
+                    ended(number, point, None, str(refused))
+                    continue
+                known = self.store.find(planned)
+                if known is not None:
+                    progress.skip()
+                    progress.add_known(known.model, known.dataset, known.result)
+                    ended(number, point, known, None)
+                    continue
+                same = open_trials.setdefault(planned.directory, [])
+                same.append((number, point))
+                if len(same) > 1:
+                    progress.skip()
+                    continue
+                if early is not None:
+                    early.watch(planned.directory, point[1])
+                yield planned
+
+        stop = early or (lambda directory: False)
+        for outcome in self.store.as_completed(runs(), progress, stop):
+            for number, point in open_trials.pop(outcome.planned.directory):
+                ended(number, point, outcome, outcome.error)
+
+    def _report(self, trial: Trial) -> None:
         best = self.best
-        score = f"{self.metric} {trial.score:.6f}" if trial.score is not None else f"none: {error}"
+        known = trial.score is not None
+        score = f"{self.metric} {trial.score:.6f}" if known else f"none: {trial.error}"
         so_far = f", best so far {best.score:.6f} (trial {best.number})" if best else ""
-        self.store.echo(f"  validation {score}{so_far}")
+        which = f"trial {trial.number}: " if self.store.launcher.slots > 1 else ""
+        self.store.echo(f"  {which}validation {score}{so_far}")
         self.on_trial(self.trials)
-        return trial
 
 
 def fixed_tokenizer(store: RunStore, base: Run) -> Path:
