@@ -7,10 +7,11 @@ names the release's value.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from recbole_bbqrec.model.settings import PositiveShare, Scaling, Share
 from recbole_bbqrec.settings import (
+    Check,
     NotNegative,
     Positive,
     PositiveNumber,
@@ -18,8 +19,15 @@ from recbole_bbqrec.settings import (
     Settings,
     Weight,
     at_least,
+    is_integer,
+    is_number,
     option,
 )
+
+
+def _is_neighbourhood(value: Any) -> bool:
+    return (is_integer(value) and value >= 1) or (is_number(value) and 0 < value < 1)
+
 
 # single-phase models that train on histories ----------------------------------------------------
 
@@ -33,6 +41,7 @@ class EncoderSettings(Settings):
     encoder_layers: Positive = option(2, "Transformer layers of the encoder.")
     inner_size: Positive = option(512, "Feed-forward width.")
     dropout: Probability = option(0.5, "After embeddings and sub-layers.")
+    attention_dropout: Probability = option(0.0, "On attention weights.")
     max_history: Positive = option(
         20, "Length of a history, its last items.", name="MAX_ITEM_LIST_LENGTH"
     )
@@ -44,8 +53,23 @@ class EncoderSettings(Settings):
 
 @dataclass(frozen=True)
 class ESASRecSettings(EncoderSettings):
+    input_norm: bool = option(True, "Normalise the item embeddings that the encoder reads.")
+    history_positions: Literal["first", "last"] = option(
+        "first", "Counted from the history's first or its last item."
+    )
+    initialization: Literal["normal", "xavier"] = option(
+        "normal", "N(0, 0.02), or Glorot's normal rule, of matrices and embeddings."
+    )
+    adam_betas: Annotated[tuple[Probability, ...], "numbers in [0, 1)"] = option(
+        (0.9, 0.999), "Decay of the optimizer's two averages."
+    )
     n_negatives: NotNegative = option(0, "Uniform negatives a target; 0: softmax over all items.")
     logq_correction: bool = option(False, "Correct the logits for the negatives' sampling rate.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.adam_betas) != 2:
+            self._refuse("adam_betas", "two numbers")
 
 
 @dataclass(frozen=True)
@@ -59,6 +83,10 @@ class CodeSettings(EncoderSettings):
         0, "Whitened principal components that are quantized; 0: the text itself."
     )
     opq_iterations: NotNegative = option(20, "Rotation updates; 0 is plain product quantization.")
+    code_scale: Literal["item", "code"] = option(
+        "item", "What starts with deviation 0.02: an item, the mean of its codes, or each code."
+    )
+    norm_positions: bool = option(False, "Add positions before the input norm, not after it.")
     temperature: PositiveNumber = option(0.07, "Of the cosine soft-max.")
 
     def __post_init__(self) -> None:
@@ -88,8 +116,26 @@ class MISSRecSettings(EncoderSettings):
     inner_size: Positive = 256
     feature_scaling: Scaling = option("zscore", "Of the features before projection.")
     interest_ratio: PositiveShare = option(0.5, "Interests per item with features.")
-    interest_neighbours: Positive = option(5, "k of the density in DPC-kNN.")
+    interest_clustering: Literal["unit", "released"] = option(
+        "unit",
+        "unit: of normalised vectors; released: of the vectors themselves, distances over the root "
+        "of their width, a point among its own neighbours.",
+    )
+    interest_neighbours: Annotated[
+        float,
+        Check(
+            "an integer of at least 1, or a share in (0, 1)",
+            "int >= 1 or float in (0, 1)",
+            _is_neighbourhood,
+        ),
+    ] = option(5, "k of the density in DPC-kNN; below 1: a share of the points.")
     interest_update_epochs: Positive = option(1, "Epochs between clusterings.")
+    inner_dropout: Probability = option(0.0, "Inside the feed-forward networks.")
+    one_modality_score: Literal["mean", "sum"] = option(
+        "mean",
+        "With one modality: the mean of two cosines, with the ID and with the features, or the "
+        "cosine with their sum.",
+    )
     orthogonality_weight: Weight = option(0.0001, "Of the regulariser on a user's interests.")
     temperature: PositiveNumber = option(0.07, "Of the cosine soft-max.")
 

@@ -23,8 +23,11 @@ def build_optimizer(
     learning_rate: float,
     weight_decay: float,
     undecayed: tuple[str, ...] = (),
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
     """Return Adam or AdamW; matrices decay unless their name contains a word of ``undecayed``.
+
+    ``betas``: decay of the averages of the gradient and of its square.
 
     Raises:
         UserError: ``learner`` is neither.
@@ -42,7 +45,7 @@ def build_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     optimizer: torch.optim.Optimizer = _LEARNERS[learner.lower()](
-        groups, lr=learning_rate, fused=True
+        groups, lr=learning_rate, betas=betas, fused=True
     )
     return optimizer
 

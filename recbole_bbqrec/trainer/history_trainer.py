@@ -41,6 +41,7 @@ class HistoryEpochs(Trainer):
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             undecayed=_UNDECAYED,
+            betas=self.model.adam_betas,
         )
 
     def _schedule(self, epoch: int, n_steps: int) -> LambdaLR | None:

@@ -46,6 +46,7 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
 
     input_type = InputType.POINTWISE  # rows are (history, next item); no sampled negatives
     encoding = "causal"
+    adam_betas = (0.9, 0.999)  # of the optimizer
     settings_class: type[EncoderSettings] = EncoderSettings
     settings: EncoderSettings
 
@@ -62,8 +63,8 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
         read(cls.settings_class, config)
         read(HistoryTrainingSettings, config)
 
-    def causal_encoder(self, input_norm: bool = True) -> CausalEncoder:
-        """Make the encoder that the settings describe."""
+    def causal_encoder(self, input_norm: bool = True, **options: bool) -> CausalEncoder:
+        """Make the encoder that the settings describe, with further options of the model's own."""
         return CausalEncoder(
             hidden=self.settings.hidden_size,
             layers=self.settings.encoder_layers,
@@ -72,6 +73,8 @@ class HistoryRecommender(PredictByRanking, SequentialRecommender):
             max_length=self.settings.max_history,
             dropout=self.settings.dropout,
             input_norm=input_norm,
+            attention_dropout=self.settings.attention_dropout,
+            **options,
         )
 
     # hooks of a subclass --------------------------------------------------------------------

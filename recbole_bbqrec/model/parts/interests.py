@@ -10,7 +10,7 @@ from torch import Tensor
 _BLOCK_CELLS = 1 << 24  # distances in memory at a time
 
 
-def dpc_knn(points: Tensor, n_clusters: int, neighbours: int) -> Tensor:
+def dpc_knn(points: Tensor, n_clusters: int, neighbours: int, count_itself: bool = False) -> Tensor:
     """Cluster by density peaks with a k-nearest-neighbour density (Du et al., 2016).
 
     A point's density is exp(-mean squared distance to its k nearest others); its separation is
@@ -22,6 +22,7 @@ def dpc_knn(points: Tensor, n_clusters: int, neighbours: int) -> Tensor:
         points: float [n, D].
         n_clusters: K, 1 <= K <= n.
         neighbours: k, at least 1; cut to n - 1.
+        count_itself: a point is the first of its own k neighbours, as in MISSRec's code.
 
     Returns:
         Cluster of each point, int64 [n], in 0 .. K - 1; none is empty.
@@ -35,7 +36,7 @@ def dpc_knn(points: Tensor, n_clusters: int, neighbours: int) -> Tensor:
             f"dpc_knn needs 1 <= n_clusters <= {n} and neighbours >= 1, got {n_clusters} and "
             f"{neighbours}"
         )
-    density = _density(points, min(neighbours, n - 1))
+    density = _density(points, min(neighbours, n if count_itself else n - 1), count_itself)
     rank = torch.empty(n, dtype=torch.int64, device=points.device)  # 0 is the densest
     order = torch.sort(density, descending=True, stable=True).indices
     rank[order] = torch.arange(n, device=points.device)
@@ -57,13 +58,13 @@ def _squared_distances(points: Tensor, others: Tensor) -> Iterator[tuple[Tensor,
         yield rows, squared.add_(block.pow(2).sum(1, keepdim=True)).clamp_(min=0)
 
 
-def _density(points: Tensor, neighbours: int) -> Tensor:
-    """Return exp(-mean squared distance to the nearest others), float [n]."""
+def _density(points: Tensor, neighbours: int, count_itself: bool) -> Tensor:
+    """Return exp(-mean squared distance to the nearest points), float [n]."""
     if neighbours == 0:
         return torch.ones(len(points), device=points.device)
     means = []
     for rows, squared in _squared_distances(points, points):
-        squared[torch.arange(len(rows)), rows] = torch.inf  # not a neighbour of itself
+        squared[torch.arange(len(rows)), rows] = 0 if count_itself else torch.inf
         nearest = torch.topk(squared, neighbours, dim=1, largest=False, sorted=False).values
         means.append(nearest.mean(1))
     return torch.exp(-torch.cat(means))

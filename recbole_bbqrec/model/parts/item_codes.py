@@ -49,7 +49,8 @@ class ItemCodes(nn.Module):
     mean of its code embeddings.
 
     Args:
-        settings: ``code_digits`` is M, ``codebook_size`` K and ``hidden_size`` H.
+        settings: ``code_digits`` is M, ``codebook_size`` K and ``hidden_size`` H; ``code_scale``
+            the initial scale.
         dataset: a ``MultiModalDataset`` with text.
         seed: of the quantization.
     """
@@ -71,10 +72,11 @@ class ItemCodes(nn.Module):
                 f"Option `code_digits` is {self.digits}; expected at most {width}, the width of "
                 f"the {CODE_MODALITY} features: a digit codes one column or more. Lower it."
             )
-        # [M * K, H]; row d * K + c is code c of digit d. A mean of M has the usual deviation.
+        # A mean of M embeddings has the M-th part of their variance.
+        scale = self.digits**0.5 if settings.code_scale == "item" else 1.0
+        # [M * K, H]; row d * K + c is code c of digit d.
         self.code_embedding = nn.Parameter(
-            torch.randn(self.digits * self.codebook_size, settings.hidden_size)
-            * (INIT_STD * self.digits**0.5)
+            torch.randn(self.digits * self.codebook_size, settings.hidden_size) * (INIT_STD * scale)
         )
         n_items = self.features.matrix.shape[0]
         self.register_buffer("codes", torch.zeros(n_items, self.digits, dtype=torch.int64))
@@ -155,7 +157,9 @@ class CodeRecommender(HistoryRecommender):
         super().__init__(config, dataset)
         self.temperature = self.settings.temperature
         self.item_codes = ItemCodes(self.settings, dataset, config["seed"])
-        self.encoder = self.causal_encoder(self.input_norm)
+        self.encoder = self.causal_encoder(
+            self.input_norm, norm_positions=self.settings.norm_positions
+        )
         self.apply(init_weights)
 
     @classmethod

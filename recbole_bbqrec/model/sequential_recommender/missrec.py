@@ -32,11 +32,21 @@ class MISSRec(HistoryRecommender):
     Sequence Representation for Recommendation", MM 2023. The same: items are clustered by DPC-kNN
     on their multi-modal embeddings, again every ``interest_update_epochs``; the encoder sees each
     interest of the history once, the decoder attends to its output and, without a causal mask, to
-    the whole history; a candidate's score is the mean of its ID's cosine and its modalities', the
-    latter weighted by a soft-max with one learned factor; softmax of score / temperature over all
-    items. Every prefix is a row of its own, since its interests are those of the whole prefix.
+    the whole history; with several modalities a candidate's score is the mean of its ID's cosine
+    and its modalities', the latter weighted by a soft-max with one learned factor; softmax of
+    score / temperature over all items. Every prefix is a row of its own, since its interests are
+    those of the whole prefix.
 
-    Different on purpose: trained from scratch (as in BBQRec's table); one cluster for the mean of
+    Different by default, as in all measured rows: with one modality the mean of two cosines (there
+    the cosine with the sum of ID and projected features: ``one_modality_score``); clusters of
+    normalised vectors with five neighbours other than the point itself (there of the vectors as
+    they are, a tenth of the points, the point itself among them: ``interest_clustering``,
+    ``interest_neighbours``); no dropout on attention weights and inside the feed-forward networks
+    (there .5: ``attention_dropout``, ``inner_dropout``); the width. ``MISSRec.paper.yaml`` has the
+    released values.
+
+    Different on purpose: a constant token precedes the interests, so that the encoder's input is
+    never empty; trained from scratch (as in BBQRec's table); one cluster for the mean of
     an item's modalities (released code: each modality of an item is clustered, which doubles the
     points and the interests, by mini-batch k-means in place of the paper's DPC-kNN); an interest
     is the present mean of its items, gradient included (there: the centre found before the
@@ -57,7 +67,6 @@ class MISSRec(HistoryRecommender):
         settings = self.settings
         self.temperature = settings.temperature
         self.orthogonality_weight = settings.orthogonality_weight
-        self.neighbours = settings.interest_neighbours
         self.update_epochs = settings.interest_update_epochs
         hidden, heads, dropout = settings.hidden_size, settings.n_heads, settings.dropout
 
@@ -65,18 +74,14 @@ class MISSRec(HistoryRecommender):
         self.position_embedding = nn.Embedding(self.max_seq_length, hidden)
         # First token of the encoder: it is never empty, even without a known interest.
         self.no_interest_embedding = nn.Parameter(torch.randn(hidden) * INIT_STD)
-        shape = (hidden, heads, dropout)
+        shape = (hidden, heads, dropout, settings.attention_dropout)
+        feed = (hidden, settings.inner_size, dropout, settings.inner_dropout)
         encoder_layers, decoder_layers = settings.encoder_layers, settings.decoder_layers
-        inner = settings.inner_size
         self.encoder_attention = nn.ModuleList(Attention(*shape) for _ in range(encoder_layers))
-        self.encoder_feed = nn.ModuleList(
-            FeedForward(hidden, inner, dropout) for _ in range(encoder_layers)
-        )
+        self.encoder_feed = nn.ModuleList(FeedForward(*feed) for _ in range(encoder_layers))
         self.self_attention = nn.ModuleList(Attention(*shape) for _ in range(decoder_layers))
         self.cross_attention = nn.ModuleList(Attention(*shape) for _ in range(decoder_layers))
-        self.decoder_feed = nn.ModuleList(
-            FeedForward(hidden, inner, dropout) for _ in range(decoder_layers)
-        )
+        self.decoder_feed = nn.ModuleList(FeedForward(*feed) for _ in range(decoder_layers))
         self.input_norm = nn.LayerNorm(hidden)
         self.encoder_norm, self.decoder_norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
         self.apply(init_weights)
@@ -121,8 +126,12 @@ class MISSRec(HistoryRecommender):
         """Cluster the items by their present multi-modal embeddings."""
         modal = self._mean_known(self.representations()[:, 1:], self.known[:, 1:])  # [n_items, H]
         items = self.known[:, 1:].any(1).nonzero().squeeze(1)  # items with some modality
-        points = F.normalize(modal[items], dim=-1)
-        self.interest_of[items] = 1 + dpc_knn(points, self.n_interests, self.neighbours)
+        released = self.settings.interest_clustering == "released"
+        points = modal[items]
+        points = points * points.shape[1] ** -0.5 if released else F.normalize(points, dim=-1)
+        k = self.settings.interest_neighbours
+        k = max(1, round(k * len(points))) if k < 1 else round(k)
+        self.interest_of[items] = 1 + dpc_knn(points, self.n_interests, k, count_itself=released)
 
     def interest_embeddings(self, representations: Tensor) -> Tensor:
         """Average the multi-modal embeddings of each interest, [1 + K, H]; row 0 is unused."""
@@ -170,8 +179,12 @@ class MISSRec(HistoryRecommender):
         """Return (id + M * fused) / (1 + M) / temperature, [P, n_items - 1].
 
         ``id`` is the cosine with the ID embedding, ``fused`` the weighted mean of the cosines with
-        the M modalities that the item has.
+        the M modalities that the item has. With one modality ``one_modality_score`` may ask for
+        the cosine with the sum of both.
         """
+        if representations.shape[1] == 2 and self.settings.one_modality_score == "sum":
+            summed = F.normalize(representations[1:].sum(1), dim=-1).to(states.dtype)  # [N, H]
+            return F.normalize(states, dim=-1) @ summed.T / self.temperature
         candidates = F.normalize(representations[1:], dim=-1)  # [N, R, H]
         known = self.known[1:, 1:]  # [N, M]
         share = 1 / (1 + known.sum(1, keepdim=True)) / self.temperature  # [N, 1]

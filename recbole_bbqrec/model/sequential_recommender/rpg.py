@@ -23,7 +23,10 @@ class RPG(CodeRecommender):
     AdamW with warm-up and cosine decay. Different: every item is scored, which the released
     graph-constrained decoding approximates; OPQ is fitted on every item's text, not on training
     items only; the text embedding is the data set's, where the released default is OpenAI's
-    text-embedding-3-large; the model is narrower (see RPG.yaml).
+    text-embedding-3-large; biases of the residual blocks start at zero (there as nn.Linear's do);
+    GELU is exact (there GPT-2's approximation); the last 20 items (there 50). Different by default,
+    as in all measured rows: the width, code embeddings sqrt(32) times larger at the start
+    (``code_scale``), no dropout on attention weights. ``RPG.paper.yaml`` has the released values.
     """
 
     settings_class = RPGSettings

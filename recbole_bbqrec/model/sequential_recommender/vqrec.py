@@ -15,7 +15,12 @@ class VQRec(CodeRecommender):
     Sequential Recommenders", WWW 2023. The same: OPQ codes of the text embedding, mean pooling,
     a SASRec-style encoder, cross-entropy over all items of cosine / temperature. Different: no
     pre-training on other domains (as in BBQRec's table), pre-norm layers, all prefixes of a user
-    trained in one causal pass, and OPQ fitted on every item's text, not on training items only.
+    trained in one causal pass, OPQ fitted on every item's text, not on training items only, and
+    [PAD] no candidate of the soft-max (there it is one). Different by default, as in all measured
+    rows: code embeddings sqrt(32) times larger at the start, so that their mean has the usual
+    deviation (``code_scale``), positions added after the input norm, where the tiny means do not
+    drown in them (``norm_positions``), no dropout on attention weights (``attention_dropout``),
+    and the width. ``VQRec.paper.yaml`` has the released values.
 
     The released trainer fine-tunes a pre-trained model: it learns a permutation of the codes for
     five epochs and then trains the code embeddings alone, the encoder frozen. Started without a

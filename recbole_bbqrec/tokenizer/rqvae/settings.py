@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from recbole_bbqrec.settings import OptionalText, Positive, PositiveNumber, Weight, option
 from recbole_bbqrec.tokenizer.settings import QuantizerSettings, SequenceSettings
@@ -36,6 +36,9 @@ class LETTERSettings(RQVAESettings):
     levels: Positive = 4
     alignment_weight: Weight = option(0.01, "alpha, of InfoNCE with the collaborative embeddings.")
     diversity_weight: Weight = option(0.0001, "beta, of the diversity of code assignment.")
+    diversity_partners: Literal["code", "item"] = option(
+        "code", "Draw a code's partner in the diversity term once a step, or once for each item."
+    )
     diversity_clusters: Positive = option(
         10, "Clusters of codes a level, at most half the codebook."
     )
