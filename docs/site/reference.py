@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 from collections.abc import Iterable, Sequence
 
 from recbole_bbqrec.cli.grammar import CommandParser
-from recbole_bbqrec.cli.main import VERBS
+from recbole_bbqrec.cli.main import VERBS, parser_of
 from recbole_bbqrec.cli.models import model_rows
-from recbole_bbqrec.config import options as known
-from recbole_bbqrec.config.options import ProtocolSettings, RunSettings
+from recbole_bbqrec.config.options import SETTINGS_BY_TOPIC
 from recbole_bbqrec.config.yaml_files import properties_directory
-from recbole_bbqrec.data.protocol.settings import SplitSettings
 from recbole_bbqrec.model.registry import MODELS, property_bases
-from recbole_bbqrec.model.settings import TrainingSettings
-from recbole_bbqrec.settings import Settings, options_of
-
-#: Heading to the settings classes below it.
-KINDS: dict[str, Sequence[type[Settings]]] = {
-    "Every run": (RunSettings, ProtocolSettings, SplitSettings, TrainingSettings),
-    "Phase one: items to semantic IDs": known.PHASE_ONE,
-    "Phase two: generating the next item": known.PHASE_TWO,
-    "Models of one phase": known.ONE_PHASE,
-}
+from recbole_bbqrec.settings import options_of
 
 
 def options() -> str:
@@ -37,7 +25,7 @@ def options() -> str:
         "An option stands in several tables if several models read it. RecBole's own options are "
         "in [RecBole's documentation](https://recbole.io/docs/).", "",
     ]  # fmt: skip
-    for heading, kinds in KINDS.items():
+    for heading, kinds in SETTINGS_BY_TOPIC.items():
         lines += [f"## {heading}", ""]
         for kind in kinds:
             found = options_of(kind).values()
@@ -58,9 +46,8 @@ def commands() -> str:
         "`--name=value`, and lists `--models=A,B`. This page is generated from the parsers: "
         "`VERB --help` prints the same.", "",
     ]  # fmt: skip
-    for name, verb in VERBS.items():
-        parser = CommandParser(name, verb.takes_options)
-        importlib.import_module(f"recbole_bbqrec.cli.{verb.module}").add_arguments(parser)
+    for name in VERBS:
+        parser = parser_of(name)
         lines += [f"## {name}", "", " ".join((parser.description or "").split()), ""]
         for group in parser._action_groups:
             actions = [a for a in group._group_actions if not isinstance(a, argparse._HelpAction)]

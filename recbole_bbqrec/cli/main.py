@@ -28,7 +28,8 @@ class Verb(NamedTuple):
 
 _SAME_COMMAND = "runs and epochs that had ended are saved. Run the same command to go on."
 _RESUME = "epochs that had ended are saved. Run the same command with --resume=auto to go on."
-_TRAIN, _FINISHED, _DATA = "train and test", "look at finished runs", "data and models"
+_START, _TRAIN, _FINISHED = "begin", "train and test", "look at finished runs"
+_DATA = "data and models"
 
 #: Failures that lie in the disk or in who may use it; elsewhere, an OSError is a fault of ours.
 _PLACES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -53,6 +54,9 @@ VERBS = {
                     "the same command goes on with what was downloaded and encoded."),
     "inspect": Verb("inspect_data", _DATA, "show statistics and item neighbours of a data set"),
     "models": Verb("models", _DATA, "list the models with their signals and papers"),
+    "doctor": Verb("start.doctor", _START, "show what this machine has, and what is missing"),
+    "init": Verb("start.init", _START, "write a YAML file of options to start from"),
+    "completion": Verb("start.completion", _START, "print a script for completion in the shell"),
 }  # fmt: skip
 
 
@@ -84,11 +88,18 @@ def parse(arguments: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
         raise UserError(
             f"There is no verb `{name}`; expected {', '.join(VERBS)}.{did_you_mean(name, VERBS)}"
         )
-    verb = VERBS[name]
-    module = importlib.import_module(f"recbole_bbqrec.cli.{verb.module}")
-    parser = CommandParser(name, verb.takes_options)
-    module.add_arguments(parser)
-    return module, parser.parse(words)
+    return _module_of(name), parser_of(name).parse(words)
+
+
+def parser_of(name: str) -> CommandParser:
+    """Return the parser of a verb."""
+    parser = CommandParser(name, VERBS[name].takes_options)
+    _module_of(name).add_arguments(parser)
+    return parser
+
+
+def _module_of(name: str) -> ModuleType:
+    return importlib.import_module(f"recbole_bbqrec.cli.{VERBS[name].module}")
 
 
 def _main(arguments: list[str]) -> int:

@@ -152,6 +152,14 @@ ONE_PHASE = (
     model_settings.TGHSettings,
 )
 
+#: Heading to the settings below it, for lists of all options.
+SETTINGS_BY_TOPIC: dict[str, tuple[type[Settings], ...]] = {
+    "Every run": (RunSettings, ProtocolSettings, SplitSettings, TrainingSettings),
+    "Phase one: items to semantic IDs": PHASE_ONE,
+    "Phase two: generating the next item": PHASE_TWO,
+    "Models of one phase": ONE_PHASE,
+}
+
 #: Options of every run, RecBole's own models included.
 RUN_OPTIONS = checks_by_option(RunSettings, SplitSettings)
 
