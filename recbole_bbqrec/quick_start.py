@@ -31,6 +31,7 @@ from recbole_bbqrec.model.registry import get_dataset_class, get_model
 from recbole_bbqrec.prepare.on_demand import check_files, make_at_once, prepare_missing
 from recbole_bbqrec.protocols import ItemDataset
 from recbole_bbqrec.run_files.checkpoint import load_model_file, load_weights
+from recbole_bbqrec.run_files.console import DETAIL
 from recbole_bbqrec.run_files.final_block import final_block
 from recbole_bbqrec.run_files.finished_run import FinishedRun
 from recbole_bbqrec.run_files.kept_data import ReadFiles, keep_model, own_data
@@ -153,7 +154,7 @@ def _run(
         read.keep(files)
 
     network = build_model(config, prepared.train_data)
-    logger.info(network)
+    logger.info(network, extra=DETAIL)
     trainer = get_trainer_class(config["model"])(config, network)
     trainer.use_data(prepared.identity)
     if files is not None:
@@ -219,7 +220,7 @@ def prepare(config: BBQRecConfig) -> Prepared:
     """Seed, read the data set, and split it."""
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config, get_dataset_class(config["model"]))
-    logger.info(dataset)
+    logger.info(dataset, extra=DETAIL)
     loaders = data_loaders(config, dataset)
     parts = [loader._dataset for loader in loaders]
     report = split_report(config, dataset, parts)

@@ -93,6 +93,14 @@ def autocast(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractCon
     return torch.autocast(device_type=device.type, dtype=dtype)
 
 
+def bar_is_hidden() -> bool | None:
+    """Return tqdm's ``disable``: None shows a bar on a terminal only, False in a notebook, too."""
+    from tqdm.auto import tqdm
+    from tqdm.notebook import tqdm_notebook
+
+    return False if issubclass(tqdm, tqdm_notebook) else None
+
+
 def peak_memory_mib(device: torch.device) -> dict[str, float]:
     """Return the peak memory in MiB: resident of the "process", and of the "gpu" if in use."""
     peak: dict[str, float] = {}

@@ -55,6 +55,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.names import check_valid_metric
 from recbole_bbqrec.model.registry import get_model, is_ours, own_sources, property_bases, spec
 from recbole_bbqrec.reading import PlainLoader, parse_yaml
+from recbole_bbqrec.run_files.console import DETAIL
 from recbole_bbqrec.run_files.output_folder import check_output_folder
 
 #: Keys that RecBole reads but lists in none of its files.
@@ -228,7 +229,7 @@ class BBQRecConfig(Config):
 
     def log_to(self, logger: logging.Logger) -> None:
         """Log the configuration and its warnings."""
-        logger.info(self)
+        logger.info(self, extra=DETAIL)
         neglected = neglected_properties()
         for message in [*self.warnings, *([neglected] if neglected else [])]:
             logger.warning(message)
@@ -280,12 +281,17 @@ def options_read(model: str, dataset: str) -> frozenset[str]:
     Raises:
         UserError: unknown model.
     """
+    return frozenset(_read_by(model, default_options(model, dataset)))
+
+
+def default_options(model: str, dataset: str) -> dict[str, Any]:
+    """Return what the YAML files of RecBole and of this package say, the last one winning."""
     # RecBole finds its files in the middle of making a Config, whose end needs valid values.
     config = BBQRecConfig.__new__(BBQRecConfig)
     config._init_parameters_category()
     config.yaml_loader = config._build_yaml_loader()
     config._load_internal_config_dict(model, get_model(model), dataset)
-    return frozenset(_read_by(model, config.internal_config_dict))
+    return {k: v for k, v in config.internal_config_dict.items() if k not in _DERIVED}
 
 
 def check_options_read(model: str, dataset: str, values: Mapping[str, Any]) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.runtime import bar_is_hidden
 
 #: The paper's text encoder.
 SENTENCE_T5 = "sentence-transformers/sentence-t5-base"
@@ -51,7 +52,7 @@ class SentenceEncoder:
         """
         key = hashlib.sha256(json.dumps([self.identity, *texts]).encode()).hexdigest()[:16]
         chunks = []
-        with tqdm(total=len(texts), desc="text", unit="item", disable=None) as bar:
+        with tqdm(total=len(texts), desc="text", unit="item", disable=bar_is_hidden()) as bar:
             for number, start in enumerate(range(0, len(texts), _CHUNK)):
                 part = list(texts[start : start + _CHUNK])
                 path = None if kept is None else kept / f"{key}-{number:05d}.npy"

@@ -11,6 +11,7 @@ from recbole.utils import init_logger
 
 from recbole_bbqrec.atomic import writing
 from recbole_bbqrec.protocols import RunConfig
+from recbole_bbqrec.run_files import console
 from recbole_bbqrec.run_files.output_folder import check_log_folders
 
 logger = logging.getLogger()
@@ -35,6 +36,8 @@ def start_logging(config: RunConfig) -> None:
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
             _end_where_it_cannot_write(handler)
+        elif isinstance(handler, logging.StreamHandler):
+            console.limit(handler)
     for handler in others:
         logger.addHandler(handler)
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from recbole_bbqrec.cli.main import main
-from recbole_bbqrec.config.config import BBQRecConfig
-from recbole_bbqrec.onboarding.start_file import default_options, start_file
+from recbole_bbqrec.config.config import BBQRecConfig, default_options
+from recbole_bbqrec.onboarding.start_file import start_file
 
 
 def uncommented(text):

@@ -25,10 +25,11 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.runtime import bar_is_hidden
 from recbole_bbqrec.version import __version__
 
 _BLOCK = 1 << 20
@@ -167,8 +168,13 @@ def _transfer(url: str, part: Path) -> None:
         _check_room(part, total, offset)
         _write_state(part, _validator(response.headers), total)
         bar = tqdm(
-            total=total, initial=offset, desc=part.stem, unit="B", unit_scale=True, disable=None
-        )
+            total=total,
+            initial=offset,
+            desc=part.stem,
+            unit="B",
+            unit_scale=True,
+            disable=bar_is_hidden(),
+        )  # fmt: skip
         with open(part, "ab" if offset else "wb") as file, bar:
             while block := response.read(_BLOCK):
                 file.write(block)

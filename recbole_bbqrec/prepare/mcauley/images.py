@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.runtime import bar_is_hidden
 
 ASIN_BYTES, DIMENSION = 10, 4096
 RECORD_BYTES = ASIN_BYTES + 4 * DIMENSION
@@ -104,7 +105,7 @@ def _records(path: Path) -> Iterator[bytes]:
         size = path.stat().st_size
         if size == 0:
             raise UserError(f"{path} is empty; expected records of {RECORD_BYTES:,} bytes.")
-        bar = tqdm(total=size, desc=path.name, unit="B", unit_scale=True, disable=None)
+        bar = tqdm(total=size, desc=path.name, unit="B", unit_scale=True, disable=bar_is_hidden())
         with open(path, "rb") as file, bar:
             number = 0
             while block := file.read(_BLOCK * RECORD_BYTES):

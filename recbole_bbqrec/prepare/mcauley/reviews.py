@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.interactions import Interaction, is_token
+from recbole_bbqrec.runtime import bar_is_hidden
 
 CORE = 5
 _LONGEST_LINE = 1 << 24  # bytes; a hundred times the longest review
@@ -152,7 +153,7 @@ def read_metadata(path: Path, wanted: Collection[str]) -> Metadata:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield numbered non-blank lines of a gzip file, with progress by compressed bytes."""
     try:
-        bar = {"total": path.stat().st_size, "desc": path.name, "disable": None}
+        bar = {"total": path.stat().st_size, "desc": path.name, "disable": bar_is_hidden()}
         with open(path, "rb") as raw, tqdm.wrapattr(raw, "read", **bar) as tracked:
             file = gzip.GzipFile(fileobj=tracked)
             number = 0

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+from recbole_bbqrec.runtime import bar_is_hidden
 
 
 class TermMeans:
@@ -66,14 +68,14 @@ class HeldLog:
 
 @contextmanager
 def progress_bar(name: str, *, total: int, done: int, unit: str, show: bool) -> Iterator[tqdm[Any]]:
-    """Yield a bar over ``total`` units, ``done`` of them finished; only a terminal shows it."""
+    """Yield a bar over ``total`` units, ``done`` of them finished, for terminals and notebooks."""
     bar = tqdm(
         total=total,
         initial=done,
         desc=name,
         unit=unit,
         dynamic_ncols=True,
-        disable=None if show else True,  # None: tqdm shows it on a terminal only
+        disable=bar_is_hidden() if show else True,
     )
     with bar:
         if bar.disable:

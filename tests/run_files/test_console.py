@@ -1,0 +1,76 @@
+"""What the terminal shows of a log."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import pytest
+
+from recbole_bbqrec.run_files import console
+from recbole_bbqrec.run_files.console import DETAIL, Shown, fold
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _reset():
+    yield
+    console.show(Shown.NORMAL)
+
+
+def shown(how_much: Shown, stream: io.StringIO) -> str:
+    """Log a line of each kind and return what the stream has."""
+    console.show(how_much)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    console.limit(handler)
+    logger = logging.Logger("test")
+    logger.addHandler(handler)
+    logger.info("options", extra=DETAIL)
+    logger.info("epoch 1")
+    logger.warning("ties")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("how_much", "stream", "lines"),
+    [
+        (Shown.NORMAL, Terminal(), ["INFO epoch 1", "WARNING ties"]),
+        (Shown.DETAILS, Terminal(), ["INFO options", "INFO epoch 1", "WARNING ties"]),
+        (Shown.WARNINGS, Terminal(), ["WARNING ties"]),
+        # A file or a pipe keeps everything, but for --quiet.
+        (Shown.NORMAL, io.StringIO(), ["INFO options", "INFO epoch 1", "WARNING ties"]),
+        (Shown.WARNINGS, io.StringIO(), ["WARNING ties"]),
+    ],
+)
+def test_what_is_shown(how_much, stream, lines):
+    assert shown(how_much, stream).splitlines() == lines
+
+
+def test_long_lines_are_folded_on_a_terminal_only(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    line = "word " * 60
+    for stream, longest in ((Terminal(), 120), (io.StringIO(), len(line) + 5)):
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        console.limit(handler)
+        handler.emit(logging.LogRecord("", logging.INFO, "", 0, line, None, None))
+        assert max(map(len, stream.getvalue().splitlines())) <= longest
+        assert stream.getvalue().split() == ["INFO", *line.split()]
+
+
+def test_fold_keeps_words_columns_and_colours():
+    table = "  text   TF-IDF of words and word pairs, 256 dimensions"
+    assert fold(table, 30).splitlines() == [
+        "  text   TF-IDF of words and",
+        "         word pairs, 256",
+        "         dimensions",
+    ]
+    coloured = "\x1b[1;33mtest result\x1b[0m: short"
+    assert fold(coloured, 20) == coloured
+    assert fold("a" * 50, 20) == "a" * 50  # nowhere to break
+    assert fold("short\nlines", 20) == "short\nlines"
