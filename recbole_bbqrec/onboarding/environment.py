@@ -33,6 +33,7 @@ EXTRAS = {
     "text": Extra(("sentence_transformers",), "sentence encoders for item texts"),
     "plots": Extra(("matplotlib", "jinja2"), "report card, pictures and charts"),
     "tune": Extra(("optuna",), "random and Bayesian search of options"),
+    "ray": Extra(("ray",), "runs over a Ray cluster"),
     "completion": Extra(("shtab",), "completion of commands in the shell"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,5 +74,5 @@ def _lines(name: str, known: Option | None, defaults: Mapping[str, Any]) -> Iter
     if len(beside) <= _WIDEST:
         yield beside
     else:
-        yield text
+        yield from textwrap.wrap(text, _WIDEST, subsequent_indent="# ")
         yield line

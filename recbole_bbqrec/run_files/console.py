@@ -35,7 +35,7 @@ def show(how_much: Shown) -> None:
     _shown = how_much
 
 
-def limit(handler: logging.StreamHandler) -> None:  # type: ignore[type-arg]
+def limit(handler: logging.StreamHandler) -> None:
     """Let a handler show what :func:`show` said, and fold lines on a terminal."""
     on_terminal = handler.stream.isatty()
     if _shown is Shown.WARNINGS:
@@ -65,8 +65,8 @@ def fold(text: str, width: int) -> str:
 
     >>> print(fold("  model     BBQRec on Mini, a data set", 24))
       model     BBQRec on
-                Mini, a
-                data set
+                Mini, a data
+                set
     """
     return "\n".join(part for line in text.split("\n") for part in _folded(line, width))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import importlib.util
 import shutil
 
@@ -11,7 +10,7 @@ import torch
 
 from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.onboarding import environment
-from recbole_bbqrec.onboarding.environment import EXTRAS, examine
+from recbole_bbqrec.onboarding.environment import examine
 from tests.support.runs import ROOT
 
 
@@ -47,12 +46,6 @@ def test_a_folder_that_is_no_data_set_is_passed_over(tmp_path):
 def test_more_threads_than_cores_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4096)
     assert "--num_threads=" in rows(examine(tmp_path))["threads"].remedy
-
-
-def test_every_extra_of_users_is_known():
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg", encoding="utf-8")
-    assert set(EXTRAS) == set(parser["options.extras_require"]) - {"dev", "docs"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from recbole_bbqrec.cli.main import main
-from recbole_bbqrec.config.config import BBQRecConfig, default_options
+from recbole_bbqrec.config.config import BBQRecConfig, default_options, options_read
 from recbole_bbqrec.onboarding.start_file import start_file
 
 
@@ -32,10 +32,10 @@ def test_its_lines_are_the_defaults(model, tmp_path, tiny):
 
 def test_every_checked_option_of_the_yaml_files_has_a_line_with_help():
     text = start_file("BBQRec", "Mini")
-    for name in default_options("BBQRec", "Mini"):
+    for name in options_read("BBQRec", "Mini") & set(default_options("BBQRec", "Mini")):
         assert re.search(rf"^#{name}:", text, re.M), name
     assert "#num_beams: 50" in text and "Beam width" in text
-    assert max(map(len, text.splitlines())) <= 120
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_a_file_is_never_replaced(rundir, capsys):
