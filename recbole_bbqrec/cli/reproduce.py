@@ -19,6 +19,7 @@ from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.experiment.common_options import check_common, left_out
 from recbole_bbqrec.experiment.reproduce.results.figure3 import SWEEPS, Figure3
 from recbole_bbqrec.experiment.reproduce.results.figure4 import Figure4
+from recbole_bbqrec.experiment.reproduce.results.ladder import Ladder
 from recbole_bbqrec.experiment.reproduce.results.table1 import Table1
 from recbole_bbqrec.experiment.reproduce.results.table2 import Table2
 from recbole_bbqrec.experiment.reproduce.results.table3 import Table3
@@ -32,6 +33,7 @@ STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
         Table1(), Table2(), Table3(), Table4(), Table5(), Table6(), Figure3(), Figure4(),
+        Ladder(),
     )
 }  # fmt: skip
 
@@ -46,6 +48,7 @@ WHAT is one of:
   table6   seconds a user at beams 50 and 100, on this machine
   figure3  BBQRec by length L, codebook size N, dimension D and similarity buckets K
   figure4  BBQRec without ID, text or image
+  ladder   from BBQRec.paper.yaml to BBQRec, one addition a rung; not in the paper
 
 Runs are kept as by `compare`, and shared with it. The same command, after an interruption or with a
 larger budget, trains only what is missing. Neither the epochs nor any other option is changed to
@@ -57,7 +60,7 @@ def add_arguments(parser: CommandParser) -> None:
     purpose = "Run a table or figure of the paper, and show its figures beside ours."
     describe(parser, purpose, "table4 --datasets=Beauty --budget=60", NOTES, runs_can_fail=True)
     add = parser.group("what to run")
-    add("what", "WHAT", "table1 to table6, figure3 or figure4")
+    add("what", "WHAT", "table1 to table6, figure3, figure4 or ladder")
     add("--datasets", "NAME", "data sets (default: those of the paper)", action=ListAction)
     add("--models", "MODEL", "only these models of the experiment, by their names there or here "
         "(default: all)", action=ListAction, default=[])  # fmt: skip

@@ -61,6 +61,7 @@ class GeneratorSettings(Settings):
         "Counted from the history's first or its last item; auto: last if bidirectional, first if "
         "causal.",
     )
+    norm_positions: bool = option(False, "Add positions before the input norm, not after it.")
     history_tokens: Literal["item", "level"] = option(
         "item",
         "item: an item is one token of the encoder, the sum of its levels'; level: L tokens.",

@@ -24,6 +24,7 @@ RESULT = "result.json"  # metrics, seconds and files; written last
 LOCK = "lock"  # held by the process that works on the run
 # Files of a store alone.
 PLAN = "plan.json"  # model, data, seed and key of the run
+MASKED = "masked.json"  # its test metrics with the history left out of the ranking
 LOG = "run.log"  # standard output and error of the run's process
 FAILURE = "error.txt"  # message of a run that failed
 SAVED = "saved"  # checkpoint_dir of the run

@@ -24,7 +24,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"similarity": False, "tie_codes": True, "token_fusion": "sum"},
     {"similarity": False, "history_encoding": "bidirectional"},
     {"item_embedding": True, "n_items": 30, "n_heads": 1, "dropout": 0.2},
-    {"history_encoding": "bidirectional", "history_positions": "first"},
+    {"history_encoding": "bidirectional", "history_positions": "first", "norm_positions": True},
     {"feature_dim": 4},
     {"history_tokens": "item", "feature_dim": 2},
     {"history_tokens": "item", "similarity": False, "history_encoding": "bidirectional"},

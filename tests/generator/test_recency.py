@@ -88,3 +88,23 @@ def test_an_item_has_the_same_position_however_long_the_history_before_it() -> N
     for row, length in enumerate([4, 2, 1]):
         wanted = encoder.position.weight[:length].flip(0)
         assert torch.equal(found[row, :length], wanted)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_positions_are_added_before_or_after_the_norm(before: bool) -> None:
+    torch.manual_seed(0)
+    config = GeneratorSettings(
+        n_signals=1, similarity=False, levels=2, codebook_size=ITEMS, code_dim=4, max_history=5,
+        hidden_size=4, n_heads=1, encoder_layers=1, dropout=0.0, item_embedding=False,
+        item_head=False, repeat_logit=False, norm_positions=before, initializer_range=1.0,
+    )  # fmt: skip
+    encoder, seen = Generator(config).encoder, []
+    encoder.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    items = torch.tensor([[3, 5]])
+    encoder(catalogue(), items)
+    tokens = encoder.tokens.project().embed(catalogue().codes[items[0]]).sum(1)
+    tokens = tokens + encoder.level
+    position = encoder.position.weight[:2]
+    x = tokens + position if before else tokens
+    x = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(seen[0][:, 0], x if before else x + position)

@@ -148,8 +148,9 @@ def _unknown(dataset: str, root: Path) -> str:
 
 
 def _place(store: RunStore, request: Request, dataset: str, setting: Setting) -> Place:
-    options = {**request.options(setting.model, dataset), **setting.options}
-    label = setting.label if setting.options else ""
+    given = request.options(setting.model, dataset)
+    options = {**setting.defaults, **given, **setting.options}
+    label = setting.label if setting.options or setting.defaults else ""
     run = Run(setting.model, dataset, options, request.config_files, label=label)
     runs = [replace(run, seed=seed) for seed in seeds_of(request.seeds, run)]
     planned = tuple(map(store.plan, runs))

@@ -31,6 +31,7 @@ class Setting:
         value: its place within the group, such as the value swept.
         needs: a modality without which the setting would be the same as BBQRec.
         brief: options of a short run that is enough if there is no full run yet; it is not tested.
+        defaults: options below those of the user.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Setting:
     value: Any = None
     needs: str = ""
     brief: Mapping[str, Any] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -59,9 +59,12 @@ def _encode(
     x = x + own[packed].unsqueeze(1)
     position = positions_of(weights.position, valid, weights.config.from_last)
     position = cells.pack(position).unsqueeze(1)
-    x = (normed(x + weights.level, weights.encoder_input_norm) + position).to(
-        weights.dtype
-    )  # [n, L, d]
+    x = x + weights.level
+    if weights.config.norm_positions:
+        x = normed(x + position, weights.encoder_input_norm)
+    else:
+        x = normed(x, weights.encoder_input_norm) + position
+    x = x.to(weights.dtype)  # [n, L, d]
     bias = _bias(weights, cells, valid)
     for layer in weights.encoder:
         x = _layer(weights, x, layer, cells, bias, buckets)

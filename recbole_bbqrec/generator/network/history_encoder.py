@@ -62,9 +62,12 @@ class HistoryEncoder(nn.Module):
         if self.config.history_tokens == "item":
             x = x.sum(1, keepdim=True)
         x = x + self.item_inputs(catalogue, packed).unsqueeze(1)
-        # Positions go after the norm, as in ESASRec; not measured by itself (docs/findings.md).
-        position = cells.pack(self.position.of(valid))
-        x = self.input_norm(x + self.level) + position.unsqueeze(1)
+        position = cells.pack(self.position.of(valid)).unsqueeze(1)
+        x = x + self.level
+        if self.config.norm_positions:
+            x = self.input_norm(x + position)
+        else:  # as in ESASRec; not measured by itself (docs/findings.md)
+            x = self.input_norm(x) + position
         x = self.dropout(x)
         causal = self.config.history_encoding == "causal"
         bias = history_bias(valid, self.config.history_levels, causal, x.dtype)
