@@ -67,8 +67,8 @@ def add_run_store(parser: CommandParser) -> None:
     add("--any_version", None, "accept stored runs made by another version of the code")
     add = parser.group("cluster", _CLUSTER)
     add("--ray", "ADDRESS", "runs at the same time over a Ray cluster: its address, `auto` for the "
-        "one of this machine, or nothing for this machine alone", nargs="?",
-        const="local")  # fmt: skip
+        "one of this machine, or nothing for this machine alone (default: one run after another)",
+        nargs="?", const="local")  # fmt: skip
     add("--ray_cpus", "N", "CPUs of a run", type=float, default=1.0)
     add("--ray_gpus", "N", "GPUs of a run; a fraction shares one", type=float, default=0.0)
     add("--ray_memory", "GIB", "memory of a run in GiB (default: not reserved)", type=float)

@@ -107,7 +107,10 @@ class CommandParser(argparse.ArgumentParser):
                     raise self.unknown(word) from None
             raise
         if rest:
-            raise UserError(f"Cannot read the argument `{rest[0]}`; see `{self.verb} --help`.")
+            raise UserError(
+                f"Cannot read the argument `{rest[0]}`;{_split_by_shell(words, rest[0])} see "
+                f"`{self.verb} --help`."
+            )
         for old, new in hints.items():
             print(f"hint: `{old}` is now `{new}`", file=sys.stderr)
         args.options, args.parser = options, self
@@ -157,6 +160,16 @@ class ListAction(argparse.Action):
         if not items and (self.required or self.default):
             raise argparse.ArgumentError(self, "expected at least one value")
         setattr(namespace, self.dest, items)
+
+
+def _split_by_shell(words: Sequence[str], rest: str) -> str:
+    """Return a hint if ``rest`` belongs to an option before it, divided at a blank by the shell."""
+    before = list(words)[: list(words).index(rest)] if rest in words else []
+    if not before or before[-1].count("[") + before[-1].count("{") <= before[-1].count("]") + (
+        before[-1].count("}")
+    ):
+        return ""
+    return f" put quotes around the whole option, '{before[-1]} {rest}', or leave the blank out;"
 
 
 def _in_current_spelling(

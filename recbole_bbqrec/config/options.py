@@ -230,6 +230,12 @@ def check_read(
     for key, value in values.items():
         if key in read or is_default(key, value):
             continue
+        other, dot, name = key.rpartition(".")
+        if dot:
+            raise UserError(
+                f"Option `{key}` is for a model {other}, and this run is of {model}. Remove it, or "
+                f"write `{name}` if {model} is meant."
+            )
         elsewhere = key in MODEL_OPTIONS or key in _INSTEAD
         if _INSTEAD.get(key) in read:
             hint = f" Did you mean `{_INSTEAD[key]}`?"

@@ -52,6 +52,20 @@ def test_config_files_are_spelt_alike_everywhere(verb, files):
     assert parsed(verb, *required, "--config_files", *files).config_files == ["a.yaml", "b.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--modalities=[text,", "image]"], "'--modalities=[text, image]'"),
+        (["--eval_args={'mode':", "'full'}"], "put quotes around"),
+        (["--modalities=[text]", "image"], None),  # not divided
+    ],
+)
+def test_an_option_that_the_shell_divided(words, hint):
+    with pytest.raises(UserError) as raised:
+        parsed("run", "--model=BBQRec", *words)
+    assert (hint or "Cannot read the argument `image`; see") in str(raised.value)
+
+
 def test_columns_may_hold_blanks():
     args = parsed("prepare", "Own", "--interactions=x.csv", "--text_columns=title, long text")
     assert args.text_columns == ["title", "long text"]

@@ -133,6 +133,7 @@ def test_masked_history_needs_all_candidates(tiny):
         ("BBQRec", "embedding_size", 7, "not read by model BBQRec"),
         ("BBQRec", "enable_amp", True, "Did you mean `precision`"),
         ("BBQRec", "reg_weight", 0.1, "Unknown option"),
+        ("BBQRec", "SASRec.n_layers", 2, "for a model SASRec, and this run is of BBQRec"),
         ("BBQRec", "gnn_layers", 2, "properties/model/BBQRec.yaml"),
         ("LETTER", "n_negatives", 3, "BBQRec.yaml, TIGER.yaml, LETTER.yaml"),
         ("ESASRec", "enable_amp", True, "Did you mean `precision`"),

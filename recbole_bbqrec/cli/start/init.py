@@ -16,7 +16,12 @@ def add_arguments(parser: CommandParser) -> None:
     add = parser.group("file")
     add("name", "NAME", "name of the file to write; .yaml is added; a file is never replaced")
     add("--model", "MODEL", "the model whose options are written", default="BBQRec")
-    add("--dataset", "DATASET", "the data set whose defaults are written", default="ml-100k")
+    add(
+        "--dataset",
+        "DATASET",
+        "the data set whose defaults are written (default: none)",
+        default="ml-100k",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
