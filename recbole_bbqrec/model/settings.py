@@ -160,6 +160,9 @@ class NeighbourSettings(Settings):
     neighbour_decay: Share = option(
         0.6, "Of both, by how many items ago those of the history were chosen."
     )
+    neighbour_search: Literal["auto", "exact", "approximate"] = option(
+        "auto", "Of similar features; auto: approximate from 100,000 items on, with faiss."
+    )
 
 
 @dataclass(frozen=True)

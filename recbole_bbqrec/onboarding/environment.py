@@ -34,6 +34,7 @@ EXTRAS = {
     "plots": Extra(("matplotlib", "jinja2"), "report card, pictures and charts"),
     "tune": Extra(("optuna",), "random and Bayesian search of options"),
     "ray": Extra(("ray",), "runs over a Ray cluster"),
+    "ann": Extra(("faiss",), "approximate neighbours in large catalogues"),
     "completion": Extra(("shtab",), "completion of commands in the shell"),
 }
 
