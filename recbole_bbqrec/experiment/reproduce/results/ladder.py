@@ -32,7 +32,8 @@ NO_NEIGHBOURS = {"cooccurrence_weight": 0, "feature_similarity_weight": 0}
 #: Rungs after the letter, and the options that each of them sets. A rung keeps those before it.
 ADDITIONS: dict[str, dict[str, Any]] = {
     "+ causal": {
-        "history_encoding": "causal", "decoder_start": "history", "history_tokens": "item",
+        "history_encoding": "causal", "history_positions": "auto", "history_tokens": "item",
+        "decoder_start": "history",
     },
     "+ item likelihood": {"generation_loss": "item"},
     "+ item embedding": {"item_embedding": True},
