@@ -1,7 +1,7 @@
 """BBQRec, a two-phase generative multi-modal sequential recommender, as a RecBole plugin.
 
-``run`` trains and tests a model, ``load_run`` loads a finished run, and ``add_model`` names a model
-class of one's own for both.
+``run`` trains and tests a model, ``load_run`` loads a finished run, ``Session`` follows one user on
+it, and ``add_model`` names a model class of one's own for both.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from recbole_bbqrec.version import __version__
 if TYPE_CHECKING:
     from recbole_bbqrec.model.registry import add_model
     from recbole_bbqrec.quick_start import load_run, run
+    from recbole_bbqrec.serving.session import Session
 
 compat.require_recbole()
 
-__all__ = ["__version__", "add_model", "load_run", "run"]
+__all__ = ["Session", "__version__", "add_model", "load_run", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,4 +31,8 @@ def __getattr__(name: str) -> Any:
         from recbole_bbqrec.model import registry
 
         return registry.add_model
+    if name == "Session":
+        from recbole_bbqrec.serving import session
+
+        return session.Session
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

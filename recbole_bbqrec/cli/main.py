@@ -30,6 +30,7 @@ _SAME_COMMAND = "runs and epochs that had ended are saved. Run the same command 
 _RESUME = "epochs that had ended are saved. Run the same command with --resume=auto to go on."
 _START, _TRAIN, _FINISHED = "begin", "train and test", "look at finished runs"
 _DATA = "data and models"
+_WORK = "put finished runs to work"
 
 #: Failures that lie in the disk or in who may use it; elsewhere, an OSError is a fault of ours.
 _PLACES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -50,6 +51,9 @@ VERBS = {
     "evaluate": Verb("evaluate", _FINISHED, "test finished runs again, with other options",
                      takes_options=True),
     "report": Verb("report_card", _FINISHED, "write the report card of a finished run"),
+    "recommend": Verb("work.recommend", _WORK, "write recommendations for many users to a file",
+                      "finished parts are kept. Run the same command to go on."),
+    "serve": Verb("work.serve", _WORK, "answer requests for recommendations over HTTP"),
     "prepare": Verb("prepare", _DATA, "make a data set from source files",
                     "the same command goes on with what was downloaded and encoded."),
     "inspect": Verb("inspect_data", _DATA, "show statistics and item neighbours of a data set"),

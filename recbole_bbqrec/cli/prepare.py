@@ -48,6 +48,9 @@ _EVENTS = {
                        "';' (default: by the suffix)"),
     "no_header": Field("no_header", None, "the first row of --interactions is data; its columns "
                        "are called 1, 2, ..."),
+    "keep_all_items": Field("keep_all_items", None, "keep items below the core, and those of "
+                            "--items without any interaction, in the catalogue: they get features "
+                            "and semantic IDs, and can be recommended, without interactions"),
     "strict": Field("strict", None, "refuse faulty rows instead of leaving them out"),
 }  # fmt: skip
 #: Field of ItemOptions -> the argument that sets it.

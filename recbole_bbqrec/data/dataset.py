@@ -10,6 +10,7 @@ from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils.enum_type import FeatureType
 
+from recbole_bbqrec.data.catalogue import add_catalogue
 from recbole_bbqrec.data.features import ModalityFeatures, load_modality
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import ID_SIGNAL, RunConfig
@@ -29,6 +30,10 @@ class MultiModalDataset(SequentialDataset):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self._features = self._load_features()
+
+    def _remap_ID_all(self) -> None:  # RecBole's name
+        super()._remap_ID_all()
+        add_catalogue(self)
 
     @property
     def modalities(self) -> tuple[str, ...]:

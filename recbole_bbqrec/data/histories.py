@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from recbole_bbqrec.data.catalogue import added_items
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import ItemDataset
 
@@ -126,8 +127,9 @@ def split_hash(train: Any, valid: Any, test: Any) -> str:
     """Identify a leave-one-out split by its raw tokens, with 16 hex characters.
 
     SHA-256 over users sorted by token: user token, training item tokens in order, validation
-    and test item tokens. Independent of internal ids and of MAX_ITEM_LIST_LENGTH; equal for two
-    data sets exactly when they train and evaluate on the same events in the same order.
+    and test item tokens; then the items that a catalogue adds to those with events. Independent
+    of internal ids and of MAX_ITEM_LIST_LENGTH; equal for two data sets exactly when they train
+    and evaluate on the same events in the same order.
     """
     histories = Histories.from_training_data(train)
     item_token = train.field2id_token[train.iid_field]
@@ -146,6 +148,8 @@ def split_hash(train: Any, valid: Any, test: Any) -> str:
     for user in sorted(parts, key=lambda internal: str(user_token[internal])):
         fields = [[str(user_token[user])], *parts[user]]
         digest.update("\n".join("\t".join(tokens) for tokens in fields).encode() + b"\n\n")
+    for token in sorted(added_items(train)):
+        digest.update(f"item\t{token}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from recbole.config import Config
 from recbole.data.utils import create_samplers, get_dataloader
 
+from recbole_bbqrec.data.catalogue import add_catalogue
 from recbole_bbqrec.data.catalogue_size import check_catalogue_size
 from recbole_bbqrec.data.duplicates import warn_of_duplicates
 from recbole_bbqrec.data.event_times import check_has_times, check_times, keep_order
@@ -46,6 +47,7 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
             f"RecBole cannot read the data set `{config['dataset']}` in {config['data_path']}: "
             f"{error}. Check the header of its files and the options `load_col` and `*_FIELD`."
         ) from error
+    add_catalogue(dataset)  # to RecBole's own data sets
     check_has_times(config, dataset)
     if dataset.inter_num == 0:
         raise _nothing_left(config)

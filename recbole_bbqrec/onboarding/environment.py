@@ -35,6 +35,7 @@ EXTRAS = {
     "tune": Extra(("optuna",), "random and Bayesian search of options"),
     "ray": Extra(("ray",), "runs over a Ray cluster"),
     "ann": Extra(("faiss",), "approximate neighbours in large catalogues"),
+    "serve": Extra(("fastapi", "uvicorn", "prometheus_client"), "a service over HTTP"),
     "completion": Extra(("shtab",), "completion of commands in the shell"),
 }
 

@@ -8,6 +8,7 @@ A prepared data set is the folder ``<root>/<NAME>/`` with
 * for each modality ``NAME.<modality>.npy`` and ``NAME.<modality>.items.txt``;
 * ``NAME.features.yaml``: encoder, dimension, recipe and checksum of each modality;
 * ``NAME.titles.tsv``: a readable title per item, for reports;
+* ``NAME.catalogue.txt``: all items, if some without events are kept;
 * ``NAME.prepared.yaml``: the checksums of these files; a later preparation replaces no others.
 
 Everything is built in a folder beside the target, which it replaces only once it is complete.
@@ -37,6 +38,7 @@ from recbole_bbqrec.prepare.text import clean, item_text
 from recbole_bbqrec.prepare.written_files import (
     check_no_input,
     check_replaceable,
+    is_prepared,
     is_prepared_modality,
     is_unlisted,
     read_entries,
@@ -46,6 +48,7 @@ from recbole_bbqrec.prepare.written_files import (
 _UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
 }  # fmt: skip
+CATALOGUE = "catalogue.txt"
 _NAMED = 10  # kept files named in the report; the others are counted
 
 
@@ -244,6 +247,9 @@ def write_description(
     remaining = [modality for modality in old if modality not in described]
     removed = [m for m in remaining if is_prepared_modality(folder / f"{name}.{m}.npy", old[m])]
     left = {f"{name}.{m}.{suffix}" for m in removed for suffix in ("npy", "items.txt")}
+    catalogue = f"{name}.{CATALOGUE}"
+    if is_prepared(folder / catalogue, name):  # of the earlier preparation's items
+        left.add(catalogue)
     described = {**{m: entry for m, entry in old.items() if m not in removed}, **described}
     content = yaml.safe_dump(dict(described), sort_keys=False, allow_unicode=True)
     (work / f"{name}.features.yaml").write_text(content, encoding="utf-8")

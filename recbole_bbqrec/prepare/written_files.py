@@ -36,6 +36,11 @@ def write_record(folder: Path, name: str) -> None:
     record_path(folder, name).write_text(yaml.safe_dump({"files": files}), encoding="utf-8")
 
 
+def is_prepared(path: Path, name: str) -> bool:
+    """Return True for a file that ``prepare`` wrote and nobody changed since."""
+    return path.is_file() and _record(path.parent, name).get(path.name) == sha256_of(path)
+
+
 def is_prepared_modality(matrix: Path, entry: object) -> bool:
     """Return True if ``entry`` of features.yaml was written by ``prepare`` for this very file."""
     if not isinstance(entry, dict) or not set(_WRITTEN) <= set(entry) or not matrix.is_file():

@@ -15,6 +15,8 @@ from recbole.utils.case_study import full_sort_topk
 
 import recbole_bbqrec
 from recbole_bbqrec import load_run, loaded_run, quick_start, run
+from recbole_bbqrec.answers import recommender
+from recbole_bbqrec.answers import scores as scoring
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.inference.exact import exact_scores
 from recbole_bbqrec.quick_start import load_data_and_model
@@ -176,7 +178,7 @@ def test_many_users_in_batches(name, request, monkeypatch):
     loaded = request.getfixturevalue(name)
     users = loaded.dataset.field2id_token["user_id"][1:101].tolist()
     whole = loaded.recommend(users=users, k=5)
-    monkeypatch.setattr(loaded_run, "_ROWS", 7)
+    monkeypatch.setattr(recommender, "_ROWS", 7)
     pd.testing.assert_frame_equal(loaded.recommend(users=users, k=5), whole, rtol=1e-4)
     pd.testing.assert_frame_equal(
         loaded.recommend(users=users[:1] * 9, k=1), pd.concat([whole[:1]] * 9, ignore_index=True),
@@ -186,7 +188,7 @@ def test_many_users_in_batches(name, request, monkeypatch):
 
 def test_pairs_score_as_the_whole_catalogue(sasrec, monkeypatch):
     full = sasrec.recommend(users=["u0001", "u0002", "u0003"], k=20)
-    monkeypatch.setattr(loaded_run, "_PAIRS", 2 * (N_ITEMS + 1))
+    monkeypatch.setattr(scoring, "_PAIRS", 2 * (N_ITEMS + 1))
 
     def missing(interaction):
         raise NotImplementedError
@@ -346,7 +348,7 @@ def test_a_folder_that_is_no_run(example_run, path):
 
 def test_examples_of_the_docstrings(example_run):
     finder, results = doctest.DocTestFinder(), []
-    documented = (run, load_run, loaded_run.LoadedRun)
+    documented = (run, load_run, loaded_run.LoadedRun, recbole_bbqrec.Session)
     for example in (test for thing in documented for test in finder.find(thing, globs={})):
         results.append(doctest.DocTestRunner().run(example))
     assert sum(result.attempted for result in results) >= 10
@@ -384,7 +386,7 @@ def test_importing_the_package_loads_neither_torch_nor_recbole():
 
 
 def test_names_of_the_package():
-    assert {"run", "load_run", "add_model", "__version__"} == set(recbole_bbqrec.__all__)
+    assert {"run", "load_run", "Session", "add_model", "__version__"} == set(recbole_bbqrec.__all__)
     assert recbole_bbqrec.run is quick_start.run
     assert recbole_bbqrec.load_run is quick_start.load_run
     with pytest.raises(AttributeError, match="has no attribute 'load_runs'"):

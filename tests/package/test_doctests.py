@@ -17,7 +17,9 @@ MODULES = sorted(
     if ">>>" in path.read_text(encoding="utf-8")
 )
 #: Their examples need a saved run: tests/end_to_end/test_python_face.py runs them.
-NEED_A_RUN = {"recbole_bbqrec.loaded_run", "recbole_bbqrec.quick_start"}
+NEED_A_RUN = {
+    "recbole_bbqrec.loaded_run", "recbole_bbqrec.quick_start", "recbole_bbqrec.serving.session",
+}  # fmt: skip
 
 
 def test_there_are_examples() -> None:

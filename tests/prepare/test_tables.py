@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from recbole.data.dataset import SequentialDataset
 
 from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.loaders import create_dataset, split
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.atomic_files import Former
@@ -28,7 +30,7 @@ from recbole_bbqrec.prepare.tables.features import FeatureFile
 from recbole_bbqrec.prepare.tables.items import ItemOptions
 from recbole_bbqrec.prepare.tables.query import Table
 from recbole_bbqrec.prepare.tables.text_store import TextStore
-from recbole_bbqrec.quick_start import run
+from recbole_bbqrec.quick_start import load_run, run
 from tests.support.data import make_config
 from tests.support.runs import ROOT, TINY
 
@@ -98,6 +100,48 @@ def test_files(shop, tmp_path):
     printed = report.table()
     assert "1  rows of look features whose item has no interaction left" in printed
     assert "--modalities=[text,look]" in printed and "inter_num_interval" not in printed
+
+
+def test_the_whole_catalogue_is_kept_and_the_events_are_those_of_the_core(shop, tmp_path):
+    cores = {"user_core": 1, "item_core": 11}
+    core, every = EventOptions(**cores), EventOptions(**cores, keep_all_items=True)
+    features = ("look=@listed.npy,@listed.txt",)
+    prepare_own("Core", source(shop, *features), tmp_path, core)
+    report = prepare_own("Every", source(shop, *features), tmp_path, every)
+    core, every = tmp_path / "Core", tmp_path / "Every"
+    assert (core / "Core.inter").read_bytes() == (every / "Every.inter").read_bytes()
+    kept = {line.split("\t")[1] for line in (core / "Core.inter").read_text().splitlines()[1:]}
+    tokens = [f"sku-{k}" for k in range(N_ITEMS)]  # the last was never bought
+    assert 5 < len(kept) < N_ITEMS - 1 and report.others == N_ITEMS - len(kept)
+    assert sorted((every / "Every.catalogue.txt").read_text().split()) == sorted(tokens)
+    assert set(aligned(every, "Every", "look")) == set(aligned(every, "Every", "text")) == {*tokens}
+    assert set(aligned(core, "Core", "look")) == kept
+    sets = []
+    for name in ("Core", "Every"):
+        config = make_config(tmp_path, name, modalities=["look"], user_inter_num_interval="[1,inf)")
+        dataset = create_dataset(config, MultiModalDataset)
+        plain = create_dataset(config, SequentialDataset)
+        assert plain.field2id_token["item_id"].tolist() == dataset.item_tokens
+        assert dataset.item_features("look").present[1:].all()
+        sets.append((dataset, split_hash(*split(config, dataset))))
+    (small, first), (large, second) = sets
+    assert large.item_tokens[: small.item_num] == small.item_tokens and large.item_num == 31
+    assert first != second and large.inter_num == small.inter_num
+    prepare_own("Every", source(shop), tmp_path, EventOptions(**cores), force=True)
+    assert not (every / "Every.catalogue.txt").exists()
+
+
+def test_items_never_bought_get_ids_and_can_be_recommended_for_real(shop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare_own("Own", source(shop, "look=@listed.npy,@listed.txt"), tmp_path / "dataset",
+                EventOptions(user_core=1, item_core=11, keep_all_items=True))  # fmt: skip
+    options = {**TINY, "data_path": "dataset", "modalities": ["text", "look"], "epochs": 1,
+               "tokenizer_epochs": 2, "user_inter_num_interval": "[1,inf)",
+               "item_inter_num_interval": "[1,inf)"}  # fmt: skip
+    loaded = load_run(run("BBQRec", "Own", overrides=options)["files"]["model"])
+    assert set(loaded.semantic_ids()["item"]) == {f"sku-{k}" for k in range(N_ITEMS)}
+    top = loaded.recommend(histories=[["sku-29"]], k=1, allow=["sku-29"])
+    assert top[["item", "title"]].values.tolist() == [["sku-29", "thing no 29"]]
 
 
 def test_sequences_follow_time(shop, tmp_path):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from recbole_bbqrec.answers.scores import all_scores
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.loaded_run import all_scores
 from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.protocols import RunConfig
 

@@ -118,7 +118,7 @@ def data_files_hash(config: BBQRecConfig) -> str:
     """Hash the contents of every data file that a run of ``config`` reads."""
     directory, name = Path(config["data_path"]), config["dataset"]
     suffixes = [*_ATOMIC, *(config["additional_feat_suffix"] or [])]
-    files = [directory / f"{name}.{suffix}" for suffix in suffixes]
+    files = [directory / f"{name}.{suffix}" for suffix in (*suffixes, "catalogue.txt")]
     for part in config["benchmark_filename"] or []:
         files.append(directory / f"{name}.{part}.inter")
     files += [path for paths in _feature_files(config).values() for path in paths]

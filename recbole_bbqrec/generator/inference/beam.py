@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.generator.batch.encoded_history import Memory
 from recbole_bbqrec.generator.head.item_scores import ItemScores
 from recbole_bbqrec.generator.inference import scoring
+from recbole_bbqrec.generator.inference.allowed import Allowed
 from recbole_bbqrec.generator.inference.compiled_weights import compiled
 from recbole_bbqrec.generator.inference.decoding import Decoder
 from recbole_bbqrec.generator.items import ragged
@@ -49,6 +51,7 @@ class _Level(NamedTuple):
     trie: Trie
     level: int
     loss: str  # item | code
+    allowed: Allowed | None
 
 
 @torch.no_grad()
@@ -58,8 +61,12 @@ def beam_search(
     memory: Memory,
     num_beams: int,
     top_k: int | None = None,
+    allowed: Allowed | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find the best items for each user with ``num_beams`` beams.
+
+    With ``allowed``, for the B users, only items that it allows; where a user has fewer than K, the
+    last ones have the score -inf and mean nothing.
 
     Returns items int64 [B, K] and their log-probabilities [B, K] (see
     :mod:`~recbole_bbqrec.generator.inference.scoring`), by descending score and then ascending item
@@ -77,35 +84,44 @@ def beam_search(
     weights, loss = compiled(generator), generator.config.generation_loss
     with torch.autocast(memory.lengths.device.type, enabled=False):  # they are cast already
         decoder = Decoder(weights, memory, weights.item_scores(generator, catalogue, memory))
-        return _search(decoder, catalogue.trie, loss, num_beams, top_k)
+        return _search(decoder, catalogue.trie, loss, num_beams, top_k, allowed)
 
 
 def _search(
-    decoder: Decoder, trie: Trie, loss: str, num_beams: int, top_k: int | None
+    decoder: Decoder,
+    trie: Trie,
+    loss: str,
+    num_beams: int,
+    top_k: int | None,
+    allowed: Allowed | None,
 ) -> tuple[Tensor, Tensor]:
-    beams = _first_level(decoder, trie, loss, num_beams)
+    beams = _first_level(decoder, trie, loss, num_beams, allowed)
     for level in range(1, trie.levels):
-        at = _Level(decoder, trie, level, loss)
+        at = _Level(decoder, trie, level, loss, allowed)
         beams, n_open = _open_first(at, beams)
         hidden = None
         if n_open > 0:
             codes = trie.codes[level - 1][beams.nodes[:, :n_open]]  # [B, S, M]
             hidden = decoder.advance(level, codes, beams.rows[:, :n_open])  # [B, S, d]
         beams = _next_level(at, beams, hidden, num_beams)
-    return _items(trie, beams, min(top_k or num_beams, trie.leaf_items.numel()))
+    return _items(trie, beams, min(top_k or num_beams, trie.leaf_items.numel()), allowed)
 
 
-def _first_level(decoder: Decoder, trie: Trie, loss: str, width: int) -> _Beams:
+def _first_level(
+    decoder: Decoder, trie: Trie, loss: str, width: int, allowed: Allowed | None
+) -> _Beams:
     """Find the best ``width`` children of the root for each user."""
     logits = decoder.logits(decoder.start().squeeze(1), 0)  # [B, M * N]
     if decoder.scores is None:
-        scores, nodes = scoring.root_top(logits, trie, loss, width, _BLOCK)
+        scores, nodes = scoring.root_top(logits, trie, loss, width, _BLOCK, allowed)
     else:
-        scores, nodes = _root_top_of_items(decoder.scores, logits, width)
+        scores, nodes = _root_top_of_items(decoder.scores, logits, width, allowed)
     return _Beams(nodes, scores, torch.zeros_like(nodes))
 
 
-def _root_top_of_items(items: ItemScores, logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def _root_top_of_items(
+    items: ItemScores, logits: Tensor, width: int, allowed: Allowed | None
+) -> tuple[Tensor, Tensor]:
     """Do :func:`scoring.root_top` with an item head: ``logits`` [B, M * N] -> two [B, W]."""
     parts = []
     rows = max(_MIN_USERS_PER_BATCH, _BLOCK // len(items.keys))
@@ -115,6 +131,8 @@ def _root_top_of_items(items: ItemScores, logits: Tensor, width: int) -> tuple[T
         if items.trie.levels == 1:
             leaves = torch.arange(len(scores), device=scores.device)
             scores += scoring.leaf_share(items.trie, leaves, scores.dtype)[:, None]
+        if allowed is not None:
+            scores = allowed.close_roots(scores, 0, slice(start, start + scores.shape[1]))
         parts.append(best_of_columns(scores, min(width, len(scores))))
     return torch.cat([top[0] for top in parts]), torch.cat([top[1] for top in parts])
 
@@ -156,6 +174,9 @@ def _next_level(at: _Level, beams: _Beams, hidden: Tensor | None, width: int) ->
             gain = gain + _gain(at, hidden[users], items, owner, child, held.nodes.shape[1])
         share = _share_at(at, child, gain.dtype)
         gain = gain if share is None else gain + share
+        if at.allowed is not None:
+            user = owner // held.nodes.shape[1] + users.start
+            gain = gain.masked_fill(at.allowed.is_closed(at.level, user, child), -torch.inf)
         grid, start = _rows(gain, counts[users].sum(1), -torch.inf)
         # Candidates suffice: every beam has a child, and a level with fewer nodes than the width
         # was kept whole.
@@ -180,6 +201,9 @@ def _next_of_padded(at: _Level, beams: _Beams, hidden: Tensor | None, width: int
         scores = torch.cat([scores[:, :n_open] + gain, scores[:, n_open:]], dim=1)
     share = _share_at(at, child, scores.dtype)
     scores = scores if share is None else scores + share
+    if at.allowed is not None:
+        user = torch.arange(len(child), device=child.device)[:, None, None].expand_as(child)
+        exists = exists & ~at.allowed.is_closed(at.level, user, child)
     scores = scores.masked_fill(~exists, -torch.inf).flatten(1)
     best, chosen = best_of_rows(scores, min(width, len(at.trie.codes[at.level])))
     rows = chosen.div(widest, rounding_mode="floor").clamp_(max=max(n_open - 1, 0))
@@ -252,7 +276,7 @@ def _rows(values: Tensor, counts: Tensor, fill: float) -> tuple[Tensor, Tensor]:
     return grid, start
 
 
-def _items(trie: Trie, beams: _Beams, k: int) -> tuple[Tensor, Tensor]:
+def _items(trie: Trie, beams: _Beams, k: int, allowed: Allowed | None) -> tuple[Tensor, Tensor]:
     """List the items of the beams' leaves, best first and ties by id: two [B, k]."""
     if len(trie.leaf_items) == len(trie.codes[-1]):  # one item a leaf
         return _by_score(trie.leaf_items[beams.nodes], beams.scores, k)
@@ -263,13 +287,21 @@ def _items(trie: Trie, beams: _Beams, k: int) -> tuple[Tensor, Tensor]:
         owner, place = ragged.expand(first[users].flatten(), counts[users].flatten())
         per_user = counts[users].sum(1)
         items, _ = _rows(trie.leaf_items[place], per_user, torch.iinfo(torch.int64).max)
-        scores, _ = _rows(beams.scores[users].flatten()[owner], per_user, -torch.inf)
+        values = beams.scores[users].flatten()[owner]
+        if allowed is not None:
+            user = owner // beams.nodes.shape[1] + users.start
+            values = values.masked_fill(allowed.is_excluded(user, place), -torch.inf)
+        scores, _ = _rows(values, per_user, -torch.inf)
         results.append(_by_score(items, scores, k))
     return torch.cat([r[0] for r in results]), torch.cat([r[1] for r in results])
 
 
 def _by_score(items: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Keep the best ``k`` of each row, ties by id."""
+    missing = k - items.shape[1]
+    if missing > 0:  # several beams of a user that has too few allowed items may hold one node
+        items = F.pad(items, (0, missing), value=int(items.max()))
+        scores = F.pad(scores, (0, missing), value=-torch.inf)
     items, by_id = items.sort(dim=1)
     scores, by_score = scores.gather(1, by_id).sort(dim=1, descending=True, stable=True)
     return items.gather(1, by_score)[:, :k], scores[:, :k]

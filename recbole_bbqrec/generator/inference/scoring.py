@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.generator.head.item_scores import ItemScores
+from recbole_bbqrec.generator.inference.allowed import Allowed
 from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.trie import Trie
 from recbole_bbqrec.nn.topk import best_of_columns
@@ -35,30 +36,42 @@ def root_scores(logits: Tensor, trie: Trie, loss: str) -> Tensor:
 
 
 def root_top(
-    logits: Tensor, trie: Trie, loss: str, width: int, block: int
+    logits: Tensor,
+    trie: Trie,
+    loss: str,
+    width: int,
+    block: int,
+    allowed: Allowed | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find the best ``width`` first-level nodes: log-probabilities and nodes, [b, W], unordered.
 
     W is at most n_0. About ``block`` scores are held at a time. Beyond the first nodes of a large
     catalogue, only those that beat a row's W best so far are looked at again, so that the cost is
     that of adding up the scores. A leaf's share of its probability is included where the trie
-    has a single level.
+    has a single level. Nodes that ``allowed`` closes have -inf.
     """
     if loss == "code":
         logits = code_log_probs(logits, trie.n_signals)
     n_nodes = len(trie.root_columns)
     rows = max(_ROOT_ROWS, block // n_nodes)
-    parts = [
-        _root_top_of_rows(part.t(), trie, loss, width, max(width, block // rows))
-        for part in logits.split(rows)
-    ]
+    parts = []
+    for start in range(0, len(logits), rows):
+        users = slice(start, min(start + rows, len(logits)))
+        nodes = max(width, block // rows)
+        parts.append(_root_top_of_rows(logits[users].t(), trie, loss, width, nodes, allowed, users))
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
 def _root_top_of_rows(
-    logits: Tensor, trie: Trie, loss: str, width: int, block: int
+    logits: Tensor,
+    trie: Trie,
+    loss: str,
+    width: int,
+    block: int,
+    allowed: Allowed | None,
+    users: slice,
 ) -> tuple[Tensor, Tensor]:
-    """Do :func:`root_top` for ``logits`` [M * N, b], ``block`` nodes at a time."""
+    """Do :func:`root_top` for ``logits`` [M * N, b] of ``users``, ``block`` nodes at a time."""
     logits = _rows_contiguous(logits)
     normaliser = logits.new_full(logits.shape[1:], -torch.inf)  # [b]
     best, nodes = logits.new_empty(0), torch.empty(0)
@@ -69,6 +82,8 @@ def _root_top_of_rows(
             if trie.levels == 1:
                 leaves = torch.arange(first, first + len(scores), device=scores.device)
                 scores += leaf_share(trie, leaves, scores.dtype)[:, None]
+        if allowed is not None:
+            scores = allowed.close_roots(scores, first, users)
         if first == 0:
             best, nodes = best_of_columns(scores, min(width, len(scores)))
         else:

@@ -19,6 +19,7 @@ import numpy as np
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.atomic_files import (
+    CATALOGUE,
     Former,
     check_target,
     describe_matrix,
@@ -33,6 +34,7 @@ from recbole_bbqrec.prepare.tables.features import FeatureFile, write_features
 from recbole_bbqrec.prepare.tables.items import (
     ItemOptions,
     ItemTable,
+    item_names,
     read_items,
     shared_item_column,
 )
@@ -64,7 +66,7 @@ class OwnSource:
 class OwnReport:
     """Counts of what was prepared and left out.
 
-    ``short`` holds the numbers of users with 1, 2 and 3 events.
+    ``short`` holds the numbers of users with 1, 2 and 3 events, ``others`` that of items without.
     """
 
     name: str
@@ -79,6 +81,7 @@ class OwnReport:
     ledger: Ledger
     short: tuple[int, int, int]
     former: Former = Former()
+    others: int = 0
 
     def table(self) -> str:
         """Return the report as text, with the command that trains on the data set."""
@@ -93,8 +96,10 @@ class OwnReport:
             f"  {self.interactions:,} interactions, {self.users:,} users, {self.items:,} items, "
             f"{self.interactions / self.users:.2f} a user",
         ]
+        if self.others:
+            lines.append(f"  {self.others:,} more items in the catalogue, without an event")
         for modality, entry in self.modalities.items():
-            share = 100 * entry["items"] / self.items
+            share = 100 * entry["items"] / (self.items + self.others)
             lines.append(
                 f"  {modality}: {entry['items']:,} items ({share:.1f} %), {entry['dimension']} "
                 f"dimensions, {entry['encoder']}"
@@ -179,6 +184,10 @@ def prepare_own(
             events, item=_shared_column(source.interactions, source.items, events, items)
         )
     sequences = read_events(source.interactions, events, ledger)
+    if events.keep_all_items and source.items is not None:
+        known = dict.fromkeys((*sequences.item_names, *sequences.other_items))
+        others = [token for token in item_names(source.items, items) if token not in known]
+        sequences.other_items += tuple(others)
     with rebuilding(target) as work:
         entries = _write(work, target.path, name, source, sequences, items, encoder, ledger)
         if events.strict:
@@ -198,6 +207,7 @@ def prepare_own(
         ledger=ledger,
         short=(int((lengths == 1).sum()), int((lengths == 2).sum()), int((lengths == 3).sum())),
         former=former,
+        others=len(sequences.other_items),
     )
 
 
@@ -222,7 +232,9 @@ def _write(
 ) -> dict[str, dict[str, Any]]:
     """Write all files except features.yaml; return its entries."""
     _write_events(work / f"{name}.inter", sequences)
-    names = sequences.item_names
+    names = [*sequences.item_names, *sequences.other_items]
+    if sequences.other_items:
+        write_lines(work / f"{name}.{CATALOGUE}", names)
     catalogue = {token: code for code, token in enumerate(names)}
     entries: dict[str, dict[str, Any]] = {}
     row_codes = None

@@ -40,6 +40,7 @@ class EventOptions:
         time_format: how times are written, as of Python's strptime; None: numbers or ISO 8601.
         separator: what divides the columns; None: by the suffix of the file.
         no_header: the first row is data, and the columns are 1, 2, ...
+        keep_all_items: items below the core stay in the catalogue, without their events.
     """
 
     user: str | None = None
@@ -55,6 +56,7 @@ class EventOptions:
     time_format: str | None = None
     separator: str | None = None
     no_header: bool = False
+    keep_all_items: bool = False
 
     def __post_init__(self) -> None:
         if self.repeats not in REPEATS:
@@ -81,6 +83,7 @@ class Events:
         read: rows of the file.
         columns: role to column name; ``time`` and ``order`` absent means file order.
         times: float64 [n_events], in seconds; None without a column of times.
+        other_items: raw tokens of items without an event left, if they are kept.
     """
 
     users: np.ndarray
@@ -90,6 +93,7 @@ class Events:
     read: int
     columns: dict[str, str]
     times: np.ndarray | None = None
+    other_items: tuple[str, ...] = ()
 
     def positions(self) -> np.ndarray:
         """Return each event's place in its user's sequence, from 0, int64 [n_events]."""
@@ -129,7 +133,9 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
     items, item_names = _by_occurrence(items, rows, names["item"])
     regrouped = np.argsort(users, kind="stable")  # keeps each user's order
     real = seconds(times[kept][regrouped], unit) if "time" in columns else None
-    return Events(users[regrouped], items[regrouped], user_names, item_names, read, columns, real)
+    lost = set(names["item"]) - set(item_names) if options.keep_all_items else ()
+    others, users, items = tuple(sorted(filter(is_token, lost))), users[regrouped], items[regrouped]
+    return Events(users, items, user_names, item_names, read, columns, real, others)
 
 
 def k_core(users: np.ndarray, items: np.ndarray, user_core: int, item_core: int) -> np.ndarray:
@@ -269,9 +275,8 @@ def _sorted(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return users, items (int32), rows (uint32) and times (float64) [n_events].
 
-    They are sorted by user, time and row.
-
-    Events recorded twice and repeats that the options exclude are left out and counted.
+    They are sorted by user, time and row. Events recorded twice and repeats that the options
+    exclude are left out and counted.
     """
     chosen = "SELECT row, user, item, time, rest FROM checked WHERE reason IS NULL"
     if timed:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.interactions import is_token
 from recbole_bbqrec.prepare.tables.cells import token_cell
 from recbole_bbqrec.prepare.tables.columns import find_column
 from recbole_bbqrec.prepare.tables.ledger import Ledger
@@ -128,6 +129,14 @@ def read_items(
         ledger.add("items without a text", len(seen) - len(text_codes))
     row_codes = None if table.skipped else np.array(codes, dtype=np.int32)
     return ItemTable(row_codes, np.array(text_codes, dtype=np.int64), store, columns.text)
+
+
+def item_names(path: Path, options: ItemOptions) -> list[str]:
+    """Return the usable tokens of a table of items, each once, in the order of the rows."""
+    with _open(path, options) as table:
+        columns = _columns(table, options)
+        tokens = (_token(cells[0]) for _, cells in _rows(table, columns) if cells is not None)
+        return [token for token in dict.fromkeys(tokens) if is_token(token)]
 
 
 def shared_item_column(interactions: Table, path: Path, options: ItemOptions) -> str | None:

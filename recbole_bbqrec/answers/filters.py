@@ -1,0 +1,122 @@
+"""Which items may be recommended: lists of tokens, and conditions on columns of the items."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.errors import UserError, did_you_mean
+from recbole_bbqrec.prepare.tables.cells import token_cell
+from recbole_bbqrec.prepare.tables.columns import find_column
+from recbole_bbqrec.prepare.tables.query import Table
+
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+_CONDITION = re.compile(r"\s*(.+?)\s*(<=|>=|!=|=|<|>|\bin\b|\bcontains\b)\s*(.*?)\s*")
+_EXPECTED = 'a column, one of = != < <= > >= in contains, and a value, such as "price < 20"'
+
+
+class Condition(NamedTuple):
+    """A condition on a column of the items; ``value`` is a number or a text, ``in`` takes several.
+
+    >>> Condition.parse("price <= 20")
+    Condition(column='price', operator='<=', value='20')
+    >>> Condition.parse("brand in acme, ajax").value
+    'acme, ajax'
+    """
+
+    column: str
+    operator: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Read a condition.
+
+        Raises:
+            UserError: it is not a column, an operator and a value.
+        """
+        found = _CONDITION.fullmatch(text)
+        if found is None or not found[3]:
+            raise UserError(f"--where is {text!r}; expected {_EXPECTED}.")
+        value = found[3]
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        return cls(found[1], found[2], value)
+
+    def sql(self, column: str) -> tuple[str, list[object]]:
+        """Return an expression over ``column`` with placeholders, and their values.
+
+        Numbers are compared as numbers, everything else as text. A missing cell meets no condition.
+        """
+        if self.operator == "contains":
+            return f"contains(lower({column}::VARCHAR), lower(?))", [self.value]
+        if self.operator == "in":
+            parts = [part.strip() for part in self.value.split(",")]
+            pairs = [Condition(self.column, "=", part).sql(column) for part in parts]
+            values = [value for _, bound in pairs for value in bound]
+            return "(" + " OR ".join(text for text, _ in pairs) + ")", values
+        sign = {"!=": "<>"}.get(self.operator, self.operator)
+        as_text = f"{column}::VARCHAR {sign} ?"
+        if not _NUMBER.fullmatch(self.value):
+            return as_text, [self.value]
+        number = f"TRY_CAST({column} AS DOUBLE)"
+        if sign not in ("=", "<>"):
+            return f"{number} {sign} ?", [float(self.value)]
+        return (
+            f"CASE WHEN {number} IS NULL THEN {as_text} ELSE {number} {sign} ? END",
+            [self.value, float(self.value)],
+        )
+
+
+def items_that(conditions: Sequence[Condition], path: Path) -> set[str]:
+    """Return the tokens of the items in the table at ``path`` that meet all conditions.
+
+    Raises:
+        UserError: the table is unreadable, or lacks a column.
+    """
+    with Table(path) as table:
+        if table.json_lines:
+            table.read_keys()
+        item = find_column(path, table.header, "item", None, option="item_id")
+        for condition in conditions:
+            if condition.column not in table.header:
+                raise UserError(
+                    f"--where names the column {condition.column!r}; {path} has "
+                    f"{', '.join(table.header)}.{did_you_mean(condition.column, table.header)}"
+                )
+        names = list(dict.fromkeys(condition.column for condition in conditions))
+        cells = {f"cell{n}": table.column(name)[0] for n, name in enumerate(names)}
+        table.load({"item": token_cell(table, str(item)), **cells})
+        pairs = [each.sql(f"cell{names.index(each.column)}") for each in conditions]
+        clause = " AND ".join(f"({text})" for text, _ in pairs)
+        values = [value for _, bound in pairs for value in bound]
+        rows = table.query(f"SELECT item FROM cells WHERE {clause}", *values).fetchall()
+    return {str(token).strip() for (token,) in rows if token is not None}
+
+
+def item_table(data: Path, dataset: str) -> Path:
+    """Return the file with the items' columns of a data set in the folder ``data``.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = data / f"{dataset}.item"
+    if not path.is_file():
+        raise UserError(
+            f"--where needs columns of the items, and the run's data have no {path.name}. Give a "
+            "table with them: --items=FILE (.csv, .tsv, .parquet or .jsonl)."
+        )
+    return path
+
+
+def mask_of(item_ids: Mapping[str, int], n_items: int, tokens: Iterable[str]) -> Tensor:
+    """Return True at the items of ``tokens`` that are known, bool [n_items]."""
+    mask = torch.zeros(n_items, dtype=torch.bool)
+    ids = [item_ids[token] for token in tokens if token in item_ids]
+    mask[ids] = True
+    return mask

@@ -1,0 +1,1 @@
+"""Verbs that put finished runs to work."""

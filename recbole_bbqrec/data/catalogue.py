@@ -1,0 +1,51 @@
+"""Items beside those with events: ``NAME.catalogue.txt`` lists the whole catalogue.
+
+Without it a data set's items are those of its events, after the cores. The items added here come
+after them, so that internal ids of the others stay. They have no event to train or test on, but
+features, semantic IDs and a place in every ranking; so the hash of the split covers them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_bbqrec.data.features import read_item_list
+from recbole_bbqrec.errors import UserError
+
+SUFFIX = "catalogue.txt"  # one raw item token a line
+_ADDED = "catalogue_items"  # attribute of a data set
+
+
+def add_catalogue(dataset: Any) -> None:
+    """Add the items of the catalogue's file, if there is one, to the vocabulary of ``dataset``.
+
+    Raises:
+        UserError: the file is faulty, or columns of the items are loaded, whose rows are those of
+            the vocabulary without it.
+    """
+    name = dataset.config["dataset"]
+    path = Path(dataset.config["data_path"]) / f"{name}.{SUFFIX}"
+    if hasattr(dataset, _ADDED) or not path.is_file():
+        return
+    if dataset.item_feat is not None:
+        raise UserError(
+            f"{path} adds items, and `load_col` loads columns of {name}.item: both cannot be had. "
+            "Remove one of them."
+        )
+    field = dataset.iid_field
+    id_of = dataset.field2token_id[field]
+    added = [token for token in read_item_list(path) if token not in id_of]
+    first = len(dataset.field2id_token[field])
+    id_of.update({token: first + number for number, token in enumerate(added)})
+    known = dataset.field2id_token[field]
+    dataset.field2id_token[field] = np.concatenate([known, np.array(added, dtype=object)])
+    setattr(dataset, _ADDED, tuple(added))
+
+
+def added_items(dataset: Any) -> tuple[str, ...]:
+    """Return the tokens that :func:`add_catalogue` added."""
+    added: tuple[str, ...] = getattr(dataset, _ADDED, ())
+    return added

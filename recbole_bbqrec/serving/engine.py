@@ -1,0 +1,192 @@
+"""Answers requests on a loaded bundle: many at once, each filter once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.answers.filters import Condition, item_table, items_that, mask_of
+from recbole_bbqrec.answers.recommender import Recommender
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.base.generative import GenerativeRecommender
+from recbole_bbqrec.quick_start import load_run
+from recbole_bbqrec.run_files.finished_run import FinishedRun
+
+_FILTERS = 256  # masks kept, the last ones used
+_NEIGHBOURS = 10
+
+
+class UnknownError(UserError):
+    """A user or item that the data set does not have."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request; either ``user`` or ``history`` is given, and filters are tuples of tokens."""
+
+    k: int
+    user: str | None = None
+    history: tuple[str, ...] = ()
+    exclude_seen: bool = False
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """What questions that are answered together have in common."""
+        return self.k, self.user is None, self.allow, self.deny, self.where
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best items, with ``item``, ``score`` and ``title`` each, and unknown items left out."""
+
+    items: list[dict[str, Any]]
+    unknown: list[str]
+
+
+class Engine:
+    """A bundle at work.
+
+    Attributes:
+        run: directory of the run that was loaded, links resolved.
+        items: table with the columns of conditions; None: NAME.item of the run's data.
+
+    Raises:
+        UserError: there is no finished run at ``path``, or a file of it is damaged.
+    """
+
+    def __init__(self, path: Path, items: Path | None = None) -> None:
+        self.run = FinishedRun.at(Path(path).resolve()).files.directory
+        self.items = items
+        self.recommender: Recommender = load_run(self.run).recommender()
+        self._masks: OrderedDict[tuple[Any, ...], Tensor | None] = OrderedDict()
+        first = str(self.recommender.item_tokens[1])
+        if isinstance(
+            self.recommender.model, GenerativeRecommender
+        ):  # compiles weights, builds the trie
+            self.answer([Question(k=1, history=(first,))])
+
+    @property
+    def name(self) -> str:
+        """Model and data set, for people."""
+        return f"{self.recommender.config['model']} on {self.recommender.config['dataset']}"
+
+    def check(self, question: Question) -> tuple[Question, list[str]]:
+        """Return the question without unknown items, and these.
+
+        Raises:
+            UnknownError: the user is unknown, or no item of the history is known.
+            UserError: a condition is invalid, no item is allowed, or k is too large.
+        """
+        known = self.recommender
+        if question.k >= known.n_items:
+            raise UserError(f"k is {question.k}; the catalogue has {known.n_items - 1} items.")
+        self.mask(question)
+        if question.user is not None:
+            if question.user not in known.user_ids:
+                raise UnknownError(f"There is no user {question.user!r}. Give a history instead.")
+            return question, []
+        history = tuple(item for item in question.history if item in known.item_ids)
+        unknown = [item for item in question.history if item not in known.item_ids]
+        if not history:
+            raise UnknownError(
+                "No item of the history is known." if unknown else "The history is empty."
+            )
+        kept = Question(**{**question.__dict__, "history": history})
+        return kept, list(dict.fromkeys(unknown))
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answer checked questions of one :attr:`Question.group`."""
+        first, known = questions[0], self.recommender
+        if first.user is not None:
+            users = [str(question.user) for question in questions]
+            rows, seen = known.rows_of_users(users), known.seen_by(users)
+        else:
+            histories = [list(question.history) for question in questions]
+            rows = known.rows_of_histories(histories)
+            ids = [torch.from_numpy(known.ids("item", history)) for history in histories]
+            seen = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+        excluded = None
+        if any(question.exclude_seen for question in questions):
+            asked = torch.tensor([question.exclude_seen for question in questions])
+            excluded = seen * asked[:, None]
+        ids_of, scores = known.best(rows, first.k, self.mask(first), excluded)
+        return [Answer(self._shown(*pair), []) for pair in zip(ids_of.tolist(), scores.tolist())]
+
+    def item(self, token: str) -> dict[str, Any]:
+        """Describe an item: title, semantic ID by signal, and the nearest items by its vector.
+
+        Raises:
+            UnknownError: the item is unknown.
+        """
+        known, model = self.recommender, self.recommender.model
+        if token not in known.item_ids:
+            raise UnknownError(f"There is no item {token!r}.")
+        number = known.item_ids[token]
+        described: dict[str, Any] = {"item": token, "title": known.titles.get(token, "")}
+        if isinstance(model, GenerativeRecommender):
+            codes = model.codes[number].tolist()  # [L][M]
+            signals = model.signals_of(known.config)
+            described["semantic_id"] = {
+                signal: [level[place] for level in codes] for place, signal in enumerate(signals)
+            }
+            vectors = model.catalogue.vectors
+            if vectors is not None:
+                close = vectors @ vectors[number]
+                close[[0, number]] = -torch.inf
+                best = close.topk(min(_NEIGHBOURS, known.n_items - 2))
+                pairs = zip(best.indices.tolist(), best.values.tolist())
+                described["neighbours"] = [
+                    {"item": str(known.item_tokens[other]), "similarity": round(value, 4)}
+                    for other, value in pairs
+                ]
+        return described
+
+    def mask(self, question: Question) -> Tensor | None:
+        """Return the items that a question allows, bool [n_items]; None: all.
+
+        Raises:
+            UserError: a condition is invalid, or no item is left.
+        """
+        key = question.group[2:]
+        if key == (None, (), ()):
+            return None
+        if key not in self._masks:
+            self._masks[key] = self._made(question)
+            while len(self._masks) > _FILTERS:
+                self._masks.popitem(last=False)
+        return self._masks[key]
+
+    def _made(self, question: Question) -> Tensor:
+        known = self.recommender
+        mask = known.every_item()
+        if question.allow is not None:
+            mask &= mask_of(known.item_ids, known.n_items, question.allow)
+        if question.deny:
+            mask &= ~mask_of(known.item_ids, known.n_items, question.deny)
+        if question.where:
+            conditions = [Condition.parse(text) for text in question.where]
+            data, name = Path(known.config["data_path"]), known.config["dataset"]
+            tokens = items_that(conditions, self.items or item_table(data, name))
+            mask &= mask_of(known.item_ids, known.n_items, tokens)
+        if not bool(mask.any()):
+            raise UserError("No item of the catalogue meets the filters. Widen them.")
+        return mask
+
+    def _shown(self, ids: list[int], scores: list[float]) -> list[dict[str, Any]]:
+        tokens, titles = self.recommender.item_tokens, self.recommender.titles
+        shown = []
+        for number, score in zip(ids, scores):
+            if number > 0:
+                token = str(tokens[number])
+                entry = {"item": token, "score": round(score, 6)}
+                shown.append({**entry, "title": titles[token]} if token in titles else entry)
+        return shown

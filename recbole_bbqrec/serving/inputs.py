@@ -1,0 +1,114 @@
+"""Whom to recommend to: users of the data set, users in a file, or histories in a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.tables.cells import token_cell
+from recbole_bbqrec.prepare.tables.columns import find_column
+from recbole_bbqrec.prepare.tables.query import JSON_LINES, Table, suffix_of
+
+_FETCHED = 4096  # rows of a query at a time
+
+
+class Asked(NamedTuple):
+    """One user to recommend to; ``history`` None: what the data set knows of the user."""
+
+    user: str
+    history: list[str] | None
+
+
+def users_in(path: Path) -> Iterator[Asked]:
+    """Yield the users in a file: a token a line (.txt), or a table with a column of users.
+
+    Raises:
+        UserError: the file is unreadable, or has no such column.
+    """
+    if suffix_of(path) in (".txt", ""):
+        with _opened(path) as file:
+            for line in file:
+                if line.strip():
+                    yield Asked(line.strip(), None)
+        return
+    with Table(path) as table:
+        if table.json_lines:
+            table.read_keys()
+        user = str(find_column(path, table.header, "user", None))
+        table.load({"name": token_cell(table, user)})
+        for (name,) in _rows(table, "SELECT trim(name) FROM cells WHERE name <> '' ORDER BY row"):
+            yield Asked(name, None)
+
+
+def histories_in(path: Path) -> Iterator[Asked]:
+    """Yield the histories in a file, items oldest first.
+
+    Either JSON lines, ``{"user": "a", "history": ["x", "y"]}``, or a table with a row an event and
+    columns of the user, the item and optionally the time; without it rows are in time order.
+
+    Raises:
+        UserError: the file is unreadable, a line is no such object, or a column is missing.
+    """
+    if suffix_of(path) in JSON_LINES:
+        yield from _json_histories(path)
+        return
+    with Table(path) as table:
+        user, item = (str(find_column(path, table.header, role, None)) for role in ("user", "item"))
+        time = find_column(path, table.header, "time", None, required=False)
+        cells = {"name": token_cell(table, user), "item": token_cell(table, item)}
+        if time is not None:
+            column = table.column(time)[0]
+            cells["time"] = f"coalesce(TRY_CAST({column} AS DOUBLE), epoch(TRY_CAST({column} AS "
+            cells["time"] += "TIMESTAMP)))"
+        table.load(cells)
+        order = "time, row" if time is not None else "row"
+        sql = (
+            f"SELECT trim(name), list(trim(item) ORDER BY {order}) FROM cells WHERE name <> '' AND "
+            "item <> '' GROUP BY trim(name) ORDER BY min(row)"
+        )
+        for name, items in _rows(table, sql):
+            yield Asked(name, items)
+
+
+def _rows(table: Table, sql: str) -> Iterator[tuple]:
+    result = table.query(sql)
+    while rows := result.fetchmany(_FETCHED):
+        yield from rows
+
+
+def _json_histories(path: Path) -> Iterator[Asked]:
+    with _opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                user, history = record["user"], record["history"]
+                if not isinstance(history, list):
+                    raise TypeError
+                items = [str(item) for item in history if isinstance(item, (str, int))]
+                if len(items) < len(history):
+                    raise TypeError
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{path}, line {number} is {line.strip()[:60]!r}; expected an object such as "
+                    '{"user": "a", "history": ["x", "y"]}, items oldest first. Correct the line.'
+                ) from error
+            yield Asked(str(user), items)
+
+
+def _opened(path: Path):  # type: ignore[no-untyped-def]
+    try:
+        return open(path, encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+
+
+def in_parts(asked: Iterator[Asked], size: int) -> Iterator[list[Asked]]:
+    """Yield lists of ``size`` users; the last may be shorter."""
+    while part := list(islice(asked, size)):
+        yield part

@@ -1,0 +1,141 @@
+"""A live session of one user: events come one by one, lists are asked for in between."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.answers.recommender import Recommender
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.generator.batch.encoded_history import Memory
+from recbole_bbqrec.generator.inference.allowed import Allowed
+from recbole_bbqrec.generator.inference.beam import beam_search
+from recbole_bbqrec.generator.inference.encoding import encode
+from recbole_bbqrec.loaded_run import LoadedRun
+from recbole_bbqrec.model.base.generative import GenerativeRecommender
+from recbole_bbqrec.runtime import autocast
+
+
+class Recommended(NamedTuple):
+    """An item and its score, as in :meth:`LoadedRun.recommend`."""
+
+    item: str
+    score: float
+
+
+class Session:
+    """One user's session on a loaded run.
+
+    The vocabulary, the trie and the weights are at hand from the first call on, and what the
+    encoder made of the history is kept until the next event, whatever lists are asked for in
+    between. Not for several threads at once.
+
+    Parameters
+    ----------
+    run
+        A loaded run of any model but those that learn a vector for each user.
+    history
+        Item tokens, oldest first.
+
+    Raises
+    ------
+    UserError
+        An item is unknown.
+
+    Examples
+    --------
+    >>> from recbole_bbqrec import Session, load_run
+    >>> session = Session(load_run("saved/my-run"), ["i0398"])
+    >>> session.add("i0395")
+    >>> len(session.recommend(k=5))
+    5
+    """
+
+    def __init__(self, run: LoadedRun | Recommender, history: Sequence[Hashable] = ()) -> None:
+        self.recommender = run.recommender() if isinstance(run, LoadedRun) else run
+        self._history: list[str] = []
+        self._memory: Memory | None = None
+        for item in history:
+            self.add(item)
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        """Item tokens of the session, oldest first."""
+        return tuple(self._history)
+
+    def add(self, item: Hashable) -> None:
+        """Append an event.
+
+        Raises:
+            UserError: the item is unknown; the session is then unchanged.
+        """
+        token = str(item)
+        self.recommender.ids("item", [token])
+        self._history.append(token)
+        self._memory = None
+
+    def recommend(
+        self, k: int = 10, exclude_history: bool = False, allowed: Tensor | None = None
+    ) -> list[Recommended]:
+        """Return the best next items, best first; fewer than k where fewer are allowed.
+
+        Parameters
+        ----------
+        k
+            Number of items, at least 1.
+        exclude_history
+            Leave out all items of the session.
+        allowed
+            bool [n_items] by internal id, the items that may be recommended; None: all.
+
+        Raises
+        ------
+        UserError
+            The session has no event yet, or k is below 1 or above the number of items.
+        """
+        recommender = self.recommender
+        if not self._history:
+            raise UserError("The session has no event yet. Add one first.")
+        if not 1 <= k < recommender.n_items:
+            raise UserError(f"k is {k}; expected 1 to {recommender.n_items - 1}.")
+        excluded = None
+        if exclude_history:
+            excluded = torch.from_numpy(recommender.ids("item", self._history))[None]
+        if isinstance(recommender.model, GenerativeRecommender):
+            items, values = self._search(recommender.model, k, allowed, excluded)
+        else:
+            rows = recommender.rows_of_histories([self._history])
+            ids, scores = recommender.best(rows, k, allowed, excluded)
+            items, values = ids[0].tolist(), scores[0].tolist()
+        tokens = recommender.item_tokens
+        return [
+            Recommended(str(tokens[item]), score)
+            for item, score in zip(items, values)
+            if score > -torch.inf
+        ]
+
+    def _search(
+        self,
+        model: GenerativeRecommender,
+        k: int,
+        allowed: Tensor | None,
+        excluded: Tensor | None,
+    ) -> tuple[list[int], list[float]]:
+        device, dtype = model.codes.device, model.dtype
+        beams = min(max(model.num_beams, k), model.n_items - 1)
+        only = None
+        if allowed is not None or excluded is not None:
+            only = Allowed.of(model.catalogue.trie, allowed)
+            only = only if excluded is None else only.without(excluded.to(device))
+        with torch.inference_mode(), autocast(dtype, device):
+            if self._memory is None:
+                latest = self._history[-self.recommender.width :]
+                items = torch.from_numpy(self.recommender.ids("item", latest))[None].to(device)
+                self._memory = encode(model.generator, model.catalogue, items)
+            ids, scores = beam_search(
+                model.generator, model.catalogue, self._memory, beams, k, only
+            )
+        return ids[0].tolist(), scores[0].tolist()

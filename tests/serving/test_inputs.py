@@ -1,0 +1,64 @@
+"""Users and histories in files of every kind."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.serving.inputs import Asked, histories_in, in_parts, users_in
+
+EVENTS = pd.DataFrame(
+    {
+        "user": ["b", "a", "b", "a", "b"],
+        "item": ["x", "y", "z", "x", "y"],
+        "time": [3, 1, 1, 2, 2],
+    }
+)
+
+
+def write(frame: pd.DataFrame, path) -> None:
+    frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".parquet"])
+def test_users(tmp_path, suffix):
+    path = tmp_path / f"users{suffix}"
+    if suffix == ".txt":
+        path.write_text("b\n\n a \r\nb\n")
+    else:
+        write(pd.DataFrame({"user_id": ["b", "a", "b"], "x": 1}), path)
+    assert list(users_in(path)) == [Asked("b", None), Asked("a", None), Asked("b", None)]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_histories_of_events(tmp_path, suffix):
+    path = tmp_path / f"events{suffix}"
+    write(EVENTS, path)
+    assert list(histories_in(path)) == [Asked("b", list("zyx")), Asked("a", list("yx"))]
+    write(EVENTS.drop(columns="time"), path)
+    assert list(histories_in(path)) == [Asked("b", list("xzy")), Asked("a", list("yx"))]
+    days = [f"2026-01-0{day}" for day in EVENTS["time"]]
+    write(EVENTS.assign(time=days), path)
+    assert next(histories_in(path)) == Asked("b", list("zyx"))
+
+
+def test_histories_as_json_lines(tmp_path):
+    path = tmp_path / "histories.jsonl"
+    path.write_text('{"user": 7, "history": ["x", 3]}\n\n{"user": "b", "history": []}\n')
+    assert list(histories_in(path)) == [Asked("7", ["x", "3"]), Asked("b", [])]
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", "{", '{"user": 1}', '{"user": 1, "history": "x"}', '{"user":1,"history":[[]]}']
+)
+def test_a_line_that_is_no_history_is_named(tmp_path, line):
+    path = tmp_path / "h.jsonl"
+    path.write_text('{"user": "a", "history": ["x"]}\n' + line)
+    with pytest.raises(UserError, match=r"h\.jsonl, line 2 .*expected an object such as"):
+        list(histories_in(path))
+
+
+def test_parts_have_at_most_the_size_asked():
+    asked = (Asked(str(number), None) for number in range(7))
+    assert [len(part) for part in in_parts(asked, 3)] == [3, 3, 1]

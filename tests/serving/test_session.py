@@ -1,0 +1,62 @@
+"""A live session gives what the Python call gives, after every event."""
+
+from __future__ import annotations
+
+import pytest
+
+from recbole_bbqrec import Session, load_run
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.serving import session as module
+from tests.support.runs import ROOT, finished_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def runs(crowded, tmp_path_factory):
+    options = {"data_path": str(ROOT / "dataset"), "show_progress": False}
+    neighbours = finished_run(tmp_path_factory.mktemp("n"), "ItemNeighbours", options).files
+    return [load_run(crowded.files.directory), load_run(neighbours.directory)]
+
+
+def test_after_every_event_as_the_python_call(runs):
+    events = [str(item) for item in runs[0].recommender().item_tokens[1:26]]  # more than is read
+    for run in runs:
+        session = Session(run, events[:1])
+        for number, event in enumerate(events[1:], start=2):
+            session.add(event)
+            if number in (2, 20, 21, 25):
+                top = session.recommend(k=7)
+                expected = run.recommend(histories=[events[:number]], k=7)
+                assert [one.item for one in top] == expected["item"].tolist()
+                scores = [one.score for one in top]
+                assert scores == pytest.approx(expected["score"].tolist(), abs=1e-4)
+        assert session.history == tuple(events)
+        rest = session.recommend(k=30, exclude_history=True)
+        assert len(rest) == 30 and not {one.item for one in rest} & set(events)
+
+
+def test_the_history_is_encoded_once_an_event(runs, monkeypatch):
+    calls, encode = [], module.encode
+    monkeypatch.setattr(module, "encode", lambda *given: calls.append(given) or encode(*given))
+    session = Session(runs[0], ["i0398"])
+    allowed = session.recommender.every_item()
+    allowed[:200] = False
+    session.recommend()
+    session.recommend(k=5, exclude_history=True, allowed=allowed)
+    assert len(calls) == 1
+    session.add("i0395")
+    session.recommend()
+    assert len(calls) == 2
+
+
+def test_mistakes_are_named_and_leave_the_session_as_it_is(runs):
+    session = Session(runs[0])
+    with pytest.raises(UserError, match="no event yet"):
+        session.recommend()
+    session.add("i0398")
+    with pytest.raises(UserError, match="Unknown item 'nothing'"):
+        session.add("nothing")
+    with pytest.raises(UserError, match="k is 0"):
+        session.recommend(k=0)
+    assert session.history == ("i0398",)
