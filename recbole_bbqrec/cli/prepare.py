@@ -9,12 +9,13 @@ from pathlib import Path
 from recbole_bbqrec.cli.arguments import Field, add_data_path, add_fields, describe, read_fields
 from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.encoders.photos import CLIP
+from recbole_bbqrec.prepare.encoders.sentences import SENTENCE_T5
 from recbole_bbqrec.prepare.folder import PRECOMPUTED, TFIDF, prepare_from_source
 from recbole_bbqrec.prepare.mcauley.build import RAW_FOLDER, prepare_from_raw
 from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, MIRRORS, Mirror
 from recbole_bbqrec.prepare.on_demand import ML_100K
 from recbole_bbqrec.prepare.recbole_files import make_ml_100k
-from recbole_bbqrec.prepare.sentences import SENTENCE_T5
 from recbole_bbqrec.prepare.tables.build import OwnSource, prepare_own
 from recbole_bbqrec.prepare.tables.events import REPEATS, EventOptions
 from recbole_bbqrec.prepare.tables.features import FeatureFile
@@ -121,8 +122,10 @@ def main(args: argparse.Namespace) -> int:
             f"{' or '.join('--' + kind for kind in _KINDS)}. Only {', '.join(CATEGORIES)} can be "
             "downloaded."
         )
-    if "interactions" not in given and (args.items is not None or args.features):
-        raise UserError("--items and --features are for --interactions, which is not given.")
+    own = {"items": args.items, "features": args.features, "images": args.images}
+    for name, value in own.items():
+        if value and "interactions" not in given:
+            raise UserError(f"--{name} is for --interactions, which is not given.")
     return _KINDS[given[0] if given else "raw"](args)
 
 
@@ -166,6 +169,10 @@ def _add_table_arguments(parser: CommandParser) -> None:
     add("--features", "NAME=FILE.npy[,ITEMS.txt]", "feature matrix of a modality. Its rows are "
         "the items in ITEMS.txt, one a line, or without it those of --items, in that order; may be "
         "repeated (default: none)", action="append", default=[])  # fmt: skip
+    add("--images", "DIR", "folder of photos, ITEM.jpg by raw item token: the modality image "
+        "(default: none)", type=Path)  # fmt: skip
+    add("--image_encoder", "ENCODER", "of --images: name or folder of an image model of "
+        "transformers, such as CLIP, DINOv2, ResNet", default=CLIP)  # fmt: skip
     add_fields(parser.group("your own interactions"), EventOptions, _EVENTS)
     add_fields(parser.group("your own items"), ItemOptions, _ITEMS)
 
@@ -174,11 +181,12 @@ def _from_tables(args: argparse.Namespace) -> int:
     features = tuple(map(FeatureFile.parse, args.features))
     report = prepare_own(
         args.name,
-        OwnSource(args.interactions, args.items, features),
+        OwnSource(args.interactions, args.items, features, args.images),
         args.data_path,
         read_fields(EventOptions, args, _EVENTS),
         read_fields(ItemOptions, args, _ITEMS),
         text_encoder=args.text_encoder or TFIDF,
+        image_encoder=args.image_encoder,
         force=args.force,
     )
     print(report.table())

@@ -31,6 +31,7 @@ class Extra(NamedTuple):
 #: Extras of setup.cfg that users install.
 EXTRAS = {
     "text": Extra(("sentence_transformers",), "sentence encoders for item texts"),
+    "images": Extra(("transformers", "PIL"), "encoders of product photos"),
     "plots": Extra(("matplotlib", "jinja2"), "report card, pictures and charts"),
     "tune": Extra(("optuna",), "random and Bayesian search of options"),
     "ray": Extra(("ray",), "runs over a Ray cluster"),

@@ -14,8 +14,8 @@ import numpy as np
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare import atomic_files as prepared
 from recbole_bbqrec.prepare import source_files as src
+from recbole_bbqrec.prepare.encoders.sentences import SentenceEncoder, open_encoder
 from recbole_bbqrec.prepare.interactions import Interaction
-from recbole_bbqrec.prepare.sentences import SentenceEncoder, open_encoder
 from recbole_bbqrec.prepare.table1 import PreparedReport
 from recbole_bbqrec.prepare.text import (
     ALL_FIELDS,

@@ -22,9 +22,9 @@ from recbole_bbqrec.atomic import write_text as write_file
 from recbole_bbqrec.data.loaded_columns import header_columns
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.prepare import atomic_files as prepared
+from recbole_bbqrec.prepare.encoders.sentences import SentenceEncoder
 from recbole_bbqrec.prepare.folder import TFIDF, open_text_encoder, write_text
 from recbole_bbqrec.prepare.on_demand import ML_100K
-from recbole_bbqrec.prepare.sentences import SentenceEncoder
 from recbole_bbqrec.prepare.written_files import read_entries
 
 ML_100K_COLUMNS = ("movie_title", "class")  # class: the genres

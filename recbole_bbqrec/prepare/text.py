@@ -1,7 +1,8 @@
 """Item text, and its encoding as vectors.
 
 Two kinds of encoder: ``tfidf`` needs nothing beyond scikit-learn and no download; the other is a
-sentence-transformers model (:mod:`recbole_bbqrec.prepare.sentences`; the paper uses sentence-T5).
+sentence-transformers model (:mod:`recbole_bbqrec.prepare.encoders.sentences`; the paper uses
+sentence-T5).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
 from sklearn.preprocessing import normalize
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.prepare.sentences import SentenceEncoder, open_encoder
+from recbole_bbqrec.prepare.encoders.sentences import SentenceEncoder, open_encoder
 
 MAX_CHARACTERS = 2000  # of one item's text; sentence encoders read a few hundred tokens at most
 #: Fields that the paper encodes.

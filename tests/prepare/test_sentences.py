@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.prepare import sentences as module
+from recbole_bbqrec.prepare.encoders import sentences as module
+from recbole_bbqrec.prepare.encoders.sentences import SentenceEncoder, open_encoder
 from recbole_bbqrec.prepare.mcauley.build import prepare_from_raw
-from recbole_bbqrec.prepare.sentences import SentenceEncoder, open_encoder
 from recbole_bbqrec.prepare.text import encode_texts
 from tests.support.raw import asin, write_raw
 

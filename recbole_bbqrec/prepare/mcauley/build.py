@@ -14,6 +14,7 @@ from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.data.features import read_item_list
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare import atomic_files as prepared
+from recbole_bbqrec.prepare.encoders.sentences import SENTENCE_T5
 from recbole_bbqrec.prepare.folder import PRECOMPUTED, open_text_encoder, report_of, write_text
 from recbole_bbqrec.prepare.mcauley.download import DownloadError, download, gzip_fault
 from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, MIRRORS, Mirror, RawFile, raw_files
@@ -30,7 +31,6 @@ from recbole_bbqrec.prepare.mcauley.reviews import (
     read_metadata,
     read_reviews,
 )
-from recbole_bbqrec.prepare.sentences import SENTENCE_T5
 from recbole_bbqrec.prepare.source_files import read_precomputed_text
 from recbole_bbqrec.prepare.table1 import PreparedReport
 from recbole_bbqrec.prepare.text import PAPER_FIELDS, item_text

@@ -27,8 +27,9 @@ from recbole_bbqrec.prepare.atomic_files import (
     write_description,
     write_lines,
 )
+from recbole_bbqrec.prepare.encoders.photos import CLIP, Photos, open_image_encoder
+from recbole_bbqrec.prepare.encoders.sentences import SentenceEncoder
 from recbole_bbqrec.prepare.folder import PRECOMPUTED, TFIDF, TFIDF_LABEL, open_text_encoder
-from recbole_bbqrec.prepare.sentences import SentenceEncoder
 from recbole_bbqrec.prepare.tables.events import EventOptions, Events, read_events
 from recbole_bbqrec.prepare.tables.features import FeatureFile, write_features
 from recbole_bbqrec.prepare.tables.items import (
@@ -39,6 +40,7 @@ from recbole_bbqrec.prepare.tables.items import (
     shared_item_column,
 )
 from recbole_bbqrec.prepare.tables.ledger import Ledger
+from recbole_bbqrec.prepare.tables.photos import IMAGE, write_photos
 from recbole_bbqrec.prepare.tables.query import Table
 from recbole_bbqrec.prepare.tables.text_store import TextStore
 from recbole_bbqrec.prepare.text import encode_texts, recipe
@@ -55,11 +57,13 @@ class OwnSource:
         interactions: CSV, TSV or parquet.
         items: CSV, TSV, parquet or JSON lines; None for no texts and titles.
         features: matrices, one per modality.
+        images: folder of photos, ITEM.jpg; None for none.
     """
 
     interactions: Path
     items: Path | None = None
     features: tuple[FeatureFile, ...] = ()
+    images: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,7 @@ def prepare_own(
     events: EventOptions | None = None,
     items: ItemOptions | None = None,
     text_encoder: str = TFIDF,
+    image_encoder: str = CLIP,
     force: bool = False,
 ) -> OwnReport:
     """Prepare data set ``name`` from the user's files into ``output_root/name``.
@@ -159,6 +164,7 @@ def prepare_own(
         items: columns of the items.
         text_encoder: as in :func:`recbole_bbqrec.prepare.text.encode_texts`; not used when
             ``source.features`` has the modality ``text``.
+        image_encoder: of ``source.images``; an image model of transformers, its name or folder.
         force: replace an existing folder and the features that `prepare` made. Other files in it,
             such as your own features, are kept.
 
@@ -169,14 +175,21 @@ def prepare_own(
     """
     events = events or EventOptions()
     given = [file.modality for file in source.features]
+    if source.images is not None:
+        given.append(IMAGE)
     if len(set(given)) < len(given):
-        raise UserError(f"--features names a modality twice: {given}; expected each once.")
+        raise UserError(
+            f"--features and --images name a modality twice: {given}; expected each once."
+        )
     inputs = [file for f in source.features for file in f.paths()]
     inputs += [path for path in (source.interactions, source.items) if path is not None]
     target = check_target(name, output_root, force, inputs, given)
     encoder: str | SentenceEncoder = TFIDF
     if source.items is not None and "text" not in given:
         encoder = _open_encoder(text_encoder)  # before the long work
+    photos = None
+    if source.images is not None:
+        photos = Photos.of_folder(source.images), open_image_encoder(image_encoder)
     ledger = Ledger()
     items = items or ItemOptions()
     if events.item is None and source.items is not None:
@@ -190,6 +203,12 @@ def prepare_own(
         sequences.other_items += tuple(others)
     with rebuilding(target) as work:
         entries = _write(work, target.path, name, source, sequences, items, encoder, ledger)
+        if photos is not None:
+            names = sequences.item_names
+            catalogue = {token: code for code, token in enumerate(names)}
+            chunks = target.path.with_name(f".{name}.{IMAGE}")  # outlive an interruption
+            stem = work / f"{name}.{IMAGE}"
+            entries[IMAGE] = write_photos(*photos, catalogue, names, stem, chunks, ledger)
         if events.strict:
             ledger.refuse_faults()
         former = write_description(target, work, entries)

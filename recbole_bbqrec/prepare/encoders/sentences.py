@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.runtime import bar_is_hidden
+from recbole_bbqrec.prepare.encoders.chunks import encode_in_chunks, files_of
 
 #: The paper's text encoder.
 SENTENCE_T5 = "sentence-transformers/sentence-t5-base"
@@ -33,7 +29,7 @@ class SentenceEncoder:
     def __init__(self, name: str, model: Any) -> None:
         self.name = name
         self.label = Path(name).resolve().name if Path(name).is_dir() else name
-        self.identity = json.dumps([name, _files(Path(name))])
+        self.identity = json.dumps([name, files_of(Path(name))])
         self._model = model
 
     def encode(
@@ -50,23 +46,14 @@ class SentenceEncoder:
         Raises:
             UserError: the model gives numbers that are not finite.
         """
-        key = hashlib.sha256(json.dumps([self.identity, *texts]).encode()).hexdigest()[:16]
-        chunks = []
-        with tqdm(total=len(texts), desc="text", unit="item", disable=bar_is_hidden()) as bar:
-            for number, start in enumerate(range(0, len(texts), _CHUNK)):
-                part = list(texts[start : start + _CHUNK])
-                path = None if kept is None else kept / f"{key}-{number:05d}.npy"
-                chunk = _read_chunk(path, len(part))
-                if chunk is None:
-                    chunk = self._vectors(part, batch_size)
-                    if path is not None:
-                        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-                            np.save(file, chunk, allow_pickle=False)
-                chunks.append(chunk)
-                bar.update(len(part))
-        if kept is not None:
-            shutil.rmtree(kept, ignore_errors=True)
-        return np.concatenate(chunks)
+        return encode_in_chunks(
+            texts,
+            [self.identity, *texts],
+            lambda part: self._vectors(list(part), batch_size),
+            kept,
+            _CHUNK,
+            "text",
+        )
 
     def _vectors(self, texts: list[str], batch_size: int) -> np.ndarray:
         vectors = self._model.encode(
@@ -115,24 +102,3 @@ def open_encoder(name: str) -> SentenceEncoder:
             "--text_encoder DIR; or use --text_encoder tfidf."
         ) from error
     return SentenceEncoder(name, model)
-
-
-def _read_chunk(path: Path | None, rows: int) -> np.ndarray | None:
-    """Return a finished chunk; None if it is absent or not as expected."""
-    if path is None or not path.is_file():
-        return None
-    try:
-        chunk = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    if not isinstance(chunk, np.ndarray) or chunk.dtype != np.float16 or chunk.ndim != 2:
-        return None
-    return chunk if len(chunk) == rows and np.isfinite(chunk).all() else None
-
-
-def _files(folder: Path) -> list[tuple[str, int, int]]:
-    """Return name, size and mtime of a model folder's files; empty for a name on the hub."""
-    if not folder.is_dir():
-        return []
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
