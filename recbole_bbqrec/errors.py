@@ -14,6 +14,13 @@ class UserError(Exception):
     """
 
 
+class LostProcessError(RuntimeError):
+    """Another process of a run of several has ended, or does not answer.
+
+    The command line prints its message once and exits with code 1.
+    """
+
+
 def did_you_mean(name: str, known: Iterable[str], n: int = 1) -> str:
     """Return " Did you mean `x`?" for the names in ``known`` nearest to ``name``, or "".
 

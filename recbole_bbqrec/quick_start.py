@@ -20,12 +20,14 @@ from recbole.utils import init_seed, set_color
 
 from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.config.config import BBQRecConfig
-from recbole_bbqrec.config.resume import configure
-from recbole_bbqrec.data.histories import split_hash
+from recbole_bbqrec.config.processes import check_shareable
+from recbole_bbqrec.config.resume import configure, fixed_options
+from recbole_bbqrec.data.histories import Histories, split_hash
 from recbole_bbqrec.data.identity import check_same_data, data_identity, feature_sources
 from recbole_bbqrec.data.loaders import create_dataset, data_loaders
 from recbole_bbqrec.data.protocol.report import log_report, split_report
 from recbole_bbqrec.data.protocol.targets import Targets, describe_targets
+from recbole_bbqrec.distributed import group
 from recbole_bbqrec.loaded_run import LoadedRun
 from recbole_bbqrec.model.registry import get_dataset_class, get_model
 from recbole_bbqrec.prepare.on_demand import check_files, make_at_once, prepare_missing
@@ -114,10 +116,11 @@ def run(
     >>> result["users"]
     {'all': 617, 'tested': 617}
     """
-    config, files = configure(model, dataset, config_files, dict(overrides or {}))
-    with contextlib.ExitStack() as claims:
+    with group.processes(), contextlib.ExitStack() as claims:
+        config, files = configure(model, dataset, config_files, dict(overrides or {}))
+        group.check_equal({"version": __version__, **fixed_options(config)})
         if files is not None:
-            claims.enter_context(files.claim())
+            _claim(files, claims)
         return _run(config, files, claims, saved=saved, test=test)
 
 
@@ -137,20 +140,22 @@ def _run(
         reproducible=config["reproducibility"],
         device=config["device"],
     )
-    if config["prepare"]:
-        prepare_missing(config["dataset"], Path(config["data_path"]), config["modalities"] or ())
-    make_at_once(config)
+    group.from_main(lambda: _make_data(config))
+    _make_data(config)  # where the machine of process 0 has its files for itself
     check_files(config)
     if files is None and saved:  # the configuration does not check the default folder
-        check_output_folder("checkpoint_dir", config["checkpoint_dir"])
+        folder = config["checkpoint_dir"]
+        group.from_main(lambda: check_output_folder("checkpoint_dir", folder))
     start_logging(config)
     config.log_to(logger)
     read = ReadFiles.of(config)
     prepared = prepare(config)
+    group.check_equal({"the data": prepared.identity})
+    check_shareable(config, len(Histories.from_training_data(prepared.train_data._dataset)))
     if files is None and saved:
-        files = RunFiles.new(config["checkpoint_dir"], config["model"])
-        claims.enter_context(files.claim())
-    if files is not None and config["save_data"]:
+        files = group.from_main(lambda: RunFiles.new(folder, config["model"]))
+        _claim(files, claims)
+    if files is not None and config["save_data"] and group.is_main():
         read.keep(files)
 
     network = build_model(config, prepared.train_data)
@@ -159,9 +164,9 @@ def _run(
     trainer.use_data(prepared.identity)
     if files is not None:
         trainer.use_files(files)
-        if files.resume.is_file():
+        if group.from_main(files.resume.is_file):
             trainer.resume_checkpoint(files.resume)
-        elif not files.config.is_file():
+        elif group.is_main() and not files.config.is_file():
             write_text(files.config, config.to_text())
     ready = time.perf_counter()
     peaks = {"prepare": peak_memory_mib(config["device"])}  # peak up to the end of each stage
@@ -204,7 +209,7 @@ def _run(
         "peak_memory_mib": _rounded(peaks["test"]),
         "peak_memory_mib_by_stage": {stage: _rounded(peak) for stage, peak in peaks.items()},
     }
-    if files is not None:
+    if files is not None and group.is_main():
         if config["save_data"]:
             keep_model(files)
         write_text(files.result, json.dumps(result, indent=2) + "\n")
@@ -305,6 +310,22 @@ def load_data_and_model(
 # helpers --------------------------------------------------------------------------------------
 
 
+def _make_data(config: BBQRecConfig) -> None:
+    """Make the data set, or its text, where it is absent and can be made."""
+    if config["prepare"]:
+        prepare_missing(config["dataset"], Path(config["data_path"]), config["modalities"] or ())
+    make_at_once(config)
+
+
+def _claim(files: RunFiles, claims: contextlib.ExitStack) -> None:
+    """Lock the run until ``claims`` ends; of several processes the first does."""
+
+    def claim() -> None:
+        claims.enter_context(files.claim())
+
+    group.from_main(claim)
+
+
 def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> tuple[Any, Any]:
     """Test the best weights, and write each user's metrics to the run's files.
 
@@ -314,7 +335,7 @@ def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> tuple[Any
         result = trainer.evaluate(prepared.test_data, load_best_model=files is not None)
     targets = prepared.describe_targets(prepared.test_data)
     per_user = recorder.per_user(prepared.test_data._dataset, prepared.split_hash, targets)
-    if files is not None and per_user is not None:
+    if files is not None and per_user is not None and group.is_main():
         per_user.save(files.per_user)
     return result, recorder.by_target(targets)
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
-from recbole_bbqrec.cli.grammar import CLOSED_PIPE, INTERRUPTED, USER_ERROR, CommandParser
-from recbole_bbqrec.errors import UserError, did_you_mean
+from recbole_bbqrec.cli.grammar import CLOSED_PIPE, FAILED, INTERRUPTED, USER_ERROR, CommandParser
+from recbole_bbqrec.errors import LostProcessError, UserError, did_you_mean
 
 
 class Verb(NamedTuple):
@@ -67,7 +67,8 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb and return the exit code.
 
-    0 is success; 1, a run of ``compare``, ``reproduce`` or ``tune`` failed; 2, a user error; 130,
+    0 is success; 1, a run of ``compare``, ``reproduce`` or ``tune`` failed, or another process of
+    a run of several was lost; 2, a user error; 130,
     interrupted; 141, standard output was closed, as in ``inspect NAME | head``.
     """
     try:
@@ -111,23 +112,46 @@ def _main(arguments: list[str]) -> int:
         print(_overview())
         return 0 if arguments else USER_ERROR
     try:
+        if arguments[0] != "run" and _one_of_several():
+            raise UserError(
+                f"`{arguments[0]}` runs in one process, and WORLD_SIZE is "
+                f"{os.environ['WORLD_SIZE']}. Start `run` alone with torchrun."
+            )
         module, args = parse(arguments)
         return int(module.main(args))
-    except UserError as error:
-        _log_to_file(str(error))
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
+    except (UserError, LostProcessError) as error:
+        if _reports(error):
+            _log_to_file(str(error))
+            print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR if isinstance(error, UserError) else FAILED
     except OSError as error:
         if error.errno not in _PLACES:
             raise
-        message = f"{error.filename or 'A file'} cannot be read or written: {error.strerror}."
-        _log_to_file(message)
-        print(f"error: {message} Correct that, and run the same command again.", file=sys.stderr)
+        if _reports(error):
+            place = error.filename or "A file"
+            message = f"{place} cannot be read or written: {error.strerror}. Correct that"
+            _log_to_file(f"{message}.")
+            print(f"error: {message}, and run the same command again.", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt as stop:  # a trainer knows what is saved, and says so
         after = str(stop) or VERBS[arguments[0]].after_interrupt
-        print(f"\ninterrupted; {after}", file=sys.stderr)
+        if _reports(stop):
+            print(f"\ninterrupted; {after}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _one_of_several() -> bool:
+    """Return True if torchrun started this process as one of several."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+
+
+def _reports(error: BaseException) -> bool:
+    """Return True if this process should say how its run ended: one of several does."""
+    if not _one_of_several():
+        return True
+    from recbole_bbqrec.distributed.group import reports  # imports torch
+
+    return reports(error)
 
 
 def _overview() -> str:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from recbole.config import Config
 from recbole.utils import EvaluatorType
 from recbole.utils.argument_list import (
     dataset_arguments,
@@ -43,6 +42,7 @@ from recbole_bbqrec.config.options import (
     check_values,
     nearest_read,
 )
+from recbole_bbqrec.config.processes import ConfigOfProcess
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import (
     model_files,
@@ -67,7 +67,7 @@ _BEFORE = {"history_positions": "first"}  # of every encoding
 _DERIVED = {"MODEL_TYPE"}
 
 
-class BBQRecConfig(Config):
+class BBQRecConfig(ConfigOfProcess):
     """The configuration of one run.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Any
 
 from recbole_bbqrec.config.config import BBQRecConfig, complete_eval_args
 from recbole_bbqrec.config.values import read_yaml
+from recbole_bbqrec.distributed.group import from_main
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.registry import spec
 from recbole_bbqrec.run_files.checkpoint import load_checkpoint, require_keys
@@ -30,17 +31,18 @@ def configure(
     config_files: Sequence[str | Path],
     overrides: dict[str, Any],
 ) -> tuple[BBQRecConfig, RunFiles | None]:
-    """Return the configuration, and the files of the run to resume, if any.
+    """Return the configuration of a run, and the files of the run that it continues, if any.
 
     Raises:
-        UserError: an option is invalid, or there is nothing to resume.
+        UserError: no model or data set is named, an option is invalid, or there is nothing to
+            resume.
     """
     resume = overrides.get("resume")
     if resume is not None and resume != "auto":
         return run_to_continue(Path(str(resume)), model, dataset, config_files, overrides)
     config = BBQRecConfig(*_names(model, dataset, config_files), config_files, overrides)
     if config["resume"] == "auto":
-        return config, find_resumable(config)
+        return config, from_main(lambda: find_resumable(config))
     if config["resume"] is not None:  # set in a config file
         overrides["resume"] = config["resume"]
         return configure(model, dataset, config_files, overrides)
@@ -62,13 +64,8 @@ def run_to_continue(
         UserError: nothing to resume there, or an option differs.
     """
     files = RunFiles.at(path)
-    if not files.resume.is_file():
-        raise UserError(
-            f"Option `resume` is {path}; expected `auto`, a run's directory or its resume.pth, but "
-            f"{files.resume} does not exist."
-        )
+    stored = from_main(lambda: _config_to_resume(files, path))
     name = None if model is None else spec(model).name  # names a class of the user's own
-    stored = _stored_config(files.resume)
     given: dict[str, Any] = {}
     for file in config_files:
         given.update(read_yaml(file))
@@ -130,6 +127,15 @@ def _names(
     return model, dataset
 
 
+def _config_to_resume(files: RunFiles, path: Path) -> str:
+    if not files.resume.is_file():
+        raise UserError(
+            f"Option `resume` is {path}; expected `auto`, a run's directory or its resume.pth, but "
+            f"{files.resume} does not exist."
+        )
+    return _stored_config(files.resume)
+
+
 def _time_of(path: Path) -> float | None:
     """Return when the file was written; None if there is none, or not for this user."""
     try:
@@ -154,6 +160,11 @@ def _stored_config(path: Path) -> str:
     state = load_checkpoint(path)
     require_keys(state, ["config", "model", "split_hash", "random"], path)
     return str(state["config"])
+
+
+def fixed_options(config: BBQRecConfig) -> dict[str, Any]:
+    """Return the options that may not differ within a run, as plain data."""
+    return {f"option `{key}`": value for key, value in _fixed(config.resolved).items()}
 
 
 def _fixed(resolved: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from recbole_bbqrec.data.catalogue import added_items
+from recbole_bbqrec.distributed import group, sums
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import ItemDataset
 
@@ -153,7 +154,13 @@ def split_hash(train: Any, valid: Any, test: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-class HistoryBatch(NamedTuple):
+class _Tensors(NamedTuple):
+    items: torch.Tensor
+    targets: torch.Tensor
+    lengths: torch.Tensor
+
+
+class HistoryBatch(_Tensors):
     """A batch of histories, right padded with item 0.
 
     Attributes:
@@ -161,15 +168,33 @@ class HistoryBatch(NamedTuple):
         targets: int64 [B, T]; ``targets[b, t]`` is the item to predict after
             ``items[b, : t + 1]``, 0 where nothing is to be predicted.
         lengths: int64 [B], number of items of each row, at least 1.
+        share: of the batch's targets, those in these rows; 1 unless :meth:`mine` took some.
     """
 
-    items: torch.Tensor
-    targets: torch.Tensor
-    lengths: torch.Tensor
+    share = 1.0
 
     def to(self, device: torch.device | str) -> HistoryBatch:
         """Return the batch on ``device``."""
-        return HistoryBatch(*(part.to(device) for part in self))
+        moved = HistoryBatch(*(tensor.to(device) for tensor in self))
+        moved.share = self.share
+        return moved
+
+    def mine(self) -> HistoryBatch:
+        """Return the rows that this process trains on; all for a process alone.
+
+        Rows of a batch stand in the order of their lengths, so that the processes get equal work.
+        A process without a row gets the first, with share 0: it must come to every meeting.
+        """
+        if not group.running():
+            return self
+        has_rows = group.rank() < len(self.lengths)
+        rows = sums.part() if has_rows else slice(0, 1)
+        longest = int(self.lengths[rows].max())
+        items, targets = self.items[rows, :longest], self.targets[rows, :longest]
+        part = HistoryBatch(items, targets, self.lengths[rows])
+        counts = (self.targets > 0).sum(1)  # [B]
+        part.share = float(counts[rows].sum() / counts.sum()) if has_rows else 0.0
+        return part
 
 
 class HistoryBatches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -11,8 +12,31 @@ from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
+from recbole_bbqrec.distributed.group import gathered, running
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.nn.topk import best_of_rows
+
+
+class _Batches(DataStruct):
+    """What this process collected, batch by batch; the others have the batches between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: dict[str, list[Tensor]] = {}
+
+    def update_tensor(self, name: str, value: Tensor) -> None:
+        """Add a batch."""
+        self.batches.setdefault(name, []).append(value.detach().cpu())
+
+    def of_all(self) -> DataStruct:
+        """Return the batches of all processes, in the order of the loader."""
+        everyones = gathered(self.batches)
+        struct = DataStruct()
+        for name in everyones[0]:  # process 0 has the first batch
+            rounds = zip_longest(*(batches.get(name, []) for batches in everyones))
+            struct.set(name, torch.cat([b for turn in rounds for b in turn if b is not None]))
+        return struct
+
 
 _ALL_SCORES = ("rec.meanrank", "rec.score", "data.label")  # need the scores of all items
 
@@ -25,6 +49,7 @@ class _TopCollector(Collector):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._counts: dict[str, Any] = {}
+        self.data_struct = self._empty()
 
     def data_collect(self, train_data: Any) -> None:
         """Collect the counts in the training data that metrics such as ItemCoverage need.
@@ -34,10 +59,17 @@ class _TopCollector(Collector):
         """
         super().data_collect(train_data)
         self._counts = self.data_struct._data_dict
-        self.data_struct = DataStruct()
+        self.data_struct = self._empty()
+
+    def _empty(self) -> DataStruct:
+        return _Batches() if running() else DataStruct()
 
     def get_data_struct(self) -> DataStruct:
-        struct: DataStruct = super().get_data_struct()
+        if isinstance(self.data_struct, _Batches):
+            struct = self.data_struct.of_all()
+            self.data_struct = self._empty()
+        else:
+            struct = super().get_data_struct()
         struct._data_dict.update(self._counts)
         return struct
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from recbole_bbqrec.distributed.sums import sum_gradients
 from recbole_bbqrec.errors import UserError
 
 _LEARNERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -81,7 +82,7 @@ def step(
     """Take one gradient step and return its learning rate.
 
     Args:
-        loss: a scalar.
+        loss: a scalar; of several processes, this one's part, and the parts add up to the loss.
         model: its gradients are clipped.
         optimizer: its parameters are changed.
         schedule: sets the rate of the next step.
@@ -90,6 +91,7 @@ def step(
     rate: float = optimizer.param_groups[0]["lr"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    sum_gradients(p for group in optimizer.param_groups for p in group["params"])
     if clip:
         clip_grad_norm_(model.parameters(), **clip)
     optimizer.step()

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.distributed.group import from_main, is_main, running
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.reading import check_archive, reading
 
@@ -27,7 +28,12 @@ _REMEDY = "Use another one, or train again."
 
 
 def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
-    """Write ``state`` (tensors and plain values only) to ``path`` atomically."""
+    """Write ``state`` (tensors and plain values only) to ``path`` atomically.
+
+    Of several processes the first alone writes.
+    """
+    if not is_main():
+        return
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         guarded: Any = _Guarded(file)
         try:
@@ -39,10 +45,16 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint written by :func:`save_checkpoint`.
 
+    Of several processes the first reads it, and the others get a copy on the CPU.
+
     Raises:
         UserError: the file is missing, damaged, not one of our checkpoints, or of another format.
     """
-    path = Path(path)
+    device = "cpu" if running() else device
+    return from_main(lambda: _load(Path(path), device))
+
+
+def _load(path: Path, device: torch.device | str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"There is no checkpoint at {path}. Check the path, or train first.")
     with reading_checkpoint(path):
@@ -142,7 +154,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     """Restore a state that :func:`random_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+        count = torch.cuda.device_count()  # a resumed run may have fewer
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"][:count]])
     kind, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))
     version, internal, gauss_next = state["python"]

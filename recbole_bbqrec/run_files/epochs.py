@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_bbqrec.atomic import atomic_path
+from recbole_bbqrec.distributed.group import is_main
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.reading import read_text
 
@@ -26,7 +27,12 @@ Line = dict[str, Any]
 
 
 def write_epochs(lines: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Replace the file at ``path`` by ``lines``; a value that is not finite becomes null."""
+    """Replace the file at ``path`` by ``lines``; a value that is not finite becomes null.
+
+    Of several processes the first alone writes.
+    """
+    if not is_main():
+        return
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(_finite(line), allow_nan=False) + "\n" for line in lines)
 

@@ -10,6 +10,7 @@ from typing import Any
 from recbole.utils import init_logger
 
 from recbole_bbqrec.atomic import writing
+from recbole_bbqrec.distributed.group import is_main
 from recbole_bbqrec.protocols import RunConfig
 from recbole_bbqrec.run_files import console
 from recbole_bbqrec.run_files.output_folder import check_log_folders
@@ -21,7 +22,8 @@ def start_logging(config: RunConfig) -> None:
     """Point RecBole's logger to the log file of this run.
 
     RecBole adds its handlers only to a logger without any: close those of an earlier run, and take
-    the caller's off meanwhile.
+    the caller's off meanwhile. Of several processes the first alone has a log; the others print
+    errors.
     """
     others = []
     for handler in logger.handlers[:]:
@@ -30,9 +32,12 @@ def start_logging(config: RunConfig) -> None:
             handler.close()
         else:
             others.append(handler)
-    check_log_folders()
-    with writing("log"):
-        init_logger(config)
+    if is_main():
+        check_log_folders()
+        with writing("log"):
+            init_logger(config)
+    else:
+        logging.basicConfig(level=logging.ERROR)
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
             _end_where_it_cannot_write(handler)

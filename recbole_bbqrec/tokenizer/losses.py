@@ -7,11 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from recbole_bbqrec.distributed.sums import total
+
 REDUCTIONS = ("mean", "sum")
 
 
 def info_nce(
-    states: Tensor, target_vectors: Tensor, target_ids: Tensor, temperature: float
+    states: Tensor,
+    target_vectors: Tensor,
+    target_ids: Tensor,
+    temperature: float,
+    own: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of cos(h_p, v) / temperature over the targets of P positions (Eq. 12).
 
@@ -19,6 +25,8 @@ def info_nce(
     candidates are the DISTINCT targets: an item that is the target of several positions is one
     candidate. So it is never its own negative, and repeating it changes no loss, as if every
     repetition were masked with minus infinity. Rows with the same id must hold the same vector.
+    With ``own`` int64 [p] the states [p, V] are those of these positions alone, and the loss is
+    [p]; the candidates remain.
     """
     with torch.autocast(device_type=states.device.type, enabled=False):
         if states.dtype != torch.float64:
@@ -27,6 +35,7 @@ def info_nce(
         row = torch.empty_like(distinct)
         row[label] = torch.arange(len(label), device=label.device)  # a row of each item
         candidates = F.normalize(target_vectors[row], dim=-1)  # [C, V]
+        label = label if own is None else label[own]
         logits = F.normalize(states, dim=-1) @ candidates.T / temperature  # [P, C]
         return F.cross_entropy(logits, label, reduction="none")
 
@@ -64,26 +73,26 @@ class ClubEstimator(nn.Module):
         mean, log_variance = (part.to(zbar.dtype) for part in self(z.detach()))
         error = (zbar.detach() - mean).pow(2)  # [B, zbar_dim]
         density = 0.5 * (error * torch.exp(-log_variance) + log_variance)
-        return _masked_mean(self._reduce(density), _ones_or(mask, density))
+        return masked_mean(self._reduce(density), _ones_or(mask, density))
 
     def upper_bound(self, z: Tensor, zbar: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the scalar bound of I(z; zbar), Eq. 3, differentiable in z and zbar, not in q.
 
-        The negatives are all rows j of the batch, i included. They cost O(B D), because the mean
-        of (zbar_j - mean_i)^2 over j is Var(zbar) + (E[zbar] - mean_i)^2 and the log-variances
-        cancel. q uses detached copies of its parameters, so that it gets no gradient and keeps
-        its flags. Rows outside ``mask`` (bool [B]) are ignored.
+        The negatives are all rows j of the batch, those of all processes, i included. They cost
+        O(B D), because the mean of (zbar_j - mean_i)^2 over j is Var(zbar) + (E[zbar] - mean_i)^2
+        and the log-variances cancel. q uses detached copies of its parameters, so that it gets no
+        gradient and keeps its flags. Rows outside ``mask`` (bool [B]) are ignored.
         """
         frozen = {name: value.detach() for name, value in self.named_parameters()}
         mean, log_variance = (part.to(zbar.dtype) for part in functional_call(self, frozen, (z,)))
         weights = _ones_or(mask, zbar)  # [B]
-        share = (weights / weights.sum().clamp(min=1)).unsqueeze(-1)  # [B, 1]
-        centre = (share * zbar).sum(0)  # [zbar_dim]
-        variance = (share * (zbar - centre).pow(2)).sum(0)  # [zbar_dim]
+        share = (weights / total(weights.sum()).clamp(min=1)).unsqueeze(-1)  # [B, 1]
+        centre = total((share * zbar).sum(0))  # [zbar_dim]
+        variance = total((share * (zbar - centre).pow(2)).sum(0))  # [zbar_dim]
         positive = (zbar - mean).pow(2)  # [B, zbar_dim]
         negative = variance + (centre - mean).pow(2)  # [B, zbar_dim]
         difference = 0.5 * (negative - positive) * torch.exp(-log_variance)
-        return _masked_mean(self._reduce(difference), weights)
+        return masked_mean(self._reduce(difference), weights)
 
     def _reduce(self, values: Tensor) -> Tensor:
         return values.mean(-1) if self.reduction == "mean" else values.sum(-1)
@@ -94,6 +103,9 @@ def _ones_or(mask: Tensor | None, like: Tensor) -> Tensor:
     return like.new_ones(like.shape[0]) if mask is None else mask.to(like.dtype)
 
 
-def _masked_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean of values [B] under 0/1 weights [B]; zero if all weights are."""
-    return (values * weights).sum() / weights.sum().clamp(min=1)
+def masked_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean of values [B] under 0/1 weights [B]; zero if all weights are.
+
+    Of several processes, this one's part of the mean over the rows of all.
+    """
+    return (values * weights).sum() / total(weights.sum()).clamp(min=1)

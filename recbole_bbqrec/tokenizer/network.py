@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from recbole_bbqrec.distributed.sums import part, rows_of_all, synchronise, total
 from recbole_bbqrec.tokenizer.base import Pairs, Tokenization
 from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
 
@@ -98,6 +99,7 @@ class QuantizingNetwork(nn.Module):
         """Fit the codebooks by k-means to all items, level by level, and quantize from now on."""
         self.quantizer.initialise(self._all_z(), seed)
         self.quantizing.fill_(True)
+        synchronise(self)
 
     @torch.no_grad()
     def start_of_epoch(self, generator: torch.Generator) -> None:
@@ -112,6 +114,7 @@ class QuantizingNetwork(nn.Module):
                 present = self.signals_present()[1:]  # [n_items - 1, M]
                 quantizer.restart_dead_codes(self._all_z(), present, generator)
             quantizer.reset_usage()
+            synchronise(self)
 
     @torch.no_grad()
     def end_of_epoch(self) -> dict[str, float]:
@@ -120,6 +123,7 @@ class QuantizingNetwork(nn.Module):
         Keys: utilisation/level<l>/<signal>, perplexity/level<l>/<signal>, dead/level<l>.
         """
         quantizer = self.quantizer
+        quantizer.usage.copy_(total(quantizer.usage))  # of all processes
         if not self.quantizing or not quantizer.usage.any():
             return {}
         stats = {}
@@ -157,7 +161,9 @@ class QuantizingNetwork(nn.Module):
         """Encode all items but [PAD] as z [n_items - 1, M, D], in blocks, without dropout."""
         with self._evaluating():
             items = torch.arange(1, self.n_items, device=self.quantizing.device)
-            return torch.cat([self.represent(block) for block in torch.split(items, ENCODE_ITEMS)])
+            blocks = torch.split(items[part()], ENCODE_ITEMS)
+            z = torch.cat([self.represent(block) for block in blocks])
+            return rows_of_all(z, len(items))
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_bbqrec.distributed.sums import total
 from recbole_bbqrec.nn.kmeans import kmeans
 
 SEARCH_ROWS = 8192  # rows compared at a time: 8192 x 256 codes x 4 bytes = 8 MiB
@@ -215,11 +216,14 @@ class ResidualQuantizer(nn.Module):
 
 
 def _row_mean(errors: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean of errors [B, M] over the rows, weighted by weights [B, M]: [M]."""
+    """Mean of errors [B, M] over the rows, weighted by weights [B, M]: [M].
+
+    With weights and several processes, this one's part of the mean over the rows of all.
+    """
     if weights is None:
         return errors.mean(0)
     weights = weights.to(errors.dtype)
-    return (errors * weights).sum(0) / weights.sum(0).clamp(min=1e-12)
+    return (errors * weights).sum(0) / total(weights.sum(0)).clamp(min=1e-12)
 
 
 def _sample_rows(n_rows: int, count: int, generator: torch.Generator) -> Tensor:

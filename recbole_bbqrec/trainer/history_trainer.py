@@ -15,6 +15,7 @@ from recbole.trainer import Trainer
 from torch.optim.lr_scheduler import LambdaLR
 
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
+from recbole_bbqrec.distributed import sums
 from recbole_bbqrec.nn import optim
 from recbole_bbqrec.trainer.phases.loop import diverged
 from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints
@@ -82,15 +83,17 @@ class HistoryEpochs(Trainer):
         loss_of = loss_func or model.history_loss
         schedule = self._schedule(epoch_idx, len(batches))
         model.start_epoch(epoch_idx)
+        sums.synchronise(model)
+        sums.draw_apart(self.config["seed"], epoch_idx)
         model.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch in batches.epoch(epoch_idx):
-            loss = loss_of(batch.to(self.device))
+        for batch in (whole.mine() for whole in batches.epoch(epoch_idx)):
+            loss = loss_of(batch.to(self.device)) * batch.share
             self.last_rate = optim.step(
                 loss, model, self.optimizer, schedule=schedule, clip=self.clip_grad_norm
             )
             total += loss.detach().double()
-        mean = float(total) / len(batches)
+        mean = float(sums.total(total)) / len(batches)
         if not math.isfinite(mean):
             what = f"the training loss of epoch {epoch_idx} is {mean}"
             raise diverged(what, self.learning_rate)
@@ -100,4 +103,4 @@ class HistoryEpochs(Trainer):
 class HistoryTrainer(SafeCheckpoints, HistoryEpochs):
     """:class:`HistoryEpochs` with safe checkpoints and exact resumption."""
 
-    loss_is_mean = True
+    loss_is_mean, shares_rows = True, False

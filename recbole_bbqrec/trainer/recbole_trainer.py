@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from recbole_bbqrec.atomic import writing
 from recbole_bbqrec.data.identity import check_same_data
+from recbole_bbqrec.distributed.group import is_main
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.collector import ScoresCollector
 from recbole_bbqrec.model.registry import spec
@@ -37,6 +38,7 @@ from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.runtime import peak_memory_mib, trim_memory
 from recbole_bbqrec.trainer.phases.loop import diverged
 from recbole_bbqrec.trainer.phases.progress import HeldLog, progress_bar
+from recbole_bbqrec.trainer.shared_work import SharedEpochs, no_tensorboard, own_batches
 
 
 def says_what_is_saved(fit: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +63,7 @@ def says_what_is_saved(fit: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-class SafeCheckpoints(Trainer):
+class SafeCheckpoints(SharedEpochs):
     """Mixin over a RecBole trainer class; see :func:`with_safe_checkpoints`."""
 
     logger: Any  # RecBole's, or within `fit` one that holds lines back
@@ -78,7 +80,7 @@ class SafeCheckpoints(Trainer):
     _resumed: Any = None  # the file that it comes from
 
     def __init__(self, config: RunConfig, model: Any) -> None:
-        with writing("log_tensorboard"):
+        with writing("log_tensorboard"), no_tensorboard(unless=is_main()):
             super().__init__(config, model)
         self.eval_collector = ScoresCollector(config)
         self.epoch_lines: list[Line] = []
@@ -295,7 +297,7 @@ class SafeCheckpoints(Trainer):
             path = str(model_file or self.saved_model_file)
             self.load_model_file(path)
             self.logger.info(f"Loading model parameters from {path}")
-        return super().evaluate(eval_data, False, None, show_progress)
+        return super().evaluate(own_batches(eval_data), False, None, show_progress)
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)

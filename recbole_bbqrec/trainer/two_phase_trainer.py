@@ -9,6 +9,7 @@ from typing import Any, Callable
 from recbole.utils import init_seed
 
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
+from recbole_bbqrec.distributed.group import from_main, is_main, same
 from recbole_bbqrec.metrics.collector import RankedCollector
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.run_files.checkpoint import (
@@ -110,9 +111,9 @@ class TwoPhaseTrainer(SafeCheckpoints):
 
     def _tokenize(self, dataset: ItemDataset, histories: Histories, valid_data: Any) -> None:
         """Give the model its semantic IDs: from a file, or from a network trained now."""
-        path = self.config["tokenizer_path"] or self._made_before()
+        path = self.config["tokenizer_path"] or from_main(self._made_before)
         if path is not None:
-            semantic_ids = SemanticIds.load(Path(path))
+            semantic_ids = from_main(lambda: SemanticIds.load(Path(path)))
             self.logger.info(f"tokenize: using the semantic IDs in {path}")
         else:
             semantic_ids = self._fit_tokenizer(dataset, histories, valid_data)
@@ -144,15 +145,17 @@ class TwoPhaseTrainer(SafeCheckpoints):
         network = self.model.build_tokenizer(self.config, dataset, trained).to(self.device)
         self.logger.info(network)
         state = self._run(self._tokenize_phase(network, histories, valid_data))
-        semantic_ids = make_semantic_ids(
-            self.config,
-            self.model,
-            network,
-            dataset,
-            split_hash=self.split_hash,
-            best_epoch=state.best_epoch,
+        semantic_ids = same(
+            make_semantic_ids(
+                self.config,
+                self.model,
+                network,
+                dataset,
+                split_hash=self.split_hash,
+                best_epoch=state.best_epoch,
+            )
         )
-        if self.files is not None:
+        if self.files is not None and is_main():
             semantic_ids.save(self.files.semantic_ids)
         return semantic_ids
 

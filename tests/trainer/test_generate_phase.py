@@ -31,6 +31,7 @@ def test_the_rate_is_constant_or_falls_to_zero(schedule, rates):
         "device": "cpu", "epochs": 2, "eval_step": 0, "stopping_step": 0, "learning_rate": 0.1,
         "valid_metric": "NDCG@10", "valid_metric_bigger": True, "warmup_ratio": 0.0,
         "lr_schedule": schedule, "clip_grad_norm": None, "learner": "adam", "weight_decay": 0.0,
+        "seed": 0,
     }  # fmt: skip
     phase = GeneratePhase(
         config, Model(), HistoryBatches(histories, batch_size=8), None, lambda e: None, lambda: None

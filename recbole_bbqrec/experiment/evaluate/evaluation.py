@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from recbole.trainer import trainer as recbole_trainer
 
 from recbole_bbqrec.data.identity import check_same_data
 from recbole_bbqrec.errors import UserError
@@ -21,6 +19,7 @@ from recbole_bbqrec.quick_start import Prepared, build_model, prepare
 from recbole_bbqrec.run_files.per_user import PerUser, recorded
 from recbole_bbqrec.runtime import prepare_process
 from recbole_bbqrec.trainer.registry import get_trainer_class
+from recbole_bbqrec.trainer.shared_work import no_tensorboard
 
 SPLITS = {"valid": "best_valid_result", "test": "test_result"}  # split -> key of result.json
 
@@ -121,19 +120,5 @@ def _evaluate(job: Job, prepared: Prepared, trainer: Any, data: Any) -> Evaluati
 
 
 def _trainer(config: RunConfig, model: Any) -> Any:
-    with _no_tensorboard():
+    with no_tensorboard():
         return get_trainer_class(config["model"])(config, model)
-
-
-@contextmanager
-def _no_tensorboard() -> Iterator[None]:
-    """Keep RecBole's trainer from opening a TensorBoard file.
-
-    Its constructor does so through a function of the module: no method or option stands between.
-    """
-    original = recbole_trainer.get_tensorboard
-    recbole_trainer.get_tensorboard = lambda logger: None
-    try:
-        yield
-    finally:
-        recbole_trainer.get_tensorboard = original

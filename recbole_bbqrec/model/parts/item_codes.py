@@ -167,5 +167,8 @@ class CodeRecommender(HistoryRecommender):
         super().check_options(config)
         require_modality(config, cls.__name__, CODE_MODALITY)
 
+    def start_epoch(self, epoch: int) -> None:
+        self.item_codes.rows()  # make the codes on first use; the trainer makes them equal
+
     def states(self, items: Tensor) -> Tensor:
         return self.encoder(self.item_codes(items))

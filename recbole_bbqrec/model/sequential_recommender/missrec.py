@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_bbqrec.data.histories import HistoryBatch
+from recbole_bbqrec.distributed.sums import total
 from recbole_bbqrec.model.base.checks import modalities_of, require_modalities
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
 from recbole_bbqrec.model.baseline_settings import MISSRecSettings
@@ -216,15 +217,18 @@ class MISSRec(HistoryRecommender):
 
     # training -------------------------------------------------------------------------------
 
-    def orthogonality(self, memory: Tensor, exists: Tensor) -> Tensor:
+    def orthogonality(self, memory: Tensor, exists: Tensor, share: float = 1.0) -> Tensor:
         """Return the mean squared cosine between two interests of a user, a scalar.
 
-        memory [B, S, H], exists bool [B, S]; the constant first token is not an interest.
+        memory [B, S, H], exists bool [B, S]; the constant first token is not an interest. Of
+        several processes, this one's part of the mean, divided by its ``share`` of the batch,
+        which the trainer multiplies by.
         """
         interests, real = F.normalize(memory[:, 1:].float(), dim=-1), exists[:, 1:]
         cosines = interests @ interests.transpose(1, 2)  # [B, S - 1, S - 1]
         pairs = (real.unsqueeze(1) & real.unsqueeze(2)).triu(1)
-        return (cosines.pow(2) * pairs).sum() / pairs.sum().clamp(min=1)
+        pairs = pairs & (share > 0)
+        return (cosines.pow(2) * pairs).sum() / total(pairs.sum()).clamp(min=1) / (share or 1.0)
 
     def history_loss(self, batch: HistoryBatch) -> Tensor:
         """Return cross-entropy over all items plus the weighted orthogonality, a scalar."""
@@ -235,4 +239,6 @@ class MISSRec(HistoryRecommender):
             states = self.decode(batch.items, representations, memory, exists)[mask]  # [P, H]
             logits = self.fused_logits(states, representations).float()
             loss = F.cross_entropy(logits, batch.targets[mask] - 1)
-            return loss + self.orthogonality_weight * self.orthogonality(memory, exists)
+            return loss + self.orthogonality_weight * self.orthogonality(
+                memory, exists, batch.share
+            )

@@ -9,10 +9,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from recbole_bbqrec.distributed.sums import mean, own_of, part, rows_of_all
 from recbole_bbqrec.tokenizer.base import Pair, Pairs
 from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
 from recbole_bbqrec.tokenizer.bbq.signals import Features, SignalEncoder
-from recbole_bbqrec.tokenizer.losses import ClubEstimator, info_nce
+from recbole_bbqrec.tokenizer.losses import ClubEstimator, info_nce, masked_mean
 from recbole_bbqrec.tokenizer.network import QuantizingNetwork
 from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
 from recbole_bbqrec.tokenizer.sequence_encoders import SelfAttentionEncoder, SessionGraphEncoder
@@ -117,24 +118,26 @@ class BBQTokenizer(QuantizingNetwork):
         items int64 [U] are reconstructed; sequences and targets int64 [B, T] are those of a
         history batch and hold training items only. Each item is encoded once. Keys: total,
         contrastive, reconstruction/<modality>, mim/<modality>, codebook/<signal>,
-        commitment/<signal>; a variant has the keys of its terms only.
+        commitment/<signal>; a variant has the keys of its terms only. Of several processes, which
+        get the same arguments, each returns its part of every term; the parts add up.
         """
         own = torch.unique(items[items > 0])  # [U']
         used = own
         if self.sequence_encoder is not None:
             used = torch.unique(torch.cat([own, sequences.flatten(), targets.flatten()]))
             used = used[used > 0]  # [W], sorted
-        inputs = self.encoder.inputs(used)
-        z = self.encoder.behaviour(used, inputs)  # [W, M, D]
         rows = _Rows(used, own)
-        present = self.encoder.present[used] & rows.mask.unsqueeze(-1)  # [W, M]
+        mine = used[part()]  # [w]: each process encodes a part of the items
+        inputs = self.encoder.inputs(mine)
+        z = self.encoder.behaviour(mine, inputs)  # [w, M, D]
+        present = self.encoder.present[mine] & rows.mask.unsqueeze(-1)  # [w, M]
         quantization = self._quantized(z, present)
         terms = self._quantization_terms(quantization)
         own_inputs = {name: rows.select(x) for name, x in inputs.items()}
         own_z, quantized = rows.select(z), rows.select(quantization.quantized_ste)
-        terms.update(self._modality_terms(own, own_inputs, own_z, quantized))
+        terms.update(self._modality_terms(rows.select(mine), own_inputs, own_z, quantized))
         if self.sequence_encoder is not None:
-            vectors = quantization.quantized_ste.flatten(1)  # [W, V]
+            vectors = rows_of_all(quantization.quantized_ste.flatten(1), len(used))  # [W, V]
             terms["contrastive"] = self._contrastive(used, vectors, sequences, targets)
         terms["total"] = self._total(terms)
         return terms
@@ -159,7 +162,7 @@ class BBQTokenizer(QuantizingNetwork):
             output = self.encoder.tower(name).reconstruct(quantized[:, signal], zbar.get(name))
             error = (output - inputs[name]).pow(2)  # [U, dim]
             error = error.mean(-1) if self.config.recon_reduction == "mean" else error.sum(-1)
-            terms[f"reconstruction/{name}"] = (error * mask).sum() / mask.sum().clamp(min=1)
+            terms[f"reconstruction/{name}"] = masked_mean(error, mask)
             if name in zbar:
                 pair = self._pair(name, items, z, zbar[name])
                 terms[f"mim/{name}"] = self._estimator(name).upper_bound(*pair)
@@ -171,14 +174,17 @@ class BBQTokenizer(QuantizingNetwork):
         """Eqs. 10-12, mean over positions with a target; vectors [W, V] of the items used [W]."""
         table = torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])  # [1 + W, V]
         known = torch.cat([used.new_zeros(1), used])  # sorted: an item's rank is its row
-        rows = torch.searchsorted(known, sequences.contiguous())  # [B, T]
-        states = self.sequence_states(rows, table)  # [B, T, V]
+        rows = torch.searchsorted(known, sequences[part()].contiguous())  # [b, T]
+        states = self.sequence_states(rows, table)  # [b, T, V]
         valid = targets > 0  # [B, T]
         items = targets[valid]  # [P]
         if len(items) == 0:
             return states.sum() * 0
         target_vectors = table[torch.searchsorted(known, items)]  # [P, V]
-        return info_nce(states[valid], target_vectors, items, self.config.temperature).mean()
+        losses = info_nce(
+            states[valid[part()]], target_vectors, items, self.config.temperature, own_of(valid)
+        )  # [p]
+        return mean(losses)
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
         """Weighted sum of the terms (Eq. 13)."""
@@ -211,14 +217,14 @@ def _sequence_encoder(config: BBQSettings, vector_dim: int) -> nn.Module:
 
 
 class _Rows:
-    """Rows of the sorted items ``own`` [U] in the sorted superset ``used`` [W]."""
+    """Rows of the sorted items ``own`` [U] in this process's part [w] of the superset ``used``."""
 
     def __init__(self, used: Tensor, own: Tensor) -> None:
         self.everything = len(own) == len(used)
-        self.index = torch.searchsorted(used, own)  # [U]
-        self.mask = torch.zeros_like(used, dtype=torch.bool)  # [W]
-        self.mask[self.index] = True
+        mask = torch.zeros_like(used, dtype=torch.bool)
+        mask[torch.searchsorted(used, own)] = True
+        self.mask = mask[part()]  # [w]
 
     def select(self, values: Tensor) -> Tensor:
-        """Select the rows of values [W, ...] that belong to ``own``; no copy if all do."""
-        return values if self.everything else values[self.index]
+        """Select the rows of values [w, ...] that belong to ``own``; no copy if all do."""
+        return values if self.everything else values[self.mask]

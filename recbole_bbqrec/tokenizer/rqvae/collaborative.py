@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_bbqrec.distributed import sums
 from recbole_bbqrec.nn import optim
 from recbole_bbqrec.tokenizer.sequence_encoders import SelfAttentionEncoder
 
@@ -30,6 +31,13 @@ class HistoryBatchLike(Protocol):
     @property
     def targets(self) -> Tensor:
         """int64 [B, T]."""
+
+    @property
+    def share(self) -> float:
+        """Share of the batch's targets that these rows have."""
+
+    def mine(self) -> HistoryBatchLike:
+        """Return the rows that this process trains on."""
 
 
 class HistorySource(Protocol):
@@ -74,12 +82,13 @@ def fit_item_embeddings(
     model.train()
     for epoch in range(epochs):
         total = torch.zeros((), device=device)
-        for batch in histories.epoch(epoch):
-            loss = model(batch.items.to(device), batch.targets.to(device))
+        for whole in histories.epoch(epoch):
+            batch = whole.mine()
+            loss = model(batch.items.to(device), batch.targets.to(device)) * batch.share
             optim.step(loss, model, optimizer, schedule=schedule)
             total += loss.detach()
         if (epoch + 1) % _LOG_EVERY == 0 or epoch + 1 == epochs:
-            mean = float(total) / len(histories)
+            mean = float(sums.total(total)) / len(histories)
             getLogger().info(f"collaborative embeddings: epoch {epoch} loss {mean:.4g}")
     embeddings = model.items.weight.detach().float().clone()
     embeddings[0] = 0

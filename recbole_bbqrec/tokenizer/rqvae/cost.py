@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recbole_bbqrec.distributed.sums import mean, own_of, rows_of_all
 from recbole_bbqrec.tokenizer.losses import info_nce
 from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAETokenizer
 from recbole_bbqrec.tokenizer.rqvae.settings import CoSTSettings
@@ -36,10 +37,15 @@ class CoSTTokenizer(RQVAETokenizer):
     def item_terms(self, batch: ItemPass) -> dict[str, Tensor]:
         """Add "contrastive", InfoNCE of cos(xhat, x) over the batch's items, to RQ-VAE's terms."""
         terms = super().item_terms(batch)
-        own = batch.present
-        if not bool(own.any()):
+        present = self.present[batch.every]
+        candidates = rows_of_all(batch.inputs, len(batch.every))[present]
+        if len(candidates) == 0:
             return {**terms, "contrastive": batch.decoded.sum() * 0}
         contrast = info_nce(
-            batch.decoded[own], batch.inputs[own], self.content[batch.items[own]], self.temperature
+            batch.decoded[batch.present],
+            candidates,
+            self.content[batch.every[present]],
+            self.temperature,
+            own_of(present),
         )
-        return {**terms, "contrastive": contrast.mean()}
+        return {**terms, "contrastive": mean(contrast)}

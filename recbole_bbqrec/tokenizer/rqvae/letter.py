@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_bbqrec.distributed.sums import mean, of_main, own_of, synchronise
 from recbole_bbqrec.tokenizer.rqvae.balanced_kmeans import constrained_kmeans
 from recbole_bbqrec.tokenizer.rqvae.rqvae import ItemPass, RQVAETokenizer
 from recbole_bbqrec.tokenizer.rqvae.settings import LETTERSettings
@@ -63,6 +64,7 @@ class LETTERTokenizer(RQVAETokenizer):
     def prepare(self, seed: int) -> None:
         """Train the behaviour embeddings."""
         self.collaborative.copy_(self._collaborate(self.collaborative.device))
+        synchronise(self)
 
     def initialise_codebooks(self, seed: int) -> None:
         """Fit the codebooks and cluster their codes."""
@@ -81,14 +83,18 @@ class LETTERTokenizer(RQVAETokenizer):
             self.clusters[level] = constrained_kmeans(
                 codebook, self.n_clusters, *self.cluster_sizes, seed=seed + level
             )
+        synchronise(self)
 
     def item_terms(self, batch: ItemPass) -> dict[str, Tensor]:
         """Add "alignment", and "diversity" once there are codebooks, to RQ-VAE's terms."""
         terms = super().item_terms(batch)
         known = self.known[batch.items]  # [U]
         quantized = batch.quantization.quantized_ste.squeeze(1)  # [U, D]
-        items = batch.items[known]
-        terms["alignment"] = alignment_loss(quantized[known], self.collaborative[items], items)
+        candidates = self.known[batch.every]
+        items = batch.every[candidates]
+        terms["alignment"] = alignment_loss(
+            quantized[known], self.collaborative[items], items, own_of(candidates)
+        )
         if self.quantizing:
             levels = [
                 self._diversity(level, batch.quantization.codes[:, level, 0])
@@ -101,23 +107,27 @@ class LETTERTokenizer(RQVAETokenizer):
         codebook, clusters = self.quantizer.codebooks[0, level], self.clusters[level]
         if self.partners == "item":
             return diversity_loss_of_items(codebook, draw_partners(clusters, used), used)
-        return diversity_loss(codebook, draw_partners(clusters), used)
+        return diversity_loss(codebook, of_main(draw_partners(clusters)), used)
 
 
-def alignment_loss(quantized: Tensor, collaborative: Tensor, items: Tensor) -> Tensor:
+def alignment_loss(
+    quantized: Tensor, collaborative: Tensor, items: Tensor, own: Tensor | None = None
+) -> Tensor:
     """InfoNCE of the dot products of quantized [U, D] and behaviour vectors [U, D] in the batch.
 
     ``items`` int64 [U]: other rows of a row's own item are masked with minus infinity, so that no
-    item is its own negative. Zero without rows.
+    item is its own negative. Zero without rows. With ``own`` int64 [u], ``quantized`` [u, D] holds
+    these rows alone, and the loss is this process's part.
     """
     if len(items) == 0:
         return quantized.sum() * 0
     with torch.autocast(device_type=quantized.device.type, enabled=False):
         logits = quantized.to(collaborative.dtype) @ collaborative.T  # [U, U]
-        itself = torch.eye(len(items), dtype=torch.bool, device=items.device)
-        repeated = (items.unsqueeze(1) == items) & ~itself
-        label = torch.arange(len(items), device=items.device)
-        return F.cross_entropy(logits.masked_fill(repeated, -torch.inf), label)
+        place = torch.arange(len(items), device=items.device)
+        label = place if own is None else own
+        repeated = (items[label].unsqueeze(1) == items) & (label.unsqueeze(1) != place)
+        losses = F.cross_entropy(logits.masked_fill(repeated, -torch.inf), label, reduction="none")
+        return mean(losses)
 
 
 def draw_partners(clusters: Tensor, used: Tensor | None = None) -> Tensor:
@@ -142,7 +152,7 @@ def diversity_loss(codebook: Tensor, partners: Tensor, used: Tensor) -> Tensor:
     """
     with torch.autocast(device_type=codebook.device.type, enabled=False):
         loss = -_log_shares(codebook).gather(1, partners.unsqueeze(1)).squeeze(1)  # [N]
-        return loss[used].mean()
+        return mean(loss[used])
 
 
 def diversity_loss_of_items(codebook: Tensor, partners: Tensor, used: Tensor) -> Tensor:
@@ -151,7 +161,7 @@ def diversity_loss_of_items(codebook: Tensor, partners: Tensor, used: Tensor) ->
     The same on average over the draws, with a smaller variance.
     """
     with torch.autocast(device_type=codebook.device.type, enabled=False):
-        return -_log_shares(codebook)[used, partners].mean()
+        return mean(-_log_shares(codebook)[used, partners])
 
 
 def _log_shares(codebook: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recbole_bbqrec.distributed.sums import part
 from recbole_bbqrec.nn.standardizer import Standardizer, mlp
+from recbole_bbqrec.tokenizer.losses import masked_mean
 from recbole_bbqrec.tokenizer.network import QuantizingNetwork
 from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
 from recbole_bbqrec.tokenizer.rqvae.settings import RQVAESettings
@@ -25,6 +27,7 @@ class ItemPass(NamedTuple):
     inputs: Tensor  # [U, dim] scaled features, zero where absent
     quantization: Quantization  # of z [U, 1, D]
     decoded: Tensor  # [U, dim]
+    every: Tensor  # int64, the distinct items of all processes; of one alone, ``items``
 
 
 class RQVAETokenizer(QuantizingNetwork):
@@ -83,13 +86,15 @@ class RQVAETokenizer(QuantizingNetwork):
         """Return every term, unweighted, and "total", their weighted sum.
 
         items int64 [U] may repeat and hold 0; sequences and targets are not read. Keys: total,
-        reconstruction, codebook, commitment, and those of the subclass.
+        reconstruction, codebook, commitment, and those of the subclass. Of several processes,
+        which get the same items, each returns its part of every term; the parts add up.
         """
-        items = torch.unique(items[items > 0])
+        every = torch.unique(items[items > 0])
+        items = every[part()]
         inputs, present = self.inputs(items), self.present[items]
         quantization = self._quantized(self._encode(inputs), present.unsqueeze(-1))
         decoded = self.decoder(quantization.quantized_ste.squeeze(1))  # [U, dim]
-        terms = self.item_terms(ItemPass(items, present, inputs, quantization, decoded))
+        terms = self.item_terms(ItemPass(items, present, inputs, quantization, decoded, every))
         parts = [self.weights.get(name, 1.0) * term for name, term in terms.items()]
         terms["total"] = reduce(torch.add, parts)
         return terms
@@ -102,7 +107,7 @@ class RQVAETokenizer(QuantizingNetwork):
         mask = batch.present.float()
         scale = 1 / self.config.codebook_dim if mean else 1.0
         return {
-            "reconstruction": (error * mask).sum() / mask.sum().clamp(min=1),
+            "reconstruction": masked_mean(error, mask),
             "codebook": scale * batch.quantization.codebook_loss.sum(),
             "commitment": scale * batch.quantization.commitment_loss.sum(),
         }

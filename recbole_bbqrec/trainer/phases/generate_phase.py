@@ -8,6 +8,7 @@ from typing import Any, Callable
 import torch
 
 from recbole_bbqrec.data.histories import HistoryBatches
+from recbole_bbqrec.distributed import sums
 from recbole_bbqrec.nn import optim
 from recbole_bbqrec.protocols import RunConfig
 from recbole_bbqrec.trainer.phases.loop import Phase, Validation
@@ -41,6 +42,7 @@ class GeneratePhase(Phase):
         self.model, self.batches, self.evaluate = model, batches, evaluate
         self.save_model, self.load_model = save_model, load_model
         self.device = torch.device(config["device"])
+        self.seed = config["seed"]
         self.epochs = config["epochs"]
         self.eval_step = min(config["eval_step"], self.epochs) if evaluate is not None else 0
         self.stopping_step = config["stopping_step"]
@@ -68,6 +70,8 @@ class GeneratePhase(Phase):
     ) -> None:
         self.epoch = epoch
         model, n_steps = self.model, len(self.batches)
+        sums.synchronise(model)
+        sums.draw_apart(self.seed, epoch)
         model.train()
         schedule = None
         if self.schedule == "cosine":
@@ -78,12 +82,13 @@ class GeneratePhase(Phase):
                 warmup=self.warmup_steps,
                 done=epoch * n_steps,
             )
-        for batch in self.batches.epoch(epoch):
+        for batch in (whole.mine() for whole in self.batches.epoch(epoch)):
             loss, terms = model.history_loss(batch.to(self.device))
+            loss, *parts = (term * batch.share for term in (loss, *terms.values()))
             self.last_rate = optim.step(
                 loss, model.generator, self.optimizer, schedule=schedule, clip=self.clip
             )
-            on_step({"loss": loss, **terms})
+            on_step({"loss": loss, **dict(zip(terms, parts))})
 
     def validate(self, epoch: int) -> Validation:
         if self.evaluate is None:

@@ -15,6 +15,7 @@ from typing import Any, Callable
 import torch
 from tqdm import tqdm
 
+from recbole_bbqrec.distributed import group
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.runtime import trim_memory
 from recbole_bbqrec.trainer.phases.progress import TermMeans, progress_bar
@@ -158,7 +159,7 @@ def _run_epoch(phase: Phase, state: LoopState, bar: tqdm[Any]) -> None:
     if phase.eval_step <= 0:
         _judge(phase, state, Validation(None, {}))
     elif (epoch + 1) % phase.eval_step == 0 or epoch + 1 == phase.epochs:
-        validation = phase.validate(epoch)
+        validation = group.same(phase.validate(epoch))
         trim_memory()
         record["valid"], record["score"] = dict(validation.metrics), validation.score
         seconds["valid"] = time.perf_counter() - trained
@@ -177,7 +178,7 @@ def _train(phase: Phase, state: LoopState, bar: tqdm[Any]) -> dict[str, float]:
     def on_step(terms: Mapping[str, torch.Tensor]) -> None:
         means.add(terms)
         bar.update()
-        if means.steps % _SHOW_EVERY == 0 and not bar.disable:
+        if means.steps % _SHOW_EVERY == 0 and (group.running() or not bar.disable):
             bar.set_postfix_str(f"epoch {epoch} loss {means.means()[phase.objective]:.4f}{best}")
 
     phase.train_epoch(epoch, on_step)

@@ -11,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from recbole_bbqrec.distributed.sums import total
 from recbole_bbqrec.runtime import bar_is_hidden
 
 
@@ -29,10 +30,13 @@ class TermMeans:
         self.steps += 1
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each term over the steps so far; synchronises once."""
+        """Return the mean of each term over the steps so far; synchronises once.
+
+        Of several processes, which all must call this, the parts of a term add up.
+        """
         if not self._sums:
             return {}
-        values = torch.stack(list(self._sums.values())) / self.steps
+        values = total(torch.stack(list(self._sums.values()))) / self.steps
         return dict(zip(self._sums, values.tolist()))
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
 from recbole_bbqrec.data.histories import HistoryBatch, HistoryBatches
+from recbole_bbqrec.distributed import sums
 from recbole_bbqrec.nn import optim
 from recbole_bbqrec.nn.kmeans import NotFiniteError
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
@@ -120,6 +121,8 @@ class TokenizePhase(Phase):
         self, epoch: int, on_step: Callable[[Mapping[str, torch.Tensor]], None]
     ) -> None:
         self.network.train()
+        sums.synchronise(self.network)
+        sums.draw_apart(self.seed, epoch)
         if epoch == 0:
             self.network.prepare(self.seed)
         else:
@@ -167,6 +170,7 @@ class TokenizePhase(Phase):
     ) -> torch.Tensor:
         """Take ``mim_inner_steps`` likelihood steps of q_theta (Eq. 3); return the last loss."""
         sample = torch.randperm(len(items), device=self.device)[: self.batch_size]
+        sample = sums.of_main(sample)[sums.part()]
         with self._autocast():
             pairs = self.network.mim_pairs(items[sample])
         for _ in range(self.inner_steps):
@@ -216,10 +220,11 @@ class TokenizePhase(Phase):
         """Return the share of rows whose next item is among the ten with the highest cos(h, v)."""
         vectors = self.network.item_vectors()  # [n_items, V]
         normalised = F.normalize(vectors, dim=-1)
-        hits = 0
-        for items, lengths, targets in zip(
+        hits = torch.zeros((), dtype=torch.int64)
+        chunks = zip(
             *(part.split(_RANKED_AT_ONCE) for part in (rows.items, rows.lengths, rows.targets))
-        ):
+        )
+        for items, lengths, targets in list(chunks)[sums.part()]:
             items, lengths = items.to(self.device), lengths.to(self.device)
             states = self.network.sequence_states(items[:, : int(lengths.max())], vectors)
             last = states[torch.arange(len(items), device=self.device), lengths - 1]  # [b, V]
@@ -227,7 +232,7 @@ class TokenizePhase(Phase):
             scores[:, 0] = -torch.inf
             top = scores.topk(min(_RECALL_AT, self.n_items - 1), dim=1).indices
             hits += int((top == targets.to(self.device).unsqueeze(1)).sum())
-        return hits / max(1, len(rows.targets))
+        return int(sums.total(hits)) / max(1, len(rows.targets))
 
     # state ----------------------------------------------------------------------------------
 
