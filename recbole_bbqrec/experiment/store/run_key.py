@@ -57,6 +57,29 @@ MEASURES = ("topk", "metrics", "eval_batch_size")
 #: Options that change nothing in a training without validation.
 _OF_VALIDATION = ("valid_metric", "mask_history", "num_beams")
 
+#: Options that earlier versions lacked, at the values that say what those versions did: of
+#: generative models, and of those trained on histories.
+_NEW_OF_GENERATIVE: dict[str, Any] = {
+    "history_positions": "auto",  # with a causal encoder
+    "norm_positions": False,
+    "initializer_range": 0.02,
+    "lr_schedule": "cosine",
+    "mim_reduction": "mean",  # with a mean of the reconstruction
+    "diversity_partners": "code",
+}
+_NEW_OF_HISTORIES: dict[str, Any] = {
+    "history_positions": "first",
+    "norm_positions": False,
+    "attention_dropout": 0.0,
+    "inner_dropout": 0.0,
+    "input_norm": True,
+    "initialization": "normal",
+    "adam_betas": [0.9, 0.999],
+    "code_scale": "item",
+    "interest_clustering": "unit",
+    "one_modality_score": "mean",
+}
+
 #: Suffixes of RecBole's files of a data set.
 _ATOMIC = ("inter", "item", "user", "kg", "link", "net")
 
@@ -156,8 +179,7 @@ def file_hash(path: Path) -> str:
 
 def counted_options(resolved: dict[str, Any]) -> dict[str, Any]:
     """Return the options that belong to the key, input files as hashes of their content."""
-    # Runs stored before there were protocols have none of these options.
-    default = {each.name: each.default for each in options_of(SplitSettings).values()}
+    default = _defaults_of_before(resolved)
     counted = {
         key: value
         for key, value in resolved.items()
@@ -169,6 +191,22 @@ def counted_options(resolved: dict[str, Any]) -> dict[str, Any]:
     if not _reads_features(resolved["model"]):
         counted.pop("modalities", None)
     return counted
+
+
+def _defaults_of_before(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that stored runs may lack, at the values that they worked by."""
+    defaults = {each.name: each.default for each in options_of(SplitSettings).values()}
+    kind = spec(resolved["model"])
+    if kind.trains_on_histories:
+        return {**defaults, **_NEW_OF_HISTORIES}
+    if not kind.two_phase:
+        return defaults
+    defaults.update(_NEW_OF_GENERATIVE)
+    if resolved["history_encoding"] == "bidirectional":
+        del defaults["history_positions"]  # they counted from the first item
+    if resolved["recon_reduction"] == "sum":
+        del defaults["mim_reduction"]  # they summed the bound, too
+    return defaults
 
 
 def _reads_features(model: str) -> bool:
