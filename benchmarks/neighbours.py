@@ -1,7 +1,7 @@
 """Catalogue size: neighbours of features, by an exact search and by faiss's inverted file.
 
-Features are clustered: 1 % as many centres as items, with noise of their length around them. An
-exact search compares ``--sample`` items with all others, and its time for all is that times n /
+Features are clustered: 1 % as many centres as items, with noise of half their length around them.
+An exact search compares ``--sample`` items with all others, and its time for all is that times n /
 sample; the approximate search does all items. Recall is of the sample's 50 nearest, by cosine.
 
     python benchmarks/neighbours.py [--small] [--width 128]
@@ -27,7 +27,7 @@ def features(n_items: int, width: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(max(1, n_items // 100), width, generator=generator)
     at = torch.randint(len(centres), (n_items,), generator=generator)
-    return centres[at] + torch.randn(n_items, width, generator=generator)
+    return centres[at] + torch.randn(n_items, width, generator=generator).mul_(0.5)
 
 
 def measure(options: argparse.Namespace, n_items: int) -> list[str]:

@@ -23,6 +23,7 @@ RECALL = 0.97  # share of the exact neighbours of the sample that the search mus
 _SAMPLE = 500  # items whose neighbours are searched exactly
 _TRAINED_ON = 40  # items a list that k-means reads
 _FIRST_PROBES = 8  # lists searched at first
+_BLOCK = 16_384  # items of a search
 
 
 def use_index(search: str, n_items: int) -> bool:
@@ -81,8 +82,15 @@ def candidates(unit: Tensor, count: int, neighbours: int) -> Tensor:
         f"neighbours of {len(unit):,} items: {index.nprobe} of {index.nlist} lists searched, "
         f"{recall:.1%} of the exact neighbours of {len(sample)} items found"
     )
-    every = torch.from_numpy(index.search(vectors, count)[1])
-    return torch.where(every < 0, torch.arange(len(unit)).unsqueeze(1), every)
+    # In blocks, because faiss notes the lists of all rows that it is given.
+    found = torch.from_numpy(
+        np.concatenate([index.search(rows, count)[1] for rows in _blocks(vectors)])
+    )
+    return torch.where(found < 0, torch.arange(len(unit)).unsqueeze(1), found)
+
+
+def _blocks(vectors: np.ndarray) -> list[np.ndarray]:
+    return [vectors[start : start + _BLOCK] for start in range(0, len(vectors), _BLOCK)]
 
 
 def _index(vectors: np.ndarray) -> Any:
