@@ -33,6 +33,8 @@ def test_each_rung_adds_one_thing_from_the_letter_to_the_default():
         changed = {key for key in after if after[key] != before[key]}
         if label in ADDITIONS:
             assert changed and changed <= {*ADDITIONS[label]}, label
+    assert [rung.name for rung in rungs()][:3] == ["letter", "causal", "item_likelihood"]
+    assert not any(" " in rung.name for rung in rungs())  # --models separates names by blanks
     structural = {key for options in ADDITIONS.values() for key in options}
     assert changed and not changed & structural  # the last rung changes training and phase one
     assert configs[LAST] == BBQRecConfig(LAST, "nowhere").resolved

@@ -61,8 +61,9 @@ def rungs() -> list[Setting]:
     settings = [Setting("letter", LAST, dict(fixed), defaults=training)]
     for label, options in ADDITIONS.items():
         fixed.update(options)
-        settings.append(Setting(label, LAST, dict(fixed), defaults=training))
-    return [*settings, Setting(LAST, LAST)]
+        group = label[2:].replace(" ", "_")  # a name for --models
+        settings.append(Setting(label, LAST, dict(fixed), group, defaults=training))
+    return [*settings, Setting(LAST, LAST, group="default")]
 
 
 class Ladder(Study):
