@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Callable
 
 from recbole_bbqrec.cli.arguments import (
     add_run_store,
@@ -18,7 +20,12 @@ from recbole_bbqrec.cli.arguments import (
 from recbole_bbqrec.cli.grammar import FAILED, CommandParser, ListAction
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.experiment.common_options import left_out
-from recbole_bbqrec.experiment.comparison.by_target import target_rows, target_tables
+from recbole_bbqrec.experiment.comparison.by_target import (
+    has_chart,
+    save_target_chart,
+    target_rows,
+    target_tables,
+)
 from recbole_bbqrec.experiment.comparison.paired import check_comparable, summarise
 from recbole_bbqrec.experiment.comparison.plan import plan, plan_lines
 from recbole_bbqrec.experiment.comparison.report import (
@@ -58,7 +65,7 @@ def add_arguments(parser: CommandParser) -> None:
     add("--target", "MODEL", "model to test against the others (default: the first)")
     add = parser.group("output")
     add("--output", "DIR", "folder for results.csv, significance.csv, by_target.csv, table.md, "
-        "table.tex and chart.png", type=Path, default=Path("comparison"))  # fmt: skip
+        "table.tex and charts", type=Path, default=Path("comparison"))  # fmt: skip
     add("--show", "METRIC", "columns of the table and panels of the chart, such as "
         "recall@10,ndcg@10; results.csv has all (default: all, if they are more than six then up "
         "to four)", action=ListAction, default=[])  # fmt: skip
@@ -96,6 +103,12 @@ def main(args: argparse.Namespace) -> int:
         print()
     shown = metrics_to_show(comparison.metrics, args.show)
     by_target = target_rows(outcomes)
+    charts: dict[str, Callable[[Path], None]] = {}
+    for form in ("png", "svg"):
+        if shown:
+            charts[f"chart.{form}"] = partial(save_chart, comparison, shown=shown, form=form)
+        if has_chart(outcomes):
+            charts[f"targets.{form}"] = partial(save_target_chart, outcomes, form=form)
     print_results(
         args.output,
         [*tables(comparison, shown), *target_tables(outcomes)],
@@ -104,7 +117,7 @@ def main(args: argparse.Namespace) -> int:
             "significance.csv": verdict_rows(comparison),
             **({"by_target.csv": by_target} if by_target else {}),
         },
-        {"chart.png": lambda path: save_chart(comparison, path, shown)} if shown else {},
+        charts,
     )
     return FAILED if comparison.failed else 0
 

@@ -22,8 +22,8 @@ def add_arguments(parser: CommandParser) -> None:
     add = parser.group("output")
     add("--item", "TOKEN", "show the neighbours of this item; may be repeated (default: the most "
         "popular items)", action="append", default=[])  # fmt: skip
-    add("--output", "PNG", "picture to write; needs pip install 'recbole_bbqrec[plots]' (default: "
-        "NAME-inspect.png)", type=Path)  # fmt: skip
+    add("--output", "FILE", "picture to write, .png or .svg; needs pip install "
+        "'recbole_bbqrec[plots]' (default: NAME-inspect.png)", type=Path)  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
@@ -33,17 +33,18 @@ def main(args: argparse.Namespace) -> int:
         UserError: see :func:`recbole_bbqrec.inspection.measures.inspect_folder`; or ``--output``
             cannot be drawn or written.
     """
-    if args.output is not None and args.output.suffix.lower() != ".png":
+    if args.output is not None and args.output.suffix.lower() not in (".png", ".svg"):
         raise UserError(
-            f"Option `--output` is {str(args.output)!r}; expected a file name that ends in .png."
+            f"Option `--output` is {str(args.output)!r}; expected a file name that ends in .png or "
+            ".svg."
         )
     inspection = inspect_folder(args.name, args.data_path, args.item)
     print(as_text(inspection))
     path = args.output or Path(f"{args.name}-inspect.png")
     try:
-        from recbole_bbqrec.inspection.plot import save_png
+        from recbole_bbqrec.inspection.plot import save_picture
 
-        save_png(inspection, path)
+        save_picture(inspection, path)
     except ImportError as error:
         hint = "a picture needs matplotlib: pip install 'recbole_bbqrec[plots]'"
         if args.output is not None:

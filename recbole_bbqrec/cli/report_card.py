@@ -32,6 +32,8 @@ def add_arguments(parser: CommandParser) -> None:
         "Beauty's)", type=int)  # fmt: skip
     add = parser.group("output")
     add("--output", "DIR", "folder to write to (default: the run's)", type=Path)
+    add("--pictures", None, "also write every chart as a file of its own, into pictures/",
+        choices=("svg", "png"))  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
@@ -47,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"Option `--sample` is {args.sample}; expected at least one user.")
     require_plots()
     from recbole_bbqrec.experiment.report_card.collect import collect
-    from recbole_bbqrec.experiment.report_card.html import render
+    from recbole_bbqrec.experiment.report_card.html import pictures, render
     from recbole_bbqrec.run_files.finished_run import FinishedRun
 
     run = FinishedRun.at(args.run)
@@ -58,6 +60,11 @@ def main(args: argparse.Namespace) -> int:
     write_text(output / REPORT_DATA, json.dumps(report, indent=1, allow_nan=False) + "\n")
     write_text(output / REPORT_PAGE, render(report))
     print(f"{output / 'report.html'}\n{output / 'report.json'}")
+    if args.pictures:
+        drawn = pictures(report)
+        for name, chart in drawn.items():
+            chart.save(output / "pictures" / f"{name}.{args.pictures}")
+        print(f"{output / 'pictures'}: {len(drawn)} pictures")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,16 @@ import numpy as np
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.inspection.measures import Inspection
 from recbole_bbqrec.inspection.text import clip, doubling_bins, label, share, summary
+from recbole_bbqrec.palette import BLUE as _BLUE
+from recbole_bbqrec.palette import MUTED as _GREY
+from recbole_bbqrec.palette import VERMILION as _ORANGE
 
-_BLUE, _ORANGE, _GREY = "#3b6ea5", "#d9822b", "#555555"
 _ROW_INCHES = 0.22  # height of a line of text at 9 points
 _MAX_MODALITIES = 4  # shown side by side; more would leave no room for titles
 
 
-def save_png(found: Inspection, path: str | os.PathLike[str], dpi: int = 110) -> None:
-    """Draw ``found`` and write it as a PNG file.
+def save_picture(found: Inspection, path: str | os.PathLike[str], dpi: int = 110) -> None:
+    """Draw ``found`` and write it as a PNG or SVG file, by the name of the file.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -50,7 +53,7 @@ def save_png(found: Inspection, path: str | os.PathLike[str], dpi: int = 110) ->
                 for left, text, options in cells:
                     figure.text(left, top - number * step, text, va="center", **options)
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png")
+            figure.savefig(temporary, format=Path(path).suffix[1:].lower())
 
 
 def _headline(found: Inspection) -> str:

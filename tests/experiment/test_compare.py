@@ -233,6 +233,7 @@ def test_files_of_a_comparison(fake_runs, capsys):
     assert text.rstrip() in output and "**" in text and "<u>" in text and "2020, 2021" in text
     check_latex((folder / "table.tex").read_text())
     assert (folder / "chart.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "chart.svg").read_text(encoding="utf-8").startswith("<?xml")
 
     made.clear()
     assert main(command("--dry_run", models=["SASRec", "GRU4Rec"], seeds=["2021", "2022"])) == 0
@@ -352,7 +353,7 @@ def test_an_option_for_all_goes_to_the_models_that_read_it(fake_runs, capsys):
 
 
 def test_without_matplotlib_all_but_the_chart(fake_runs, capsys, monkeypatch):
-    def absent(comparison, path, shown):
+    def absent(comparison, path, shown, form):
         raise ImportError("No module named 'matplotlib'")
 
     monkeypatch.setattr(compare_cli, "save_chart", absent)
@@ -391,7 +392,7 @@ def test_of_many_metrics_a_few_are_shown(fake_runs, capsys, monkeypatch):
 
     drawn = []
     monkeypatch.setattr(OneAfterAnother, "_process", with_more)
-    monkeypatch.setattr(compare_cli, "save_chart", lambda c, path, shown: drawn.append(shown))
+    monkeypatch.setattr(compare_cli, "save_chart", lambda c, path, shown, form: drawn.append(shown))
     options = ["--topk=[1,5,10,20,50]", "--metrics=[Recall,MRR,NDCG]", "--TIGER.num_beams=50"]
     assert main(command(*options, seeds=["1"])) == 0
     (header,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("| model  "))
@@ -403,7 +404,8 @@ def test_of_many_metrics_a_few_are_shown(fake_runs, capsys, monkeypatch):
     assert len(read_csv("results.csv")) == 3 * len(names)
     assert main(command(*options, "--show=MRR@50,recall@1", seeds=["1"])) == 0
     assert "{lcc}" in Path("comparison/table.tex").read_text()
-    assert drawn == [["recall@5", "recall@10", "ndcg@5", "ndcg@10"], ["mrr@50", "recall@1"]]
+    few = ["recall@5", "recall@10", "ndcg@5", "ndcg@10"]
+    assert drawn == [few, few, ["mrr@50", "recall@1"], ["mrr@50", "recall@1"]]  # PNG and SVG
 
 
 def test_options_of_other_models_in_a_file_are_said_once(rundir, capsys):

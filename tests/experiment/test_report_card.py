@@ -381,7 +381,7 @@ def test_command_writes_both_files(crowded, card, tmp_path, capsys):
 def test_command_on_a_baseline_leaves_sections_out(baseline, capsys):
     assert main(["report", str(baseline.files.model)]) == 0
     report = json.loads((baseline.files.directory / "report.json").read_text())
-    absent = {"codes", "collisions", "lenient", "similarity", "beam"}
+    absent = {"codes", "collisions", "map", "lenient", "similarity", "beam"}
     assert set(report["left_out"]) == absent and all(report[key] is None for key in absent)
     assert [p["name"] for p in report["curves"][0]["panels"]][0] == "loss"
     page = (baseline.files.directory / "report.html").read_text()

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from recbole_bbqrec.experiment.report_card.html import render, seconds, share, span
+from recbole_bbqrec import palette
+from recbole_bbqrec.experiment.report_card.html import pictures, render, seconds, share, span
 
 VOID = {"meta", "br", "path", "use", "rect"}
 HOSTILE = "<script>alert('x')</script> & \"quotes\" {{ 7 * 7 }}"
@@ -81,6 +82,24 @@ def test_colours_are_the_pages(text):
     assert "var(--c0)" in text and "#0102" not in text and "#01030" not in text
 
 
+def test_pictures_have_fixed_colours(card, tmp_path):
+    drawn = pictures(card)
+    assert {"tokenize-", "generate-", "codes-", "code-use-", "map-", "beam-", "popularity-"} <= {
+        name[: len(part)] for name in drawn for part in
+        ("tokenize-", "generate-", "codes-", "code-use-", "map-", "beam-", "popularity-")
+    }  # fmt: skip
+    chart = drawn["code-use-share-of-the-items-at-each-code"]
+    chart.save(tmp_path / "made" / "use.svg")
+    chart.save(tmp_path / "made" / "use.png")
+    text = (tmp_path / "made" / "use.svg").read_text(encoding="utf-8")
+    assert palette.BLUE in text and "#0102" not in text and "#01030" not in text
+    assert (tmp_path / "made" / "use.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_is_small(text):
+    assert len(text.encode()) < 2_000_000
+
+
 def test_hostile_texts_are_escaped(card):
     report = copy.deepcopy(card)
     report["examples"][0]["next"]["title"] = HOSTILE
@@ -104,10 +123,11 @@ def test_hostile_texts_are_escaped(card):
 def test_sections_that_a_model_lacks_say_why(card, text):
     """The shortest page: no optional section, and the check of the metrics failed."""
     report = {**card, "test": {**card["test"], "agree": False}}
-    optional = ("curves", "codes", "collisions", "lenient", "similarity", "beam")
+    optional = ("curves", "codes", "collisions", "map", "lenient", "similarity", "beam")
     report.update(dict.fromkeys(optional), left_out={key: f"no {key} <here>" for key in optional})
     short = render(report)
-    assert all(f"no {key} &lt;here&gt;" in short for key in optional)
+    # The map is a part of the codes' section.
+    assert all(f"no {key} &lt;here&gt;" in short for key in optional if key != "map")
     assert "differ from" in short and "differ from" not in text
     Page(short)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +149,8 @@ def test_picture(data, rundir, capsys, recwarn):
         assert all((edge[:, :3] == 1).all() for edge in border)
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
     assert main([*arguments, "--output", "none/such/x.png"]) == 0  # folders are made
+    assert main([*arguments, "--output", "x.svg"]) == 0
+    assert Path("x.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert main([*arguments, "--output", str(data / "Own" / "Own.inter" / "x.png")]) == 2
 
 

@@ -1,4 +1,4 @@
-"""Charts of bars as PNG; matplotlib is imported when one is drawn."""
+"""Charts of bars as PNG or SVG; matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_HIGHLIGHT, _OTHERS = "#1f5fa8", "#a9b4c0"
+from recbole_bbqrec.palette import BLUE, MUTED, PALE
+
+_DPI = 160
 Values = Sequence[Any]  # float, or None if there is no value
 
 
@@ -23,8 +25,8 @@ class Bars:
     highlight: str
 
 
-def save_bars(title: str, panels: Sequence[Sequence[Bars]], path: Path) -> None:
-    """Draw a grid of bars: a row per data set, a column per metric.
+def save_bars(title: str, panels: Sequence[Sequence[Bars]], path: Path, form: str = "png") -> None:
+    """Draw a grid of bars: a row per data set, a column per metric; ``form`` is png or svg.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -42,15 +44,15 @@ def save_bars(title: str, panels: Sequence[Sequence[Bars]], path: Path) -> None:
         across[0].set_yticks(range(len(bars[0].labels)), bars[0].labels)
         across[0].invert_yaxis()
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=160, format="png")
+    figure.savefig(path, dpi=_DPI, format=form)
 
 
 def _draw_bars(axis: Any, bars: Bars) -> None:
     for place, value in enumerate(bars.values):
         if value is None:
-            axis.text(0, place, f" {bars.reasons[place]}", va="center", fontsize=8, color="#5f6b76")
+            axis.text(0, place, f" {bars.reasons[place]}", va="center", fontsize=8, color=MUTED)
             continue
-        colour = _HIGHLIGHT if bars.labels[place] == bars.highlight else _OTHERS
+        colour = BLUE if bars.labels[place] == bars.highlight else PALE
         spread = bars.spread[place]
         axis.barh(place, value, xerr=spread, height=0.72, color=colour, capsize=2.5)
         axis.annotate(

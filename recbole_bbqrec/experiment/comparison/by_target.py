@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from recbole_bbqrec.experiment.comparison.bars import Bars, save_bars
 from recbole_bbqrec.experiment.comparison.paired import Tested
 from recbole_bbqrec.experiment.comparison.report import DECIMALS, metric_name
 from recbole_bbqrec.experiment.comparison.tables import Row, Table
+from recbole_bbqrec.metrics.groups import LATER, SAME_DAY
 
+CHARTED = (SAME_DAY, LATER)
 _SHOWN = ("recall", "hit", "ndcg", "mrr")  # the first two that the runs have are shown
 
 
@@ -25,6 +29,37 @@ def target_tables(runs: Sequence[Tested]) -> list[Table]:
         for dataset in datasets
         if (known := [run for run in runs if run.dataset == dataset and run.by_target])
     ]
+
+
+def save_target_chart(runs: Sequence[Tested], path: Path, form: str = "png") -> None:
+    """Draw a row of panels per data set, same-day targets beside later ones, a bar per model.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    panels = []
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        known = [run for run in runs if run.dataset == dataset and run.by_target]
+        if known:
+            panels.append([_bars(known, group) for group in CHARTED])
+    save_bars("Test targets by distance in time", panels, path, form)
+
+
+def has_chart(runs: Sequence[Tested]) -> bool:
+    """Return True if every data set with groups of targets has those of the chart."""
+    known = [run for run in runs if run.by_target]
+    return bool(known) and all(group in run.by_target for run in known for group in CHARTED)
+
+
+def _bars(runs: Sequence[Tested], group: str) -> Bars:
+    metric = _metrics(runs[0])[-1]
+    models = list(dict.fromkeys(run.model for run in runs))
+    values = [
+        mean(run.by_target[group]["metrics"][metric] for run in runs if run.model == model)
+        for model in models
+    ]
+    title = f"{runs[0].dataset}, {group}: {metric_name(metric)}"
+    return Bars(title, models, values, [None] * len(models), [""] * len(models), models[0])
 
 
 def target_rows(runs: Sequence[Tested]) -> list[dict[str, Any]]:

@@ -110,8 +110,10 @@ def verdict_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def save_chart(comparison: Comparison, path: Path, shown: Sequence[str] | None = None) -> None:
-    """Draw the means with standard deviations as bars in a PNG, a panel per data set and metric.
+def save_chart(
+    comparison: Comparison, path: Path, shown: Sequence[str] | None = None, form: str = "png"
+) -> None:
+    """Draw the means with standard deviations as bars, a panel per data set and metric.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -121,8 +123,8 @@ def save_chart(comparison: Comparison, path: Path, shown: Sequence[str] | None =
         for dataset in comparison.datasets
     ]
     count = len(comparison.seeds)
-    shown = "one seed" if count == 1 else f"mean and standard deviation over {count} seeds"
-    save_bars(f"Test metrics, {shown}", panels, path)
+    over = "one seed" if count == 1 else f"mean and standard deviation over {count} seeds"
+    save_bars(f"Test metrics, {over}", panels, path, form)
 
 
 # helpers --------------------------------------------------------------------------------------

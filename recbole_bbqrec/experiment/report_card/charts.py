@@ -1,7 +1,7 @@
-"""Charts as inline SVG in the page's colours, drawn by matplotlib.
+"""Charts drawn by matplotlib: inline SVG in the page's colours, or pictures of their own.
 
-matplotlib needs fixed colours, so it draws in placeholders that are replaced by the page's CSS
-variables. Text stays text, in the page's font.
+matplotlib needs fixed colours, so for the page it draws in placeholders that are replaced by the
+page's CSS variables. Text stays text, in the page's font.
 """
 
 from __future__ import annotations
@@ -9,17 +9,30 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
 
+from recbole_bbqrec import palette
+from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
 
-_INK, _MUTED, _LINE = "#010203", "#010204", "#010205"
-_SERIES = [f"#01030{number}" for number in range(8)]
+
+class Colours(NamedTuple):
+    """Colours of a chart."""
+
+    ink: str
+    muted: str
+    line: str
+    series: Sequence[str]
+
+
+_FIXED = Colours(palette.INK, palette.MUTED, palette.LINE, palette.SERIES)
+_PLACEHOLDERS = Colours("#010203", "#010204", "#010205", [f"#01030{n}" for n in range(8)])
 _VARIABLES = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _LINE: "var(--line)",
-    **{colour: f"var(--c{number})" for number, colour in enumerate(_SERIES)},
+    _PLACEHOLDERS.ink: "var(--ink)",
+    _PLACEHOLDERS.muted: "var(--muted)",
+    _PLACEHOLDERS.line: "var(--line)",
+    **{colour: f"var(--c{number})" for number, colour in enumerate(_PLACEHOLDERS.series)},
 }
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,
@@ -31,30 +44,46 @@ _STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _MUTED,
-    "axes.titlecolor": _INK,
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "grid.color": _LINE,
     "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
     "legend.frameon": False,
     "legend.fontsize": 8,
     "legend.handlelength": 1.2,
     "legend.columnspacing": 1.2,
     "lines.linewidth": 1.6,
-    "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
-SMALL, WIDE = (3.5, 2.3), (4.8, 2.6)  # inches
+SMALL, WIDE, SQUARE = (3.5, 2.3), (4.8, 2.6), (3.5, 3.6)  # inches
+_DPI = 200  # of a PNG
 
+_SHAPES = "osD^vP"  # groups of a scatter differ in shape, too
+_LONGEST_LABEL = 8  # characters of a label that stands upright below its bars
 _MAX_LABELS = 12  # of bars; of more, only every second or third is written
 
 Points = Sequence[Sequence[float]]
+
+
+class Chart(NamedTuple):
+    """A chart to draw: what fills its axes, its size in inches, and the texts around them."""
+
+    draw: Callable[[Any, Colours], None]
+    size: tuple[float, float]
+    title: str
+    x: str = ""
+    percent: bool = False
+
+    def svg(self) -> str:
+        """Return an <svg> element for the page, in the page's colours."""
+        out = io.StringIO()
+        _save(self, out, "svg", _PLACEHOLDERS, "none")
+        return _for_page(out.getvalue(), self.title)
+
+    def save(self, path: Path) -> None:
+        """Write a picture of its own, SVG or PNG by the name of the file."""
+        with atomic_path(path) as temporary:
+            _save(self, temporary, path.suffix[1:], _FIXED, "white")
 
 
 def require_plots() -> None:
@@ -71,18 +100,20 @@ def require_plots() -> None:
 
 def line_chart(
     series: Mapping[str, Points], *, title: str, x: str = "", percent: bool = False
-) -> str:
+) -> Chart:
     """Draw curves through [x, y] points, x whole numbers, with a legend if there are several."""
     everything = [point for points in series.values() for point in points]
     places = sorted({int(point[0]) for point in everything})
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Any, colours: Colours) -> None:
         from matplotlib.ticker import MaxNLocator
 
         for number, (label, points) in enumerate(series.items()):
             across, up = zip(*points)
             few = "o" if len(points) < 16 else None
-            axes.plot(across, up, color=_colour(number), label=label, marker=few, markersize=3)
+            axes.plot(
+                across, up, color=_series(colours, number), label=label, marker=few, markersize=3
+            )
         if len(places) <= 6:
             axes.set_xticks(places)
         else:
@@ -92,7 +123,7 @@ def line_chart(
         if len(series) > 1:
             axes.legend()
 
-    return _svg(draw, SMALL, title, x, percent)
+    return Chart(draw, SMALL, title, x, percent)
 
 
 def bar_chart(
@@ -104,73 +135,129 @@ def bar_chart(
     errors: Mapping[str, Sequence[float]] | None = None,
     percent: bool = False,
     top: float | None = None,
-) -> str:
+) -> Chart:
     """Draw a group of bars per label, from zero, with error bars if given."""
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Any, colours: Colours) -> None:
         width = 0.8 / max(1, len(series))
         for number, (name, values) in enumerate(series.items()):
             place = [i + (number - (len(series) - 1) / 2) * width for i in range(len(labels))]
             half = None if errors is None else list(errors[name])
             axes.bar(
-                place, list(values), width * 0.92, label=name, color=_colour(number),
-                yerr=half, error_kw={"ecolor": _INK, "elinewidth": 0.9, "capsize": 2},
+                place, list(values), width * 0.92, label=name, color=_series(colours, number),
+                yerr=half, error_kw={"ecolor": colours.ink, "elinewidth": 0.9, "capsize": 2},
             )  # fmt: skip
         step = -(-len(labels) // _MAX_LABELS)
-        axes.set_xticks(range(0, len(labels), step), labels[::step])
+        long = max(map(len, labels), default=0) > _LONGEST_LABEL
+        turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if long else {}
+        axes.set_xticks(range(0, len(labels), step), labels[::step], **turned)
         axes.set_ylim(0, top)
         if len(series) > 1:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=4)
 
-    return _svg(draw, SMALL, title, x, percent)
+    return Chart(draw, SMALL, title, x, percent)
 
 
-def histogram(counts: Sequence[int], *, title: str, x: str) -> str:
+def histogram(counts: Sequence[int], *, title: str, x: str) -> Chart:
     """Draw counts as bars at 0, 1, ..."""
 
-    def draw(axes: Any) -> None:
-        axes.bar(range(len(counts)), counts, 1.0, color=_colour(0))
+    def draw(axes: Any, colours: Colours) -> None:
+        axes.bar(range(len(counts)), counts, 1.0, color=_series(colours, 0))
         axes.set_xlim(-0.5, len(counts) - 0.5)
 
-    return _svg(draw, WIDE, title, x, False)
+    return Chart(draw, WIDE, title, x)
 
 
-def band_chart(bands: Sequence[Mapping[str, Sequence[float]]], *, title: str, x: str) -> str:
+def band_chart(bands: Sequence[Mapping[str, Sequence[float]]], *, title: str, x: str) -> Chart:
     """Draw for each entry a line ``mean`` in a band from ``low`` to ``high``, at 0, 1, ..."""
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Any, colours: Colours) -> None:
         for number, band in enumerate(bands):
             across = range(len(band["mean"]))
-            colour = _colour(number)
+            colour = _series(colours, number)
             axes.fill_between(across, band["low"], band["high"], color=colour, alpha=0.15, lw=0)
             axes.plot(across, band["mean"], color=colour, label=f"layer {number + 1}")
             axes.set_xlim(-0.5, len(band["mean"]) - 0.5)
         axes.legend()
 
-    return _svg(draw, WIDE, title, x, False)
+    return Chart(draw, WIDE, title, x)
 
 
-def _colour(number: int) -> str:
-    return _SERIES[number % len(_SERIES)]
+def heat_map(
+    labels: Sequence[str], rows: Sequence[Sequence[float]], *, title: str, x: str
+) -> Chart:
+    """Draw a row of cells for each label, the darker the larger; values are of one unit."""
+    largest = max((value for row in rows for value in row), default=0.0) or 1.0
+
+    def draw(axes: Any, colours: Colours) -> None:
+        from matplotlib.colors import to_rgba
+
+        for place, row in enumerate(rows):
+            # A square root: the eye tells shades apart by ratio rather than by difference.
+            shades = [round((value / largest) ** 0.5, 2) for value in row]
+            cells = [(column - 0.5, 1) for column in range(len(row))]
+            fills = [to_rgba(_series(colours, 0), shade) for shade in shades]
+            axes.broken_barh(cells, (place - 0.43, 0.86), facecolors=fills, linewidth=0)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_xlim(-0.5, max(map(len, rows)) - 0.5)
+        axes.grid(False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+
+    return Chart(draw, (4.8, 0.9 + 0.26 * len(labels)), title, x)
 
 
-def _svg(draw: Any, size: tuple[float, float], title: str, x: str, percent: bool) -> str:
+def scatter(places: Points, groups: Sequence[int], *, title: str, names: Sequence[str]) -> Chart:
+    """Draw points; group k has name, colour and shape k, and group -1 is grey."""
+
+    def draw(axes: Any, colours: Colours) -> None:
+        for group in [-1, *range(len(names))]:
+            chosen = [place for place, of in zip(places, groups) if of == group]
+            if not chosen:
+                continue
+            across, up = zip(*chosen)
+            grey = group < 0
+            axes.plot(
+                across, up, linestyle="none", markeredgewidth=0,
+                marker="." if grey else _SHAPES[group % len(_SHAPES)],
+                markersize=3 if grey else 3.5, alpha=0.35 if grey else 0.85,
+                color=colours.muted if grey else _series(colours, group),
+                label="others" if grey else names[group],
+            )  # fmt: skip
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4)
+
+    return Chart(draw, SQUARE, title)
+
+
+def _series(colours: Colours, number: int) -> str:
+    return colours.series[number % len(colours.series)]
+
+
+def _save(chart: Chart, out: Any, form: str, colours: Colours, paper: str) -> None:
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
+    style: dict[Any, Any] = {
+        **_STYLE,
+        **dict.fromkeys(("axes.edgecolor", "grid.color"), colours.line),
+        **dict.fromkeys(("axes.labelcolor", "xtick.color", "ytick.color"), colours.muted),
+        **dict.fromkeys(("axes.titlecolor", "text.color"), colours.ink),
+        "figure.facecolor": paper,
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=chart.size, layout="constrained")
         axes = figure.add_subplot()
-        draw(axes)
-        axes.set_title(title)
-        axes.set_xlabel(x)
+        chart.draw(axes, colours)
+        axes.set_title(chart.title)
+        axes.set_xlabel(chart.x)
         axes.tick_params(length=0)
-        if percent:
+        if chart.percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        out = io.StringIO()
-        figure.savefig(out, format="svg")
-    return _for_page(out.getvalue(), title)
+        figure.savefig(out, format=form, dpi=_DPI)
 
 
 def _for_page(text: str, title: str) -> str:

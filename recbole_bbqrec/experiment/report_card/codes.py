@@ -17,6 +17,8 @@ from recbole_bbqrec.tokenizer.collisions import count_collisions
 from recbole_bbqrec.tokenizer.quantizer import perplexity
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 
+_MOST_BINS = 64  # columns of a heat map of the codes
+
 
 class Codes(NamedTuple):
     """Codes of all items in the model's order; row 0 ([PAD]) is unused.
@@ -96,6 +98,7 @@ def code_use(codes: Codes) -> dict[str, Any]:
                     "used": int((counts > 0).sum()),
                     "utilisation": float((counts > 0).double().mean()),
                     "perplexity": float(perplexity(counts.double())),
+                    "shares": _shares(counts),
                 }
             )
     return {
@@ -105,6 +108,13 @@ def code_use(codes: Codes) -> dict[str, Any]:
         "before_reassignment": codes.before is not None,
         "use": entries,
     }
+
+
+def _shares(counts: Tensor) -> list[float]:
+    """Return the share of the items at each code, most used first, in at most 64 bins of codes."""
+    ordered = counts.double().sort(descending=True).values / counts.sum().clamp(min=1)
+    bins = ordered.split(-(-len(ordered) // _MOST_BINS))
+    return [round(float(part.sum()), 5) for part in bins]
 
 
 def collisions(codes: Codes) -> dict[str, Any]:

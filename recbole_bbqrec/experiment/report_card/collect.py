@@ -18,6 +18,7 @@ from recbole_bbqrec.experiment.report_card.beam import beam_against_exact
 from recbole_bbqrec.experiment.report_card.codes import code_use, codes_of, collisions
 from recbole_bbqrec.experiment.report_card.curves import learning_curves
 from recbole_bbqrec.experiment.report_card.examples import example_users
+from recbole_bbqrec.experiment.report_card.item_map import item_map
 from recbole_bbqrec.experiment.report_card.lenient import strict_and_lenient
 from recbole_bbqrec.experiment.report_card.ranking import Ranking, rank_test_users
 from recbole_bbqrec.experiment.report_card.similarity import similarity_profile
@@ -40,6 +41,7 @@ _REASONS = {
     "curves": "The run has no epochs.jsonl: the version that made it did not write one.",
     "codes": "The model has no semantic IDs.",
     "collisions": "The model has no semantic IDs.",
+    "map": "The model has no semantic IDs.",
     "lenient": "The model has no semantic IDs, so a hit is a hit on the item itself.",
     "similarity": "The model has no similarity module.",
     "beam": "The model scores every item; there is no beam to check.",
@@ -94,6 +96,7 @@ def collect(
         "curves": learning_curves(run.epochs) or None,
         "codes": None if codes is None else code_use(codes),
         "collisions": None if codes is None else collisions(codes),
+        "map": item_map(model, codes, config["seed"]),
         "lenient": None if codes is None else strict_and_lenient(ranking, codes, names, topk),
         "similarity": similarity_profile(model, _sample(ranking, _SIMILARITY_USERS, config)),
         "beam": None,
@@ -185,6 +188,8 @@ def _stages(run: FinishedRun) -> list[dict[str, Any]]:
 
 def _left_out(report: Mapping[str, Any]) -> dict[str, str]:
     reasons = {key: text for key, text in _REASONS.items() if report[key] is None}
+    if "map" in reasons and report["codes"] is not None:
+        reasons["map"] = "The model keeps no vectors of its items, by which a map would place them."
     if "lenient" in reasons and report["codes"] is not None:
         reasons["lenient"] = (
             "The codes before re-assignment are not stored: the semantic IDs were made by a "

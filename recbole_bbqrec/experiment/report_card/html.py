@@ -6,6 +6,7 @@ foreign data. The page has no script, and its content policy forbids one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,19 @@ def render(report: Mapping[str, Any]) -> str:
     )
     page = environment.get_template("report.html.jinja")
     return page.render(report=report, charts=_charts(report), charted=_charted(report))
+
+
+def pictures(report: Mapping[str, Any]) -> dict[str, charts.Chart]:
+    """Return the charts of the page by a name for a file, such as ``codes-utilisation``."""
+    found: dict[str, charts.Chart] = {}
+    phases = [phase["phase"] for phase in report["curves"] or ()]
+    for section, drawn in _charts(report).items():
+        groups = zip(phases, drawn) if section == "curves" else [(section, drawn)]
+        for name, group in groups:
+            for chart in [group] if isinstance(group, charts.Chart) else group:
+                words = re.sub(r"[^a-z0-9]+", "-", chart.title.lower()).strip("-")
+                found[f"{name.replace('_', '-')}-{words}"] = chart
+    return found
 
 
 # numbers as text ------------------------------------------------------------------------------
@@ -102,6 +116,17 @@ def _charts(report: Mapping[str, Any]) -> dict[str, Any]:
     }
     if report["codes"] is not None:
         drawn["codes"] = _code_charts(report["codes"])
+        drawn["code_use"] = [_code_use(report["codes"])]
+    if report["map"] is not None:
+        drawn["map"] = [
+            charts.scatter(
+                report["map"]["places"], groups, title=f"first code of {signal}",
+                names=[f"code {place + 1}" for place in range(max(groups) + 1)],
+            )
+            for signal, groups in report["map"]["first_codes"].items()
+        ]  # fmt: skip
+    if report["beam"] is not None:
+        drawn["beam"] = [_beam(report)]
     if report["similarity"] is not None:
         similarity = report["similarity"]
         drawn["similarity"] = [
@@ -113,7 +138,7 @@ def _charts(report: Mapping[str, Any]) -> dict[str, Any]:
     return drawn
 
 
-def _curves(phase: Mapping[str, Any]) -> list[str]:
+def _curves(phase: Mapping[str, Any]) -> list[charts.Chart]:
     return [
         charts.line_chart(
             panel["series"], title=_TITLES.get(panel["name"], panel["name"]), x="epoch"
@@ -122,7 +147,7 @@ def _curves(phase: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _breakdown(report: Mapping[str, Any], section: str, x: str) -> list[str]:
+def _breakdown(report: Mapping[str, Any], section: str, x: str) -> list[charts.Chart]:
     entries = report[section]
     labels = [span(entry) for entry in entries]
     drawn = []
@@ -133,7 +158,7 @@ def _breakdown(report: Mapping[str, Any], section: str, x: str) -> list[str]:
     return drawn
 
 
-def _shares(report: Mapping[str, Any]) -> str:
+def _shares(report: Mapping[str, Any]) -> charts.Chart:
     entries = report["popularity"]
     series = {
         "catalogue": [entry["share_of_items"] for entry in entries],
@@ -144,7 +169,7 @@ def _shares(report: Mapping[str, Any]) -> str:
     return charts.bar_chart(labels, series, title="shares", x="training events", percent=True)
 
 
-def _code_charts(codes: Mapping[str, Any]) -> list[str]:
+def _code_charts(codes: Mapping[str, Any]) -> list[charts.Chart]:
     def values(signal: str, key: str) -> list[float]:
         return [entry[key] for entry in codes["use"] if entry["signal"] == signal]
 
@@ -158,3 +183,22 @@ def _code_charts(codes: Mapping[str, Any]) -> list[str]:
         charts.bar_chart(labels, utilisation, title="utilisation", x=x, percent=True, top=1.02),
         charts.bar_chart(labels, perplexity, title="perplexity", x=x),
     ]
+
+
+def _code_use(codes: Mapping[str, Any]) -> charts.Chart:
+    rows = [entry["shares"] for entry in codes["use"]]
+    labels = [f"{entry['level']}, {entry['signal']}" for entry in codes["use"]]
+    bins = "" if len(rows[0]) == codes["codebook_size"] else f" in {len(rows[0])} bins"
+    return charts.heat_map(
+        labels, rows, title="share of the items at each code", x=f"codes{bins}, most used first"
+    )
+
+
+def _beam(report: Mapping[str, Any]) -> charts.Chart:
+    found = report["beam"]
+    names = [name for name in _charted(report) if name in found["metrics"]["exact"]]
+    series = {
+        {"as evaluated": "beam"}.get(key, key): [found["metrics"][key][name] for name in names]
+        for key in ("as evaluated", "exact")
+    }
+    return charts.bar_chart(names, series, title=f"beam of {found['num_beams']} against exact")

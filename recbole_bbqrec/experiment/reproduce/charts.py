@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_OURS, _PAPER = "#1f5fa8", "#b3561e"
+from recbole_bbqrec import palette
+
+_OURS, _PAPER = palette.BLUE, palette.VERMILION
 Values = Sequence[Any]  # float, or None if there is no value
 
 
@@ -81,5 +83,5 @@ def _draw_line(axis: Any, line: Line) -> None:
     axis.margins(y=0.15)
     axis.tick_params(labelsize=8)
     axis.locator_params(axis="y", nbins=5)
-    axis.grid(axis="y", color="#e4e7eb", linewidth=0.7)
+    axis.grid(axis="y", color=palette.LINE, linewidth=0.7)
     axis.spines[["top", "right"]].set_visible(False)
