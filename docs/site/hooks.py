@@ -12,6 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import notebooks  # noqa: E402
 import reference  # noqa: E402
 
 #: Page to the file outside docs/ that it shows.
@@ -30,6 +31,7 @@ def pages() -> dict[str, str]:
         "reference/commands.md": reference.commands(),
         "reference/options.md": reference.options(),
         "reference/models.md": reference.models(),
+        **notebooks.pages(),
     }
 
 

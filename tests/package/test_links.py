@@ -14,6 +14,7 @@ DOCS = ROOT / "docs"
 #: Pages that `mkdocs build` makes, and checks itself (docs/site/hooks.py).
 GENERATED = {
     DOCS / "benchmarks.md", DOCS / "changelog.md", DOCS / "contributing.md",
+    *(DOCS / f"notebooks/{path.stem}.md" for path in (DOCS / "notebooks").glob("*.py")),
     DOCS / "reference/commands.md", DOCS / "reference/options.md", DOCS / "reference/models.md",
 }  # fmt: skip
 PAGES = [*sorted(DOCS.rglob("*.md")), *(ROOT / n for n in ("README.md", "CONTRIBUTING.md"))]
