@@ -11,13 +11,13 @@ from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.cli.arguments import describe, refuse_file
 from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.run_files.names import REPORT_DATA, REPORT_PAGE
+from recbole_bbqrec.run_files.names import MODEL_CARD, REPORT_DATA, REPORT_PAGE
 
 DESCRIPTION = """\
-Write report.html and report.json for a finished run: learning curves, use of the codes, collisions,
-strict and collision-lenient metrics, beam against exact scores, metrics by history length and
-popularity, cold items, time and memory, ten example users. The page is one file that needs no
-other. RecBole's own models get the sections that apply to them."""
+Write report.html, report.json and model_card.md for a finished run: learning curves, use of the
+codes, collisions, strict and collision-lenient metrics, beam against exact scores, metrics by
+history length and popularity, cold items, time and memory, ten example users. The page is one file
+that needs no other. RecBole's own models get the sections that apply to them."""
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -32,7 +32,8 @@ def add_arguments(parser: CommandParser) -> None:
         "Beauty's)", type=int)  # fmt: skip
     add = parser.group("output")
     add("--output", "DIR", "folder to write to (default: the run's)", type=Path)
-    add("--pictures", None, "also write every chart as a file of its own, into pictures/",
+    add("--pictures", None, "also write every chart as a file of its own, into pictures/ "
+        "(default: none)",
         choices=("svg", "png"))  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"Option `--sample` is {args.sample}; expected at least one user.")
     require_plots()
     from recbole_bbqrec.experiment.report_card.collect import collect
-    from recbole_bbqrec.experiment.report_card.html import pictures, render
+    from recbole_bbqrec.experiment.report_card.html import model_card, pictures, render
     from recbole_bbqrec.run_files.finished_run import FinishedRun
 
     run = FinishedRun.at(args.run)
@@ -59,7 +60,8 @@ def main(args: argparse.Namespace) -> int:
     report = collect(run, sample=args.sample, overrides=overrides, echo=_log)
     write_text(output / REPORT_DATA, json.dumps(report, indent=1, allow_nan=False) + "\n")
     write_text(output / REPORT_PAGE, render(report))
-    print(f"{output / 'report.html'}\n{output / 'report.json'}")
+    write_text(output / MODEL_CARD, model_card(report))
+    print("\n".join(str(output / name) for name in (REPORT_PAGE, REPORT_DATA, MODEL_CARD)))
     if args.pictures:
         drawn = pictures(report)
         for name, chart in drawn.items():

@@ -30,6 +30,7 @@ FAILURE = "error.txt"  # message of a run that failed
 SAVED = "saved"  # checkpoint_dir of the run
 # Files of a run alone.
 REPORT_PAGE, REPORT_DATA = "report.html", "report.json"
+MODEL_CARD = "model_card.md"
 _CHECKPOINT = ".pth"
 _RESUME = "resume.pth"
 _INSIDE = "model.pth"  # the model's name in the run's directory

@@ -373,7 +373,8 @@ def test_command_writes_both_files(crowded, card, tmp_path, capsys):
     )
     assert json.loads((tmp_path / "new" / "report.json").read_text()) == card
     assert "<h1>BBQRec" in (tmp_path / "new" / "report.html").read_text()
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["report.html", "report.json"]
+    names = ["model_card.md", "report.html", "report.json"]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == names
     assert str(tmp_path / "new" / "report.html") in capsys.readouterr().out
 
 

@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from recbole_bbqrec import palette
-from recbole_bbqrec.experiment.report_card.html import pictures, render, seconds, share, span
+from recbole_bbqrec.experiment.report_card.html import (
+    model_card,
+    pictures,
+    render,
+    seconds,
+    share,
+    span,
+)
 
 VOID = {"meta", "br", "path", "use", "rect"}
 HOSTILE = "<script>alert('x')</script> & \"quotes\" {{ 7 * 7 }}"
@@ -94,6 +101,21 @@ def test_pictures_have_fixed_colours(card, tmp_path):
     text = (tmp_path / "made" / "use.svg").read_text(encoding="utf-8")
     assert palette.BLUE in text and "#0102" not in text and "#01030" not in text
     assert (tmp_path / "made" / "use.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_model_card_is_whole(card):
+    report = copy.deepcopy(card)
+    report["run"]["features"]["text"]["encoder"] = "a|b <i>"
+    made = model_card(report)
+    assert made.startswith("# BBQRec on Mini\n") and made.endswith("`config.yaml`.\n")
+    assert "a\\|b &lt;i>" in made and report["run"]["split_hash"] in made
+    for name, value in report["test"]["reported"].items():
+        assert f"| {name} | {value:.4f} | " in made
+    assert re.search(r"^\| same day \| [\d,]+ \| 0\.\d{4} \| 0\.\d{4} \|$", made, re.M)
+    # A table's rows follow each other, and have as many cells as its header.
+    for table in re.findall(r"(?:^\|.*\n)+", made, re.M):
+        widths = {line.replace("\\|", "").count("|") for line in table.splitlines()}
+        assert len(widths) == 1 and len(table.splitlines()) > 2, table
 
 
 def test_the_page_is_small(text):

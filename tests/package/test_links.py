@@ -48,6 +48,11 @@ def test_links_lead_to_files(page):
             assert anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda p: p.name)
+def test_no_merge_was_left_open(page):
+    assert not re.search(r"^(<{7}|={7}$|>{7})", page.read_text(encoding="utf-8"), re.M)
+
+
 def test_the_documentation_has_links():
     assert sum(len(targets(page)) for page in PAGES) > 50
 

@@ -30,20 +30,31 @@ _CHARTED = ("recall", "ndcg", "hit", "mrr")
 
 def render(report: Mapping[str, Any]) -> str:
     """Render the page of a report, as ``collect`` returned it or ``report.json`` holds it."""
+    page = _template("report.html.jinja", escape=True)
+    return page.render(report=report, charts=_charts(report), charted=_charted(report))
+
+
+def model_card(report: Mapping[str, Any]) -> str:
+    """Render the model card of the run, one page of Markdown."""
+    card = _template("model_card.md.jinja", escape=False)
+    return card.render(report=report, charted=_charted(report))
+
+
+def _template(name: str, *, escape: bool) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader(__package__, "page"),
-        autoescape=True,
+        autoescape=escape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters.update(
-        share=share, number=number, seconds=seconds, mib=mib, span=span, count=count
+        share=share, number=number, seconds=seconds, mib=mib, span=span, count=count, cell=cell
     )
-    page = environment.get_template("report.html.jinja")
-    return page.render(report=report, charts=_charts(report), charted=_charted(report))
+    return environment.get_template(name)
 
 
 def pictures(report: Mapping[str, Any]) -> dict[str, charts.Chart]:
@@ -93,6 +104,12 @@ def span(entry: Mapping[str, Any]) -> str:
         return str(entry["label"])
     low, high = entry["from"], entry["to"]
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def cell(text: str) -> str:
+    """Write a text into a cell of a Markdown table, as plain text."""
+    plain = " ".join(str(text).split())
+    return plain.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 # charts ---------------------------------------------------------------------------------------
