@@ -19,6 +19,7 @@ from recbole_bbqrec.prepare.recbole_files import make_ml_100k
 from recbole_bbqrec.prepare.tables.build import OwnSource, prepare_own
 from recbole_bbqrec.prepare.tables.events import REPEATS, EventOptions
 from recbole_bbqrec.prepare.tables.features import FeatureFile
+from recbole_bbqrec.prepare.tables.features_only import prepare_features
 from recbole_bbqrec.prepare.tables.items import ItemOptions
 
 _DEFAULT_FOLDER = ""  # value of --raw without a folder
@@ -108,6 +109,8 @@ def main(args: argparse.Namespace) -> int:
         UserError: no source or more than one; or the source is faulty.
     """
     given = [kind for kind in _KINDS if getattr(args, kind) is not None]
+    if args.features_only:
+        return _features_only(args, given)
     if len(given) > 1:
         raise UserError(
             f"{' and '.join('--' + kind for kind in given)} are given; expected one kind of source."
@@ -125,8 +128,37 @@ def main(args: argparse.Namespace) -> int:
     own = {"items": args.items, "features": args.features, "images": args.images}
     for name, value in own.items():
         if value and "interactions" not in given:
-            raise UserError(f"--{name} is for --interactions, which is not given.")
+            raise UserError(
+                f"--{name} is for --interactions"
+                f"{'' if name == 'images' else ', or for --features_only beside a data set'}; "
+                "neither is given."
+            )
     return _KINDS[given[0] if given else "raw"](args)
+
+
+def _features_only(args: argparse.Namespace, given: list[str]) -> int:
+    if given:
+        raise UserError(
+            f"--features_only and --{given[0]} are given; the first keeps the interactions that "
+            "are there. Leave one of them out."
+        )
+    if args.images is not None:
+        raise UserError(
+            "--images is for --interactions; with --features_only give the photos' vectors, as "
+            "--features=image=FILE.npy,ITEMS.txt."
+        )
+    report = prepare_features(
+        args.name,
+        OwnSource(None, args.items, tuple(map(FeatureFile.parse, args.features))),
+        args.data_path,
+        read_fields(ItemOptions, args, _ITEMS),
+        args.item_column,
+        text_encoder=args.text_encoder or TFIDF,
+        force=args.force,
+        strict=args.strict,
+    )
+    print(report.table())
+    return 0
 
 
 def _from_source(args: argparse.Namespace) -> int:
@@ -173,6 +205,8 @@ def _add_table_arguments(parser: CommandParser) -> None:
         "(default: none)", type=Path)  # fmt: skip
     add("--image_encoder", "ENCODER", "of --images: name or folder of an image model of "
         "transformers, such as CLIP, DINOv2, ResNet", default=CLIP)  # fmt: skip
+    add("--features_only", None, "make features of --items and --features beside a data set in "
+        "RecBole's format; its interactions stay as they are")  # fmt: skip
     add_fields(parser.group("your own interactions"), EventOptions, _EVENTS)
     add_fields(parser.group("your own items"), ItemOptions, _ITEMS)
 

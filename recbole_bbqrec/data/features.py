@@ -154,14 +154,14 @@ def require_files(folder: Path, dataset: str, modality: str, paths: tuple[Path, 
     missing = [path.name for path in paths if not path.is_file()]
     if not missing:
         return
+    root = "" if folder.parent == Path("dataset") else f" --data_path={folder.parent}"
     present = sorted(path.name for path in folder.glob(f"{dataset}.*")) if folder.is_dir() else []
     raise UserError(
         f"Modality {modality!r} of data set {dataset}: {' and '.join(missing)} not found in "
         f"{folder} (files there: {', '.join(present) or 'none'}). Write them (one row an "
-        "item; the raw item tokens, one a line), or make a new data set with them under another "
-        f"name: `python -m recbole_bbqrec prepare NEW_NAME --interactions {folder / dataset}.inter "
-        f"--features {modality}=FILE.npy,ITEMS.txt`; or name columns of {dataset}.item with "
-        f"--text_columns, for text; or drop {modality!r} from `modalities`."
+        "item; the raw item tokens, one a line), or make them beside the interactions: `python -m "
+        f"recbole_bbqrec prepare {dataset}{root} --features_only --features={modality}=FILE.npy,"
+        f"ITEMS.txt`, or for text --items=FILE; or drop {modality!r} from `modalities`."
     )
 
 

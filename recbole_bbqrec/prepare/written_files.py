@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from recbole_bbqrec.atomic import sha256_of
+from recbole_bbqrec.atomic import sha256_of, write_text
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.reading import read_yaml_file
 
@@ -39,6 +39,12 @@ def write_record(folder: Path, name: str) -> None:
 def is_prepared(path: Path, name: str) -> bool:
     """Return True for a file that ``prepare`` wrote and nobody changed since."""
     return path.is_file() and _record(path.parent, name).get(path.name) == sha256_of(path)
+
+
+def add_to_record(folder: Path, name: str, files: Iterable[Path]) -> None:
+    """Add files to the list of those that ``prepare`` wrote; they may lie elsewhere as yet."""
+    listed = {**_record(folder, name), **{path.name: sha256_of(path) for path in files}}
+    write_text(record_path(folder, name), yaml.safe_dump({"files": listed}))
 
 
 def is_prepared_modality(matrix: Path, entry: object) -> bool:

@@ -138,8 +138,8 @@ def test_missing_files_are_listed_with_the_remedy(tmp_path):
     write_features(tmp_path, "S", "text", ["a"], np.ones((1, 2), np.float32))
     with pytest.raises(UserError) as error:
         load_modality(tmp_path, "S", "image", TOKENS)
-    named = ("S.image.npy", "S.image.items.txt", "S.text.npy", "S.inter")
-    for part in (*named, "prepare NEW_NAME", "`modalities`"):
+    named = ("S.image.npy", "S.image.items.txt", "S.text.npy", "prepare S --data_path=")
+    for part in (*named, "--features_only", "`modalities`"):
         assert part in str(error.value)
     with pytest.raises(UserError, match="files there: none"):
         load_modality(tmp_path / "absent", "S", "image", TOKENS)

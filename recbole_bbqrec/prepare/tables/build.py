@@ -54,13 +54,13 @@ class OwnSource:
     """Input files of a data set.
 
     Attributes:
-        interactions: CSV, TSV or parquet.
+        interactions: CSV, TSV or parquet; None where features alone are made.
         items: CSV, TSV, parquet or JSON lines; None for no texts and titles.
         features: matrices, one per modality.
         images: folder of photos, ITEM.jpg; None for none.
     """
 
-    interactions: Path
+    interactions: Path | None
     items: Path | None = None
     features: tuple[FeatureFile, ...] = ()
     images: Path | None = None
@@ -173,7 +173,9 @@ def prepare_own(
             set and the input has faults; the folder cannot be written, or it exists and
             ``force`` is not set. The folder is then unchanged.
     """
-    events = events or EventOptions()
+    events, interactions = events or EventOptions(), source.interactions
+    if interactions is None:
+        raise UserError("No table of interactions is given; expected one.")
     given = [file.modality for file in source.features]
     if source.images is not None:
         given.append(IMAGE)
@@ -182,21 +184,19 @@ def prepare_own(
             f"--features and --images name a modality twice: {given}; expected each once."
         )
     inputs = [file for f in source.features for file in f.paths()]
-    inputs += [path for path in (source.interactions, source.items) if path is not None]
+    inputs += [path for path in (interactions, source.items) if path is not None]
     target = check_target(name, output_root, force, inputs, given)
     encoder: str | SentenceEncoder = TFIDF
     if source.items is not None and "text" not in given:
-        encoder = _open_encoder(text_encoder)  # before the long work
+        encoder = open_own_encoder(text_encoder)  # before the long work
     photos = None
     if source.images is not None:
         photos = Photos.of_folder(source.images), open_image_encoder(image_encoder)
     ledger = Ledger()
     items = items or ItemOptions()
     if events.item is None and source.items is not None:
-        events = replace(
-            events, item=_shared_column(source.interactions, source.items, events, items)
-        )
-    sequences = read_events(source.interactions, events, ledger)
+        events = replace(events, item=_shared_column(interactions, source.items, events, items))
+    sequences = read_events(interactions, events, ledger)
     if events.keep_all_items and source.items is not None:
         known = dict.fromkeys((*sequences.item_names, *sequences.other_items))
         others = [token for token in item_names(source.items, items) if token not in known]
@@ -270,7 +270,7 @@ def _write(
                 stem = work / f"{name}.text"
                 replaced = [f"{name}.text.npy", f"{name}.text.items.txt"]
                 check_replaceable(target, name, replaced)  # before the long work
-                entries["text"] = _write_text(stem, chunks, table, names, encoder, ledger)
+                entries["text"] = encode_item_text(stem, chunks, table, names, encoder, ledger)
     for file in source.features:
         stem = work / f"{name}.{file.modality}"
         entries[file.modality] = write_features(file, catalogue, names, row_codes, stem, ledger)
@@ -306,16 +306,17 @@ def _time_cells(times: np.ndarray) -> np.ndarray:
     return np.array([f"{text}\n" for text in texts], dtype=object)
 
 
-def _open_encoder(text_encoder: str) -> str | SentenceEncoder:
+def open_own_encoder(text_encoder: str) -> str | SentenceEncoder:
+    """Open the encoder for a table's texts; vectors made before are given as a matrix."""
     if text_encoder == PRECOMPUTED:
         raise UserError(
-            f"--text_encoder {PRECOMPUTED} is for --source; with --interactions give the matrix as "
-            "--features text=FILE.npy[,ITEMS.txt]."
+            f"--text_encoder {PRECOMPUTED} is for --source; with your own tables give the matrix "
+            "as --features text=FILE.npy[,ITEMS.txt]."
         )
     return open_text_encoder(text_encoder)
 
 
-def _write_text(
+def encode_item_text(
     stem: Path,
     chunks: Path,
     table: ItemTable,
@@ -323,6 +324,7 @@ def _write_text(
     encoder: str | SentenceEncoder,
     ledger: Ledger,
 ) -> dict[str, Any]:
+    """Write ``<stem>.npy`` and its list of items; return the entry of features.yaml."""
     vectors = encode_texts(table.texts, encoder, kept=chunks)  # float16 [n_texts, dim]
     kept = np.flatnonzero(vectors.any(axis=1))
     ledger.add("items whose text has no word that the encoder knows", len(vectors) - len(kept))
