@@ -127,7 +127,7 @@ class BBQRecConfig(ConfigOfProcess):
                 f"{self['metrics']} expected `full`, or uniN. With `labeled` give `metrics` such "
                 "as AUC, LogLoss, and labels in the data."
             )
-        if stored is None and self["log_wandb"] and find_spec("wandb") is None:
+        if stored is None and self["log_wandb"] and not _is_installed("wandb"):
             raise UserError(
                 "Option `log_wandb` is True, which needs wandb: pip install wandb, or leave it out."
             )
@@ -316,6 +316,12 @@ def _read_by(model: str, listed: Iterable[str]) -> set[str]:
     if _has_own_loop(model):
         read -= OF_RECBOLES_LOOP
     return read
+
+
+def _is_installed(package: str) -> bool:
+    """Return True for a package that can be imported; a folder of its name is none."""
+    found = find_spec(package)
+    return found is not None and found.origin is not None
 
 
 def _has_own_loop(model: str) -> bool:

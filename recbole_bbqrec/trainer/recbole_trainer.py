@@ -6,8 +6,9 @@ run, bit for bit on CPU.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import wraps
 from logging import getLogger
 from typing import Any, Callable
@@ -80,7 +81,8 @@ class SafeCheckpoints(SharedEpochs):
     _resumed: Any = None  # the file that it comes from
 
     def __init__(self, config: RunConfig, model: Any) -> None:
-        with writing("log_tensorboard"), no_tensorboard(unless=is_main()):
+        tensorboard = no_tensorboard(unless=is_main())
+        with writing("log_tensorboard"), tensorboard, _starting_wandb(config):
             super().__init__(config, model)
         self.eval_collector = ScoresCollector(config)
         self.epoch_lines: list[Line] = []
@@ -305,6 +307,20 @@ class SafeCheckpoints(SharedEpochs):
             history = interaction[self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]]
             scores.scatter_(1, history.to(scores.device), -np.inf)
         return interaction, scores, positive_u, positive_i
+
+
+@contextlib.contextmanager
+def _starting_wandb(config: RunConfig) -> Iterator[None]:
+    """Turn what wandb raises when a trainer starts it into an error that names the option."""
+    try:
+        yield
+    except Exception as error:
+        if not config["log_wandb"] or type(error).__module__.partition(".")[0] != "wandb":
+            raise
+        raise UserError(
+            f"Option `log_wandb` is True, but wandb does not start: {error}. Log in (wandb login), "
+            "set the environment variable WANDB_MODE=offline, or leave the option out."
+        ) from error
 
 
 def _without_modules(parameters: Any) -> Any:

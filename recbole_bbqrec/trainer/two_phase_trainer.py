@@ -40,6 +40,9 @@ class TwoPhaseTrainer(SafeCheckpoints):
     def __init__(self, config: RunConfig, model: Any) -> None:
         super().__init__(config, model)
         self.eval_collector = RankedCollector(config)
+        if config["log_wandb"]:  # each phase has its own axis, as RecBole's train and valid
+            for name in (TOKENIZE, GENERATE):
+                self.wandblogger._wandb.define_metric(f"{name}/*", step_metric=f"{name}_step")
         self.loops = {TOKENIZE: LoopState(), GENERATE: LoopState()}
         self.phase_seconds: dict[str, float] = {}
         self.tokenizer_summary: dict[str, Any] = {}
@@ -264,9 +267,24 @@ class TwoPhaseTrainer(SafeCheckpoints):
         self.logger.info(f"{phase.name} epoch {epoch}: {_listed(values)}")
         for name, value in values.items():
             self.tensorboard.add_scalar(f"{phase.name}/{name}", value, epoch)
-        self.wandblogger.log_metrics({**values, "epoch": epoch}, head=phase.name)
+        self._log_to_wandb(phase, values, record)
         if self._callback_fn is not None and score is not None:
             self._callback_fn(epoch, score)
+
+    def _log_to_wandb(self, phase: Phase, values: dict[str, float], record: dict[str, Any]) -> None:
+        """Send an epoch's values to W&B; those of phase two also under RecBole's names.
+
+        There they stand in the charts of single-phase models.
+        """
+        epoch, log = record["epoch"], self.wandblogger.log_metrics
+        log({**values, "epoch": epoch, f"{phase.name}_step": epoch}, head=phase.name)
+        if phase.name != GENERATE:
+            return
+        loss = record["terms"][phase.objective]
+        log({"epoch": epoch, "train_loss": loss, "train_step": epoch}, head="train")
+        if record.get("valid"):
+            done = sum("valid" in line for line in self.loops[GENERATE].history)
+            log({**record["valid"], "valid_step": done - 1}, head="valid")
 
 
 def _listed(values: dict[str, float]) -> str:

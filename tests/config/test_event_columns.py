@@ -53,7 +53,14 @@ def test_labels_rank_nothing():
     assert BBQRecConfig("DIN", "Mini", overrides=options)["metrics"] == ["AUC"]
 
 
-def test_wandb_that_is_absent_is_told_before_the_run(monkeypatch):
-    monkeypatch.setattr(config, "find_spec", lambda name: None)
+@pytest.mark.parametrize("folder", [False, True])
+def test_wandb_that_is_absent_is_told_before_the_run(monkeypatch, tmp_path, folder):
+    """Also where an earlier run of it left its folder `wandb`, which Python takes for a package."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    if folder:
+        (tmp_path / "wandb").mkdir()
+    else:
+        monkeypatch.setattr(config, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="`log_wandb` is True.*pip install wandb"):
         BBQRecConfig("SASRec", "Mini", overrides={"log_wandb": True})

@@ -78,11 +78,12 @@ def test_epochs_file_holds_every_epoch_once(whole):
 
 
 def test_wandb_gets_every_epoch_of_both_phases(whole):
-    assert [(head, values["epoch"]) for head, values in whole["curves"]] == [
+    curves = [curve for curve in whole["curves"] if curve[0] in ("tokenize", "generate")]
+    assert [(head, values["epoch"]) for head, values in curves] == [
         ("tokenize", 0), ("tokenize", 1), ("tokenize", 2), ("generate", 0), ("generate", 1),
     ]  # fmt: skip
     lines = read_epochs(Path(whole["files"]["epochs"]))
-    for line, (_, values) in zip(lines, whole["curves"]):
+    for line, (_, values) in zip(lines, curves):
         assert {**line["terms"], **line["valid"]}.items() <= values.items()
 
 
