@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,12 @@ def split(config: Config, dataset: ItemDataset) -> list[Any]:
     plan = getattr(dataset, "plan", None)
     try:
         parts: list[Any] = build(dataset, plan) if plan else list(dataset.build())
+        if len(parts) == 2 and config["benchmark_filename"]:  # training and test
+            parts.insert(1, parts[0].copy(parts[0].inter_feat[:0]))
+            getLogger().warning(
+                f"`benchmark_filename` is {config['benchmark_filename']}, without validation: all "
+                "`epochs` are trained, and the last weights are tested."
+            )
         if len(parts) != 3:
             raise ValueError(f"it gives {len(parts)} parts instead of 3")
     except (AssertionError, LookupError, NotImplementedError, TypeError, ValueError) as error:

@@ -24,11 +24,20 @@ def check_event_columns(config: Config) -> None:
             `val_interval` does not fit the type of a column.
     """
     folder, name = Path(config["data_path"]), config["dataset"]
+    given = config["benchmark_filename"]
+    if given is not None and len(given) not in (2, 3):
+        raise UserError(
+            f"Option `benchmark_filename` is {given!r}; expected the names of three files, for "
+            "training, validation and test, such as [train, valid, test], or of two, without "
+            "validation."
+        )
     parts = [f"{part}." for part in config["benchmark_filename"] or ()] or [""]
     for path in (folder / f"{name}.{part}inter" for part in parts):
         header = header_columns(path, config["field_separator"], config["encoding"])
         if header:
             _check_header(path, header, config)
+            if config["benchmark_filename"]:
+                _check_split_file(path, header, config)
 
 
 def _check_header(path: Path, header: Mapping[str, str], config: Config) -> None:
@@ -58,6 +67,31 @@ def _check_header(path: Path, header: Mapping[str, str], config: Config) -> None
         raise UserError(
             f"Option `val_interval.{column}` is {values!r}; expected {expected}: {path} declares "
             f"the column as {header[column]}."
+        )
+
+
+def _check_split_file(path: Path, header: Mapping[str, str], config: Config) -> None:
+    """Check a file that is split already: its rows hold a history and the item after it."""
+    item, events = config["ITEM_ID_FIELD"], config["dataset"]
+    history = f"{item}{config['LIST_SUFFIX']}"
+    if history not in header:
+        raise UserError(
+            f"{path} has no column `{history}`; its header is {', '.join(header.values())}. "
+            f"Expected, for `benchmark_filename`, a history and the item after it in each row "
+            f"({history}:token_seq, {item}:token). Files of single events go into one "
+            f"{events}.inter, with their times, which is split then."
+        )
+    if not is_loaded(history, "inter", config["load_col"], config["unload_col"]):
+        raise UserError(
+            f"Option `load_col` is {config['load_col']!r}; expected the column `{history}` of "
+            f"{path} among those of `inter`: --load_col=\"{{'inter':['{config['USER_ID_FIELD']}',"
+            f"'{item}','{history}']}}\"."
+        )
+    alias = config["alias_of_item_id"]
+    if history not in (alias or ()):
+        raise UserError(
+            f"Option `alias_of_item_id` is {alias!r}; expected [{history}]: without it the items "
+            f"of the histories in {path} have other numbers than the items after them."
         )
 
 
