@@ -45,10 +45,10 @@ from recbole_bbqrec.config.options import (
 from recbole_bbqrec.config.processes import ConfigOfProcess
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import (
+    listing_files,
     model_files,
     neglected_properties,
     overlay_files,
-    recbole_model_file,
 )
 from recbole_bbqrec.data.protocol.settings import check_eval_args
 from recbole_bbqrec.errors import UserError
@@ -59,7 +59,7 @@ from recbole_bbqrec.run_files.console import DETAIL
 from recbole_bbqrec.run_files.output_folder import check_output_folder
 
 #: Keys that RecBole reads but lists in none of its files.
-_UNLISTED = {"model", "dataset", "config_files", "encoding"}
+_UNLISTED = {"model", "dataset", "config_files", "encoding", "tail_ratio"}
 _UNLISTED_OF_MODELS = {"reg_weight", "reg_weights"}  # of some of RecBole's models
 #: Options that older runs lack, and the value that they worked by.
 _BEFORE = {"history_positions": "first"}  # of every encoding
@@ -187,8 +187,14 @@ class BBQRecConfig(ConfigOfProcess):
         if is_ours(model):
             check_values(final, MODEL_OPTIONS)
         else:
-            file = recbole_model_file(self.spec.base or model)
-            check_recbole_model(model, {} if file is None else read_yaml(file), final)
+            known = self.spec.base or model
+            listed: dict[str, Any] = {}
+            for file in listing_files(known):
+                listed.update(read_yaml(file))
+            check_recbole_model(known, listed, final)
+            for name, default in listed.items():  # RecBole's code may need it, as an exponent
+                if isinstance(default, float) and isinstance(final[name], int):
+                    final[name] = float(final[name])
         if isinstance(final["topk"], int):
             final["topk"] = [final["topk"]]
         # A stored value is no request of the user: it was the default when the run began.

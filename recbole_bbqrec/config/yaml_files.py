@@ -71,6 +71,13 @@ def recbole_model_file(model: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def listing_files(model: str) -> list[Path]:
+    """Return the files that list the options of one of RecBole's models: RecBole's and ours."""
+    ours = properties_directory() / "model" / f"{model}.yaml"
+    files = [recbole_model_file(model), ours if ours.is_file() else None]
+    return [path for path in files if path is not None]
+
+
 def model_files(model: str, bases: Sequence[str] = ()) -> str:
     """Name the YAML files that list a model's options: of its bases, its own, and RecBole's."""
     root = properties_directory() / "model"

@@ -15,6 +15,7 @@ from recbole_bbqrec.data.catalogue import add_catalogue
 from recbole_bbqrec.data.catalogue_size import check_catalogue_size
 from recbole_bbqrec.data.duplicates import warn_of_duplicates
 from recbole_bbqrec.data.event_times import check_has_times, check_times, keep_order
+from recbole_bbqrec.data.field_counts import check_field_counts
 from recbole_bbqrec.data.loaded_columns import header_columns
 from recbole_bbqrec.data.protocol.apply import build, find_events, plan_split
 from recbole_bbqrec.data.protocol.events import read_events
@@ -36,6 +37,7 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
         UserError: RecBole cannot read the files, they have no times, nothing is left after
             filtering, or the data cannot serve the protocol.
     """
+    check_field_counts(config)
     check_times(config)
     settings = split_settings(config)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from recbole_bbqrec.config.config import BBQRecConfig, check_options_read, optio
 from recbole_bbqrec.config.options import MODEL_OPTIONS, OF_EVERY_RUN
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import overlay_files
-from recbole_bbqrec.model.registry import MODELS, get_model, model_names, property_bases
+from recbole_bbqrec.model.registry import MODELS, get_model, model_names, property_bases, spec
 from recbole_bbqrec.quick_start import build_model, prepare
 from recbole_bbqrec.trainer.history_trainer import HistoryTrainer
 from recbole_bbqrec.trainer.registry import get_trainer_class
@@ -83,3 +84,22 @@ def test_enable_amp_is_read_where_recboles_loop_trains():
         own_loop = issubclass(get_trainer_class(model), (HistoryTrainer, TwoPhaseTrainer))
         assert ("enable_amp" in options_read(model, "Mini")) is not own_loop
         assert ("precision" in options_read(model, "Mini")) is own_loop
+
+
+#: What RecBole derives or sets itself.
+DERIVED = {"device", "MASK_INDEX", "MASK_ITEM_SEQ", "POS_ITEMS", "NEG_ITEMS", "INVERSE_ITEM_SEQ"}
+
+
+@pytest.mark.parametrize("model", [name for name in model_names() if name not in MODELS])
+def test_every_option_that_a_model_of_recboles_reads_can_be_given(model):
+    """Also those that RecBole's own YAML file of the model lacks, such as FEARec's `contrast`."""
+    source = inspect.getsource(importlib.import_module(spec(model).module))
+    asked = set(re.findall(r"""config\[\s*["'](\w+)["']\s*\]""", source))
+    assert asked - DERIVED <= options_read(model, "Mini"), model
+    assert asked
+
+
+def test_whole_numbers_are_taken_for_fractions():
+    """FOSSIL's code raises whole numbers to the power of -alpha, which torch refuses of whole."""
+    config = BBQRecConfig("FOSSIL", "Mini", overrides={"alpha": 1})
+    assert isinstance(config["alpha"], float)

@@ -13,7 +13,6 @@ from recbole_bbqrec.settings import (
     PositiveNumber,
     Probability,
     Weight,
-    at_least,
     between,
     check_of,
     is_number,
@@ -31,8 +30,8 @@ _PROBABILITIES = (
 _POOLING = Literal["max", "average"]
 
 
-def _choice(words: Sequence[str]) -> Check:
-    known = " or ".join(word or "''" for word in words)
+def _choice(words: Sequence[str | None]) -> Check:
+    known = " or ".join("nothing" if word is None else word or "''" for word in words)
     return Check(known, "str", lambda value: value in words)
 
 
@@ -67,11 +66,17 @@ CHECKS: dict[str, Check] = {
         "a whole number, or several in falling order as one text such as '500,100'", "str",
         lambda value: _are_falling(str(value).split(",")),
     ),
+    # of FEARec, whose file of RecBole's lacks them
+    "contrast": _choice(("us", "un", "su", "us_x", None)),
+    "tau": check_of(PositiveNumber),
+    "sim": check_of(Literal["dot", "cos"]),
+    "use_filter": Check("False: RecBole 1.2.1 has no weights for the filter", "bool",
+                        lambda value: not value),
     "lmd": check_of(Weight),
     "lmd_sem": check_of(Weight),
     "tau_ratio": check_of(PositiveNumber),
     "reg_loss_ratio": check_of(Weight),
-    "global_ratio": check_of(Annotated[float, at_least(0)]),
+    "global_ratio": check_of(Annotated[float, between(0, 1, open_below=True)]),
 }  # fmt: skip
 
 #: Models with other losses than BPR and CE -> theirs.
@@ -79,6 +84,8 @@ _LOSSES = {
     "FPMC": ("BPR",), "CORE": ("CE",), "GRU4RecCPR": ("CE",), "SASRecCPR": ("CE",),
     "SINE": ("BPR", "CE", "NLL"),
 }  # fmt: skip
+#: Models whose code needs a larger value than others' -> option and its lowest value.
+_AT_LEAST = {"FEARec": ("n_layers", 2), "Caser": ("embedding_size", 2)}
 _WHOLE_PARTS = {"n_heads": ("hidden_size", "embedding_size")}  # the first that the model has
 
 
@@ -101,6 +108,17 @@ def check_recbole_model(model: str, listed: Mapping[str, Any], values: Mapping[s
             check = _choice(_LOSSES[model])
         if check is not None and not check.accepts(value):
             raise UserError(f"Option `{name}` is {value!r}; expected {check.expected}.")
+    name, lowest = _AT_LEAST.get(model, ("", 0))
+    if name and values[name] < lowest:
+        raise UserError(
+            f"Option `{name}` is {values[name]}; expected at least {lowest}, for {model}."
+        )
+    made = values.get("transform")
+    if made is not None and made != listed.get("transform"):
+        raise UserError(
+            f"Option `transform` is {made!r}, which adds columns that {model} does not read; "
+            f"expected {listed.get('transform') or 'nothing'}. Leave it out."
+        )
     for name, wholes in _WHOLE_PARTS.items():
         whole = next((w for w in wholes if w in listed), None)
         if name in listed and whole is not None and values[whole] % values[name]:

@@ -243,6 +243,7 @@ SHAPES: dict[str, Shape] = {
     ),
     "loss_decimal_place": _NOT_NEGATIVE,
     "metric_decimal_place": _NOT_NEGATIVE,
+    "tail_ratio": check_of(Optional[PositiveNumber]),
     "transform": _choice(*_TRANSFORMS, None),
     "train_neg_sample_args": Table(
         keys={

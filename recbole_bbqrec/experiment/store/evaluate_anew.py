@@ -16,6 +16,7 @@ from recbole_bbqrec.reading import read_text
 from recbole_bbqrec.run_files.checkpoint import load_model_file, save_checkpoint
 from recbole_bbqrec.run_files.final_block import final_block
 from recbole_bbqrec.run_files.finished_run import FinishedRun
+from recbole_bbqrec.run_files.kept_data import ReadFiles, keep_model
 from recbole_bbqrec.run_files.names import CONFIG, SAVED, RunFiles
 from recbole_bbqrec.version import __version__
 
@@ -44,6 +45,8 @@ def evaluate_anew(directory: Path, source: Path) -> dict[str, Any]:
         if getattr(finished.files, name).is_file():
             shutil.copyfile(getattr(finished.files, name), getattr(files, name))
     write_text(files.config, config.to_text())
+    if config["save_data"]:
+        ReadFiles.of(config).keep(files)
 
     splits = [split for split, key in SPLITS.items() if finished.result.get(key)]
     job = Job(source, replace(finished, files=files), config, {}, config["model"])
@@ -62,6 +65,8 @@ def evaluate_anew(directory: Path, source: Path) -> dict[str, Any]:
     result.pop("run", None)
     if test.users is not None:
         test.users.save(files.per_user)
+    if config["save_data"]:
+        keep_model(files)
     write_text(files.result, json.dumps(result, indent=2) + "\n")
     print(final_block({**result, "files": files.written()}))
     return {**result, "files": files.written()}

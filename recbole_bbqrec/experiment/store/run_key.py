@@ -53,7 +53,7 @@ NOT_IN_KEY: dict[str, str] = {
 INPUT_FILES = ("tokenizer_path", "cf_embedding_path")
 
 #: Options that measure a ranking. With the same `valid_metric` the training is the same.
-MEASURES = ("topk", "metrics", "eval_batch_size")
+MEASURES = ("topk", "metrics", "tail_ratio", "eval_batch_size")
 #: Options that change nothing in a training without validation.
 _OF_VALIDATION = ("valid_metric", "mask_history", "num_beams")
 
