@@ -64,6 +64,10 @@ class _TopCollector(Collector):
     def _empty(self) -> DataStruct:
         return _Batches() if running() else DataStruct()
 
+    def forget(self) -> None:
+        """Drop the batches collected so far."""
+        self.data_struct = DataStruct()
+
     def get_data_struct(self) -> DataStruct:
         if isinstance(self.data_struct, _Batches):
             struct = self.data_struct.of_all()

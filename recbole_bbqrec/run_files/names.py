@@ -160,6 +160,11 @@ class RunFiles:
         return self.directory / "epochs.jsonl"
 
     @property
+    def nan_batch(self) -> Path:
+        """The batch of a training step whose loss was NaN, see :mod:`.nan_batch`."""
+        return self.directory / "nan_batch.safetensors"
+
+    @property
     def config(self) -> Path:
         """Resolved options, as YAML."""
         return self.directory / CONFIG

@@ -8,6 +8,7 @@ Validation, early stopping and test are RecBole's.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -104,3 +105,7 @@ class HistoryTrainer(SafeCheckpoints, HistoryEpochs):
     """:class:`HistoryEpochs` with safe checkpoints and exact resumption."""
 
     loss_is_mean, shares_rows = True, False
+
+    def _loss_function(self) -> Callable[[Any], Any]:
+        loss: Callable[[Any], Any] = self.model.history_loss
+        return loss

@@ -6,10 +6,9 @@ run, bit for bit on CPU.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping
-from functools import wraps
+from collections.abc import Mapping
+from functools import partial, wraps
 from logging import getLogger
 from typing import Any, Callable
 
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from recbole_bbqrec.atomic import writing
 from recbole_bbqrec.data.identity import check_same_data
-from recbole_bbqrec.distributed.group import is_main
+from recbole_bbqrec.distributed.group import is_main, running
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.collector import ScoresCollector
 from recbole_bbqrec.model.registry import spec
@@ -38,8 +37,11 @@ from recbole_bbqrec.run_files.epochs import Line, read_epochs, write_epochs
 from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.runtime import peak_memory_mib, trim_memory
 from recbole_bbqrec.trainer.phases.loop import diverged
+from recbole_bbqrec.trainer.phases.nan_check import NanCheck, watched
 from recbole_bbqrec.trainer.phases.progress import HeldLog, progress_bar
 from recbole_bbqrec.trainer.shared_work import SharedEpochs, no_tensorboard, own_batches
+from recbole_bbqrec.trainer.smaller_batches import with_room
+from recbole_bbqrec.trainer.wandb_start import starting_wandb
 
 
 def says_what_is_saved(fit: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,7 +84,7 @@ class SafeCheckpoints(SharedEpochs):
 
     def __init__(self, config: RunConfig, model: Any) -> None:
         tensorboard = no_tensorboard(unless=is_main())
-        with writing("log_tensorboard"), tensorboard, _starting_wandb(config):
+        with writing("log_tensorboard"), tensorboard, starting_wandb(config):
             super().__init__(config, model)
         self.eval_collector = ScoresCollector(config)
         self.epoch_lines: list[Line] = []
@@ -252,7 +254,10 @@ class SafeCheckpoints(SharedEpochs):
             self._pending = None
         self._log.hold(self._validates and (epoch_idx + 1) % self.eval_step == 0)
         start = time.perf_counter()
-        loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        check = NanCheck(self.files, "train", self.device)
+        error = partial(diverged, "the training loss is nan", self.learning_rate, "learning_rate")
+        loss_of = watched(loss_func or self._loss_function(), check, self.model, epoch_idx, error)
+        loss = super()._train_epoch(train_data, epoch_idx, loss_of, show_progress)
         trim_memory()
         steps = 1 if self.loss_is_mean else max(1, len(train_data))
         line = {"phase": "train", "epoch": epoch_idx, "terms": _terms(loss, steps)}
@@ -268,6 +273,11 @@ class SafeCheckpoints(SharedEpochs):
         if not self._validates or (epoch_idx + 1) % self.eval_step:  # else fit's end_epoch saves
             self._save_resume(epoch_idx + 1, train_data)
         return loss
+
+    def _loss_function(self) -> Callable[[Any], Any]:
+        """Return what RecBole's loop takes for the loss of a batch."""
+        calculate: Callable[[Any], Any] = self.model.calculate_loss
+        return calculate
 
     def _check_nan(self, loss: torch.Tensor) -> None:
         if torch.isnan(loss):
@@ -299,7 +309,10 @@ class SafeCheckpoints(SharedEpochs):
             path = str(model_file or self.saved_model_file)
             self.load_model_file(path)
             self.logger.info(f"Loading model parameters from {path}")
-        return super().evaluate(own_batches(eval_data), False, None, show_progress)
+        evaluate = partial(super().evaluate, own_batches(eval_data), False, None, show_progress)
+        if not eval_data or running():  # several processes must agree on the batches
+            return evaluate()
+        return with_room(evaluate, eval_data, self.eval_collector)
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
@@ -307,20 +320,6 @@ class SafeCheckpoints(SharedEpochs):
             history = interaction[self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]]
             scores.scatter_(1, history.to(scores.device), -np.inf)
         return interaction, scores, positive_u, positive_i
-
-
-@contextlib.contextmanager
-def _starting_wandb(config: RunConfig) -> Iterator[None]:
-    """Turn what wandb raises when a trainer starts it into an error that names the option."""
-    try:
-        yield
-    except Exception as error:
-        if not config["log_wandb"] or type(error).__module__.partition(".")[0] != "wandb":
-            raise
-        raise UserError(
-            f"Option `log_wandb` is True, but wandb does not start: {error}. Log in (wandb login), "
-            "set the environment variable WANDB_MODE=offline, or leave the option out."
-        ) from error
 
 
 def _without_modules(parameters: Any) -> Any:

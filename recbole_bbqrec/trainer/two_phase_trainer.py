@@ -23,6 +23,7 @@ from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer.phases.catalogue_ids import align_semantic_ids, make_semantic_ids
 from recbole_bbqrec.trainer.phases.generate_phase import GeneratePhase
 from recbole_bbqrec.trainer.phases.loop import LoopState, Phase, run_phase
+from recbole_bbqrec.trainer.phases.nan_check import NanCheck
 from recbole_bbqrec.trainer.phases.tokenize_phase import TokenizePhase, ValidationRows
 from recbole_bbqrec.trainer.recbole_trainer import SafeCheckpoints, says_what_is_saved
 
@@ -89,6 +90,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
     def _run(self, phase: Phase) -> LoopState:
         """Start ``phase`` from the seed, or where an interrupted run left it, and finish it."""
         state = self.loops[phase.name]
+        phase.check = NanCheck(self.files, phase.name, self.device)
         init_seed(self.config["seed"], self.config["reproducibility"])
         if self._pending is not None and self._pending["phase"] == phase.name:
             with reading_checkpoint(self._resumed):

@@ -15,6 +15,7 @@ from recbole_bbqrec.settings import (
     Weight,
     between,
     check_of,
+    is_filled,
     is_number,
 )
 
@@ -104,6 +105,11 @@ def check_recbole_model(model: str, listed: Mapping[str, Any], values: Mapping[s
     for name, default in listed.items():
         value = values.get(name)
         check = CHECKS.get(name) or _like(default)
+        if name == "dropout_probs":  # NARM reads two
+            check = Check(
+                "two probabilities, each a number in [0, 1)", "list",
+                lambda v: is_filled(v, check_of(Probability).accepts) and len(v) == 2,
+            )  # fmt: skip
         if name == "loss_type" and model in _LOSSES:
             check = _choice(_LOSSES[model])
         if check is not None and not check.accepts(value):
@@ -141,9 +147,6 @@ def _like(default: Any) -> Check | None:
         return Check(
             f"a list of {'numbers' if of_numbers else 'texts'}",
             "list",
-            lambda v: (
-                isinstance(v, (list, tuple))
-                and all(is_number(part) if of_numbers else isinstance(part, str) for part in v)
-            ),
+            lambda v: is_filled(v, is_number if of_numbers else lambda part: isinstance(part, str)),
         )
     return None

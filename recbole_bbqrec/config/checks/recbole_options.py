@@ -7,6 +7,7 @@ misspelt key or a value that it cannot use would change nothing, or end in a tra
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Union
@@ -222,10 +223,17 @@ _SWITCHES = ("use_gpu", "reproducibility", "show_progress", "log_wandb", "shuffl
              "filter_inter_by_user_or_item", "kg_reverse_r")  # fmt: skip
 
 #: What RecBole's options may hold, as far as no settings class says it.
+#: What CUDA_VISIBLE_DEVICES takes, too: numbers, or names such as GPU-5ebe9f43.
+_GPUS = re.compile(r"(-?\d+|(GPU|MIG)-[\w/-]+)?(\s*,\s*(\d+|(GPU|MIG)-[\w/-]+))*")
 SHAPES: dict[str, Shape] = {
     **dict.fromkeys(_SWITCHES, _BOOL),
     "state": _in_any_case(_STATES),
     "worker": _NOT_NEGATIVE,
+    "gpu_id": Check(
+        "the number of a GPU, or several such as '0,1'",
+        "str",
+        lambda v: v is None or bool(_GPUS.fullmatch(str(v))),
+    ),
     "data_path": _PATH,
     "checkpoint_dir": _PATH,
     "wandb_project": _NAME,

@@ -14,6 +14,7 @@ from recbole_bbqrec.tokenizer.collisions import codes_used, count_collisions
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 
 _FEW = 0.1  # share of a signal's codes; with fewer in use it hardly tells items apart
+_CROWDED = 100  # items under one prefix on average; more are slow to rank
 
 
 def make_semantic_ids(
@@ -46,6 +47,8 @@ def make_semantic_ids(
         f"({groups} groups) before re-assignment, {after} after"
     )
     for message in collapsed(quantized.codes, network.signals, config["codebook_size"]):
+        getLogger().warning(message)
+    for message in crowded(unique.codes):
         getLogger().warning(message)
     metadata: dict[str, Any] = {
         "dataset": config["dataset"],
@@ -90,6 +93,28 @@ def collapsed(codes: torch.Tensor, signals: Sequence[str], codebook_size: int) -
         "`mim_weight`, or give it fewer codes (`codebook_size`)."
         for name, of in zip(signals, used.T)
         if int(of.sum()) < _FEW * possible
+    ]
+
+
+def crowded(codes: torch.Tensor) -> list[str]:
+    """Return a warning if items share all levels but the last with very many others.
+
+    The beam scores every item under a prefix: 60,000 items in 256 groups took 52 ms a user instead
+    of 4. ``codes`` are int64 [n_items, L, M], row 0 unused.
+    """
+    prefixes = codes[1:, :-1].flatten(1)
+    if not prefixes.shape[1]:
+        return []
+    sizes = torch.unique(prefixes, dim=0, return_counts=True)[1]
+    mean = float((sizes * sizes).sum()) / max(1, len(prefixes))  # items with an item's prefix
+    if mean <= _CROWDED:
+        return []
+    return [
+        f"The {len(prefixes):,} items share {len(sizes):,} prefixes of {codes.shape[1] - 1} "
+        f"levels: an item's prefix has {mean:.0f} items on average, at most "
+        f"{int(sizes.max()):,}. Ranking is slow, and the last level alone tells these apart. "
+        "Raise `codebook_size` or `codebook_levels`, train phase one longer (`tokenizer_epochs`), "
+        "or use more signals."
     ]
 
 

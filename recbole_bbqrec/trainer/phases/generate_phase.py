@@ -83,7 +83,10 @@ class GeneratePhase(Phase):
                 done=epoch * n_steps,
             )
         for batch in (whole.mine() for whole in self.batches.epoch(epoch)):
-            loss, terms = model.history_loss(batch.to(self.device))
+            batch = batch.to(self.device)
+            self.before_loss()
+            loss, terms = model.history_loss(batch)
+            self.after_loss(loss, batch._asdict(), model, epoch)
             loss, *parts = (term * batch.share for term in (loss, *terms.values()))
             self.last_rate = optim.step(
                 loss, model.generator, self.optimizer, schedule=schedule, clip=self.clip

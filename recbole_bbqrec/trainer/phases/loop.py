@@ -18,6 +18,7 @@ from tqdm import tqdm
 from recbole_bbqrec.distributed import group
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.runtime import trim_memory
+from recbole_bbqrec.trainer.phases.nan_check import NanCheck
 from recbole_bbqrec.trainer.phases.progress import TermMeans, progress_bar
 
 _SHOW_EVERY = 20  # steps between updates of the bar's text: each update waits for the device
@@ -53,14 +54,15 @@ class LoopState:
         return asdict(self)
 
 
-def diverged(what: str, value: float, option: str = "learning_rate") -> UserError:
+def diverged(what: str, value: float, option: str = "learning_rate", kept: str = "") -> UserError:
     """Return the error for training that left the range of numbers.
 
-    ``what`` was seen, such as "the training loss is nan"; ``value`` is that of ``option``.
+    ``what`` was seen, such as "the training loss is nan"; ``value`` is that of ``option``; ``kept``
+    is a sentence that says what was kept.
     """
     return UserError(
         f"Option `{option}` is {value:g}: {what}; expected a finite number. Training has diverged: "
-        f"start a new run with a lower --{option}."
+        f"start a new run with a lower --{option}.{kept}"
     )
 
 
@@ -75,6 +77,7 @@ class Phase(ABC):
     rate_option = "learning_rate"  # the option that sets it
     last_rate = 0.0  # learning rate of the latest step
     objective = "loss"  # the loss term that is minimised
+    check: NanCheck | None = None  # of the loss of each step
 
     @abstractmethod
     def train_epoch(
@@ -107,9 +110,30 @@ class Phase(ABC):
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None: ...
 
-    def diverged(self, what: str) -> UserError:
+    def diverged(self, what: str, kept: str = "") -> UserError:
         """Return the error for ``what``, naming the option of this phase's learning rate."""
-        return diverged(what, self.learning_rate, self.rate_option)
+        return diverged(what, self.learning_rate, self.rate_option, kept)
+
+    def before_loss(self) -> None:
+        """Note what the loss of a step depends on; a subclass calls it before the loss."""
+        if self.check is not None:
+            self.check.before()
+
+    def after_loss(
+        self,
+        loss: torch.Tensor,
+        batch: Mapping[str, torch.Tensor],
+        network: torch.nn.Module,
+        epoch: int,
+    ) -> None:
+        """Raise the error for a loss that is NaN; a subclass calls it before the step.
+
+        Raises:
+            UserError: it names the file with the batch.
+        """
+        kept = None if self.check is None else self.check.after(loss, batch, network, epoch)
+        if kept is not None:
+            raise self.diverged(f"the training loss of {self.name} epoch {epoch} is nan", kept)
 
 
 def run_phase(

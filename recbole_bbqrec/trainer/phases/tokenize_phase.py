@@ -140,7 +140,7 @@ class TokenizePhase(Phase):
             batch = batch.to(self.device)
             items = torch.cat([batch.items.flatten(), batch.targets.flatten(), extra])
             items = torch.unique(items[items > 0])
-            on_step(self._step(items, batch, schedule))
+            on_step(self._step(items, batch, schedule, epoch))
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
         """Return statistics of the codes."""
@@ -154,14 +154,21 @@ class TokenizePhase(Phase):
             raise self.diverged("the encoders' output is not finite") from error
 
     def _step(
-        self, items: torch.Tensor, batch: HistoryBatch, schedule: LRScheduler | None = None
+        self,
+        items: torch.Tensor,
+        batch: HistoryBatch,
+        schedule: LRScheduler | None = None,
+        epoch: int = 0,
     ) -> dict[str, torch.Tensor]:
         """Fit the estimators, then the network; return the loss terms."""
         terms: dict[str, torch.Tensor] = {}
         if self.estimator_optimizer is not None:
             terms["estimator"] = self._fit_estimators(self.estimator_optimizer, items)
+        self.before_loss()
         with self._autocast():
             terms.update(self.network.losses(items, batch.items, batch.targets))
+        read = {"rows": items, "items": batch.items, "targets": batch.targets}
+        self.after_loss(terms["total"], read, self.network, epoch)
         self.last_rate = optim.step(terms["total"], self.network, self.optimizer, schedule=schedule)
         return terms
 
