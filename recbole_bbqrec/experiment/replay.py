@@ -48,7 +48,7 @@ def replay(path: str | Path) -> dict[str, float]:
     model = build_model(config, prepared.train_data)
     with torch.random.fork_rng(devices=[]):
         terms = _terms(config, model, prepared, step, path)
-    return {name: float(value) for name, value in terms.items()}
+    return {name: float(value.detach()) for name, value in terms.items()}
 
 
 def _terms(

@@ -20,7 +20,7 @@ CPU = RuntimeError(
 GPU = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 SMALL = {"data_path": TINY["data_path"], "epochs": 1, "hidden_size": 16, "inner_size": 16,
          "n_layers": 1, "train_batch_size": 512, "show_progress": False,
-         "state": "ERROR"}  # fmt: skip
+         "state": "WARNING"}  # fmt: skip
 
 
 def little_memory(monkeypatch, trainer, room, error, after=0):
@@ -39,10 +39,12 @@ def little_memory(monkeypatch, trainer, room, error, after=0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "options", "trainer"),
-    [("SASRec", SMALL, recbole_trainer.SafeCheckpoints), ("TIGER", TINY, TwoPhaseTrainer)],
+    ("model", "options", "trainer", "error"),
+    [
+        ("SASRec", SMALL, recbole_trainer.SafeCheckpoints, CPU),
+        ("TIGER", TINY, TwoPhaseTrainer, GPU),
+    ],
 )
-@pytest.mark.parametrize("error", [CPU, GPU])
 def test_same_metrics_with_smaller_batches(
     rundir, monkeypatch, caplog, model, options, trainer, error
 ):
@@ -57,6 +59,7 @@ def test_same_metrics_with_smaller_batches(
     assert "begins anew with 75" in caplog.text and "--eval_batch_size=75" in caplog.text
 
 
+@pytest.mark.slow
 def test_one_user_that_does_not_fit_is_one_error(monkeypatch, sasrec):
     trainer, data = sasrec
     little_memory(monkeypatch, recbole_trainer.SafeCheckpoints, room=0, error=CPU)
@@ -64,6 +67,7 @@ def test_one_user_that_does_not_fit_is_one_error(monkeypatch, sasrec):
         trainer.evaluate(data, load_best_model=False)
 
 
+@pytest.mark.slow
 def test_other_errors_pass(monkeypatch, sasrec):
     trainer, data = sasrec
     little_memory(monkeypatch, recbole_trainer.SafeCheckpoints, 0, RuntimeError("shape mismatch"))
