@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from recbole.utils.argument_list import (
 
 from recbole_bbqrec.config.checks.event_columns import check_event_columns
 from recbole_bbqrec.config.checks.item_columns import check_item_columns
+from recbole_bbqrec.config.checks.logging_services import check_wandb
 from recbole_bbqrec.config.checks.negative_sampling import KEY as NEGATIVES
 from recbole_bbqrec.config.checks.negative_sampling import with_negatives
 from recbole_bbqrec.config.checks.recbole_models import check_recbole_model
@@ -127,10 +127,8 @@ class BBQRecConfig(ConfigOfProcess):
                 f"{self['metrics']} expected `full`, or uniN. With `labeled` give `metrics` such "
                 "as AUC, LogLoss, and labels in the data."
             )
-        if stored is None and self["log_wandb"] and not _is_installed("wandb"):
-            raise UserError(
-                "Option `log_wandb` is True, which needs wandb: pip install wandb, or leave it out."
-            )
+        if stored is None:
+            check_wandb(self)
         if stored is None and self["eval_step"] > 0:
             check_valid_metric(self)
         check_event_columns(self)
@@ -188,13 +186,10 @@ class BBQRecConfig(ConfigOfProcess):
             check_values(final, MODEL_OPTIONS)
         else:
             known = self.spec.base or model
-            listed: dict[str, Any] = {}
-            for file in listing_files(known):
-                listed.update(read_yaml(file))
+            listed = {k: v for path in listing_files(known) for k, v in read_yaml(path).items()}
             check_recbole_model(known, listed, final)
-            for name, default in listed.items():  # RecBole's code may need it, as an exponent
-                if isinstance(default, float) and isinstance(final[name], int):
-                    final[name] = float(final[name])
+            fractions = {k for k, v in listed.items() if isinstance(v, float)}
+            final.update({k: float(final[k]) for k in fractions if isinstance(final[k], int)})
         if isinstance(final["topk"], int):
             final["topk"] = [final["topk"]]
         # A stored value is no request of the user: it was the default when the run began.
@@ -322,12 +317,6 @@ def _read_by(model: str, listed: Iterable[str]) -> set[str]:
     if _has_own_loop(model):
         read -= OF_RECBOLES_LOOP
     return read
-
-
-def _is_installed(package: str) -> bool:
-    """Return True for a package that can be imported; a folder of its name is none."""
-    found = find_spec(package)
-    return found is not None and found.origin is not None
 
 
 def _has_own_loop(model: str) -> bool:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from recbole_bbqrec.data.catalogue import added_items
+from recbole_bbqrec.data.protocol.row_order import consecutive, in_time_order
 from recbole_bbqrec.distributed import group, sums
-from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import ItemDataset
 
 ENCODINGS = ("causal", "bidirectional")
@@ -95,8 +95,8 @@ def _of_rows(train_dataset: ItemDataset) -> Histories:
     lists = rows[f"{train_dataset.iid_field}{train_dataset.config['LIST_SUFFIX']}"].numpy()
     lengths = rows[train_dataset.item_list_length_field].numpy()  # [n_rows]
     order = np.argsort(users, kind="stable")  # rows of a user stay in time order
-    if not _consecutive(users[order], targets[order], lists[order], lengths[order]):
-        order = _in_time_order(users, targets, lists, lengths)
+    if not consecutive(users[order], targets[order], lists[order], lengths[order]):
+        order = in_time_order(users, targets, lists, lengths)
     users, targets = users[order], targets[order]
     opening = lists[order]  # [n_rows, T]
     begins = np.flatnonzero(np.r_[True, users[1:] != users[:-1]][: users.size])  # [n_users]
@@ -114,50 +114,6 @@ def _of_rows(train_dataset: ItemDataset) -> Histories:
         torch.from_numpy(offsets),
         torch.from_numpy(users[begins].astype(np.int64)),
     )
-
-
-def _consecutive(
-    users: np.ndarray, targets: np.ndarray, lists: np.ndarray, lengths: np.ndarray
-) -> bool:
-    """Return True if each row's history ends with the target of the user's row before."""
-    last = lists[np.arange(len(users)), lengths - 1]  # [n_rows], the most recent history item
-    return not ((last[1:] != targets[:-1]) & (users[1:] == users[:-1])).any()
-
-
-def _in_time_order(
-    users: np.ndarray, targets: np.ndarray, lists: np.ndarray, lengths: np.ndarray
-) -> np.ndarray:
-    """Return the order of shuffled rows, grouped by user: int64 [n_rows].
-
-    A row comes before the one whose history is its own with its target at the end.
-
-    Raises:
-        UserError: the rows of a user are not such a chain.
-    """
-    width = lists.shape[1]
-    order: list[int] = []
-    by_user = np.lexsort((lengths, users))
-    for rows in np.split(by_user, np.flatnonzero(np.diff(users[by_user])) + 1):
-        histories = {row: tuple(lists[row, : lengths[row]].tolist()) for row in rows.tolist()}
-        after = {row: (*old, int(targets[row]))[-width:] for row, old in histories.items()}
-        waiting: dict[tuple[int, ...], list[int]] = {}
-        for row, old in histories.items():
-            waiting.setdefault(old, []).append(row)
-        later = set(after.values())
-        row = next((row for row, old in histories.items() if old not in later), int(rows[0]))
-        waiting[histories[row]].remove(row)
-        order.append(row)
-        for _ in range(len(rows) - 1):
-            if not waiting.get(after[row]):
-                raise UserError(
-                    "The training rows are not all prefixes of each user's sequence; expected, for "
-                    "each row of a user but the last, one whose history is its own with its target "
-                    "at the end. Let RecBole split the .inter file (leave-one-out), or complete "
-                    "the rows of `benchmark_filename`."
-                )
-            row = waiting[after[row]].pop(0)
-            order.append(row)
-    return np.array(order, dtype=np.int64)
 
 
 def split_hash(train: Any, valid: Any, test: Any) -> str:

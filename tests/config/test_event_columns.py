@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recbole_bbqrec.config import config
+from recbole_bbqrec.config.checks import logging_services
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 
@@ -61,6 +61,6 @@ def test_wandb_that_is_absent_is_told_before_the_run(monkeypatch, tmp_path, fold
     if folder:
         (tmp_path / "wandb").mkdir()
     else:
-        monkeypatch.setattr(config, "find_spec", lambda name: None)
+        monkeypatch.setattr(logging_services, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="`log_wandb` is True.*pip install wandb"):
         BBQRecConfig("SASRec", "Mini", overrides={"log_wandb": True})

@@ -15,8 +15,8 @@ import yaml
 
 from recbole_bbqrec.atomic import write_text, writing
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.encoders.sentences import SentenceEncoder
 from recbole_bbqrec.prepare.folder import TFIDF
-from recbole_bbqrec.prepare.sentences import SentenceEncoder
 from recbole_bbqrec.prepare.tables.build import OwnSource, encode_item_text, open_own_encoder
 from recbole_bbqrec.prepare.tables.columns import find_column
 from recbole_bbqrec.prepare.tables.features import write_features
