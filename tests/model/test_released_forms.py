@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 
 from recbole_bbqrec.config.config import BBQRecConfig
+from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import properties_directory
+from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.nn.transformer import Attention, CausalEncoder, FeedForward
 from recbole_bbqrec.tokenizer.rqvae.letter import diversity_loss_of_items, draw_partners
 from recbole_bbqrec.trainer.history_trainer import HistoryTrainer
-from tests.support.fused import build, options
+from tests.support.fused import build, history_batch, options
 
 PAPER_FILES = sorted((properties_directory() / "model").glob("*.paper.yaml"))
 
@@ -28,6 +30,28 @@ def test_every_released_value_is_an_option_of_its_model(path: Path):
     default = BBQRecConfig(name, "nowhere")
     same = [key for key in config.explicit if config[key] == default[key]]
     assert set(same) <= {"learner"}, f"{path.name} repeats defaults"
+
+
+@pytest.mark.parametrize("name", ["ESASRec", "MISSRec", "RPG", "VQRec"])
+def test_the_released_form_learns_from_a_batch(name):
+    released = read_yaml(properties_directory() / "model" / f"{name}.paper.yaml")
+    model, data = build(name, **{**released, "hidden_size": 16, "inner_size": 32})
+    batch = history_batch(data)
+    if model.encoding == "bidirectional":
+        histories = Histories.from_training_data(data.train_data._dataset)
+        batches = HistoryBatches(histories, batch_size=32, encoding="bidirectional", seed=1)
+        batch = next(iter(batches.epoch(0)))
+    model.start_epoch(0)
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = model.history_loss(batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
 
 
 # positions, dropout -----------------------------------------------------------------------------
