@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import common
@@ -58,19 +59,18 @@ class Traffic:
 
 def measure(phase: Any, steps: int, traffic: Traffic) -> tuple[float, float, float]:
     """Return seconds a step of one process and of all, and MiB a step that a process adds up."""
-    number = itertools.count(1)
 
-    def timed() -> float:
+    def timed(epoch: int) -> float:
         start = time.perf_counter()
-        phase.train_epoch(next(number), lambda terms: None)
+        phase.train_epoch(epoch, lambda terms: None)
         return (time.perf_counter() - start) / steps
 
     phase.train_epoch(0, lambda terms: None)  # warm up; the codebooks start here
     alone, together = [], []
-    for _ in range(TURNS):
-        alone.append(group.from_main(timed))
+    for epoch in range(1, TURNS + 1):
+        alone.append(group.from_main(partial(timed, epoch)))
         before = traffic.bytes
-        together.append(max(group.gathered(timed())))
+        together.append(max(group.gathered(timed(epoch))))
     volume = (traffic.bytes - before) / steps / 2**20
     return statistics.median(alone), statistics.median(together), volume
 

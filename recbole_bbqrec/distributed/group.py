@@ -97,6 +97,7 @@ def processes() -> Iterator[None]:
         return
     _join()
     yield
+    _on_sigterm(signal.SIG_DFL)
     dist.destroy_process_group()
 
 
@@ -131,11 +132,17 @@ def _join() -> None:
             "If another program uses the port, give another one with --master_port; otherwise see "
             "that every machine reaches the first one there."
         ) from error
+    _on_sigterm(_ended)
+
+
+def _on_sigterm(handler: Any) -> None:
+    """Set what SIGTERM does, which torchrun sends when another process has failed."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _ended)
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _ended(number: int, frame: Any) -> None:
+    _on_sigterm(signal.SIG_IGN)  # this process is ending
     raise LostProcessError(
         "This process was ended from outside (SIGTERM), as torchrun does when another process of "
         f"the run has ended. {_GO_ON}"
@@ -225,6 +232,7 @@ def talk(collective: Callable[..., Any], *arguments: Any, **named: Any) -> None:
     try:
         collective(*arguments, **named)
     except RuntimeError as error:
+        _on_sigterm(signal.SIG_IGN)  # this process is ending: let it say why
         raise LostProcessError(
             f"Another process of this run has ended or does not answer ({_first(error)}). {_GO_ON}"
         ) from error
