@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from recbole_bbqrec.model.base.generative import GenerativeRecommender
 from recbole_bbqrec.quick_start import load_run
 from recbole_bbqrec.run_files.finished_run import FinishedRun
 
-_FILTERS = 256  # masks kept, the last ones used
+_FILTERS = 64  # masks kept, the last ones used
 _NEIGHBOURS = 10
 
 
@@ -67,7 +68,8 @@ class Engine:
         self.run = FinishedRun.at(Path(path).resolve()).files.directory
         self.items = items
         self.recommender: Recommender = load_run(self.run).recommender()
-        self._masks: OrderedDict[tuple[Any, ...], Tensor | None] = OrderedDict()
+        self._masks: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
+        self._lock = threading.Lock()
         first = str(self.recommender.item_tokens[1])
         if isinstance(
             self.recommender.model, GenerativeRecommender
@@ -159,11 +161,17 @@ class Engine:
         key = question.group[2:]
         if key == (None, (), ()):
             return None
-        if key not in self._masks:
-            self._masks[key] = self._made(question)
-            while len(self._masks) > _FILTERS:
-                self._masks.popitem(last=False)
-        return self._masks[key]
+        with self._lock:  # requests are checked on several threads
+            mask = self._masks.pop(key, None)
+            if mask is not None:
+                self._masks[key] = mask  # the last one used
+        if mask is None:
+            mask = self._made(question)
+            with self._lock:
+                self._masks[key] = mask
+                while len(self._masks) > _FILTERS:
+                    self._masks.popitem(last=False)
+        return mask
 
     def _made(self, question: Question) -> Tensor:
         known = self.recommender
