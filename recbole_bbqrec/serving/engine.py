@@ -71,9 +71,8 @@ class Engine:
         self._masks: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
         self._lock = threading.Lock()
         first = str(self.recommender.item_tokens[1])
-        if isinstance(
-            self.recommender.model, GenerativeRecommender
-        ):  # compiles weights, builds the trie
+        # The first answer of a generative model compiles its weights and builds the trie.
+        if isinstance(self.recommender.model, GenerativeRecommender):
             self.answer([Question(k=1, history=(first,))])
 
     @property
