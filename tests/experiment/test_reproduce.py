@@ -18,6 +18,7 @@ from recbole_bbqrec.experiment.reproduce import paper, runs
 from recbole_bbqrec.experiment.reproduce.results import figure4
 from recbole_bbqrec.experiment.store import launch
 from recbole_bbqrec.experiment.store.launch import OneAfterAnother
+from recbole_bbqrec.experiment.store.worker import work
 from recbole_bbqrec.model.registry import get_model
 from recbole_bbqrec.prepare.table1 import PAPER_TABLE1
 from recbole_bbqrec.run_files.names import CONFIG, PLAN, RESULT
@@ -332,8 +333,16 @@ def test_table1_counts_the_data(rundir, capsys):
     assert "not prepared / 19,412" in text and "167,597" in text and "misprint" in text
 
 
-def test_figure3_for_real(rundir, capsys):
+def test_figure3_for_real(rundir, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="the chart needs matplotlib")
+
+    def process(self, directory, stop):  # in this one: starting another takes longer than a run
+        with monkeypatch.context() as patch:
+            patch.chdir(directory)
+            work(directory)
+        return 0
+
+    monkeypatch.setattr(OneAfterAnother, "_process", process)
     what = ["reproduce", "figure3", "--datasets", "Mini", "--sweeps", "K", *SMALL]
     assert main(what) == 0, capsys.readouterr().out
     rows = read_csv("figure3")
