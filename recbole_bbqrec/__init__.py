@@ -6,6 +6,7 @@ it, and ``add_model`` names a model class of one's own for both.
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from recbole_bbqrec import compat
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
     from recbole_bbqrec.quick_start import load_run, run
     from recbole_bbqrec.serving.session import Session
 
-compat.require_recbole()
+if importlib.util.find_spec("recbole") is not None:  # exported models are read without it
+    compat.require_recbole()
 
 __all__ = ["Session", "__version__", "add_model", "load_run", "run"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the functions on first use: torch and RecBole take seconds to load."""
+    if name in __all__:
+        compat.require_recbole()
     if name in ("load_run", "run"):
         from recbole_bbqrec import quick_start
 

@@ -24,7 +24,7 @@ class ItemDataset(Protocol):
     """RecBole's ``SequentialDataset``, and the items' features if a model reads them.
 
     Only :class:`~recbole_bbqrec.data.dataset.MultiModalDataset` has ``modalities``,
-    ``item_tokens`` and ``item_features``.
+    ``item_tokens``, ``item_features`` and ``added_items``.
     """
 
     config: Any
@@ -38,6 +38,7 @@ class ItemDataset(Protocol):
     events: Any
     plan: Any
     ties: Any
+    added_items: Any
 
     @property
     def item_num(self) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
+from recbole_bbqrec import compat
 from recbole_bbqrec.cli.grammar import CLOSED_PIPE, FAILED, INTERRUPTED, USER_ERROR, CommandParser
 from recbole_bbqrec.errors import LostProcessError, UserError, did_you_mean
 
@@ -54,6 +55,8 @@ VERBS = {
     "recommend": Verb("work.recommend", _WORK, "write recommendations for many users to a file",
                       "finished parts are kept. Run the same command to go on."),
     "serve": Verb("work.serve", _WORK, "answer requests for recommendations over HTTP"),
+    "add_items": Verb("upkeep.add_items", _WORK, "add items to a finished run without training"),
+    "export": Verb("upkeep.export", _WORK, "write a model to a folder that needs no RecBole"),
     "prepare": Verb("prepare", _DATA, "make a data set from source files",
                     "the same command goes on with what was downloaded and encoded."),
     "inspect": Verb("inspect_data", _DATA, "show statistics and item neighbours of a data set"),
@@ -71,6 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a run of several was lost; 2, a user error; 130,
     interrupted; 141, standard output was closed, as in ``inspect NAME | head``.
     """
+    try:
+        compat.require_recbole()
+    except ImportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
     try:
         code = _main(list(sys.argv[1:] if arguments is None else arguments))
         if sys.stdout is not None:  # None where the caller closed it

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from recbole_bbqrec.data.features import read_item_list
 from recbole_bbqrec.errors import UserError
 
 SUFFIX = "catalogue.txt"  # one raw item token a line
+ADDED = "added.txt"  # items that were added to a trained run, likewise
 _ADDED = "catalogue_items"  # attribute of a data set
 
 
@@ -35,17 +37,36 @@ def add_catalogue(dataset: Any) -> None:
             f"{path} adds items, and `load_col` loads columns of {name}.item: both cannot be had. "
             "Remove one of them."
         )
+    _append(dataset, read_item_list(path))
+
+
+def add_later(dataset: Any) -> torch.Tensor:
+    """Add the items of ``NAME.added.txt`` after all others; return their mask, bool [n_items].
+
+    They were added to a trained run (:mod:`recbole_bbqrec.upkeep.add_items`).
+    """
+    path = Path(dataset.dataset_path) / f"{dataset.dataset_name}.{ADDED}"
+    tokens = read_item_list(path) if path.is_file() else []
+    if tokens:
+        _append(dataset, tokens)
+    id_of = dataset.field2token_id[dataset.iid_field]
+    mask = torch.zeros(len(id_of), dtype=torch.bool)
+    mask[[id_of[token] for token in tokens]] = True
+    return mask
+
+
+def _append(dataset: Any, tokens: list[str]) -> None:
     field = dataset.iid_field
     id_of = dataset.field2token_id[field]
-    added = [token for token in read_item_list(path) if token not in id_of]
+    added = [token for token in tokens if token not in id_of]
     first = len(dataset.field2id_token[field])
     id_of.update({token: first + number for number, token in enumerate(added)})
     known = dataset.field2id_token[field]
     dataset.field2id_token[field] = np.concatenate([known, np.array(added, dtype=object)])
-    setattr(dataset, _ADDED, tuple(added))
+    setattr(dataset, _ADDED, (*added_items(dataset), *added))
 
 
 def added_items(dataset: Any) -> tuple[str, ...]:
-    """Return the tokens that :func:`add_catalogue` added."""
+    """Return the tokens that :func:`add_catalogue` and :func:`add_later` added."""
     added: tuple[str, ...] = getattr(dataset, _ADDED, ())
     return added

@@ -10,7 +10,7 @@ from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils.enum_type import FeatureType
 
-from recbole_bbqrec.data.catalogue import add_catalogue
+from recbole_bbqrec.data.catalogue import add_catalogue, add_later
 from recbole_bbqrec.data.features import ModalityFeatures, load_modality
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import ID_SIGNAL, RunConfig
@@ -23,12 +23,17 @@ class MultiModalDataset(SequentialDataset):
     final and aligned by raw token. The parts of a split share the matrices (RecBole copies a
     data set shallowly). A pickled data set leaves them out and reads them again when loaded, so
     they are never stale.
+
+    ``added_items`` bool [n_items] marks the items that were added to a trained run
+    (``<Dataset>.added.txt``): scaling and principal components stay those of the others.
     """
 
     inter_feat: Interaction
+    added_items: torch.Tensor
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
+        self.added_items = add_later(self)
         self._features = self._load_features()
 
     def _remap_ID_all(self) -> None:  # RecBole's name

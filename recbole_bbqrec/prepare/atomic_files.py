@@ -247,6 +247,7 @@ def write_description(
     remaining = [modality for modality in old if modality not in described]
     removed = [m for m in remaining if is_prepared_modality(folder / f"{name}.{m}.npy", old[m])]
     left = {f"{name}.{m}.{suffix}" for m in removed for suffix in ("npy", "items.txt")}
+    left |= {f"{name}.{modality}.encoder.npz" for modality in (*removed, *described)}
     catalogue = f"{name}.{CATALOGUE}"
     if is_prepared(folder / catalogue, name):  # of the earlier preparation's items
         left.add(catalogue)

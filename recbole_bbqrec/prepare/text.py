@@ -11,7 +11,9 @@ import hashlib
 import html
 import json
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
 from sklearn.preprocessing import normalize
 
+from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.encoders.sentences import SentenceEncoder, open_encoder
+from recbole_bbqrec.reading import read_arrays, reading
 
 MAX_CHARACTERS = 2000  # of one item's text; sentence encoders read a few hundred tokens at most
 #: Fields that the paper encodes.
@@ -95,7 +99,7 @@ def encode_texts(
     if not any(texts):
         raise UserError("None of the items has any text; expected a title, brand or categories.")
     if encoder == "tfidf":
-        return _tfidf(texts, dim, seed)
+        return fit_tfidf(texts, dim, seed)[0]
     model = open_encoder(encoder) if isinstance(encoder, str) else encoder
     return model.encode(texts, kept, batch_size)
 
@@ -108,25 +112,94 @@ def encode_labels(counts: np.ndarray, dim: int = 256, seed: int = 2025) -> np.nd
     of unit length; an item without labels has a zero row.
     """
     weighted = TfidfTransformer().fit_transform(sparse.csr_matrix(counts, dtype=np.float64))
-    return _reduce(weighted, dim, seed)
+    return _reduce(weighted, dim, seed)[0]
 
 
-def _tfidf(texts: Sequence[str], dim: int, seed: int) -> np.ndarray:
-    vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, max_features=_MAX_TERMS, dtype=np.float32
-    )
+@dataclass(frozen=True)
+class TextRecipe:
+    """How a data set's texts were encoded, so that texts of new items can be encoded alike.
+
+    ``columns`` of the table of items make the text. ``encoder`` names the encoder; only for TF-IDF
+    are there ``terms``, their ``idf`` float32 [n_terms], and ``components`` float16
+    [width, n_terms] of the SVD.
+    """
+
+    encoder: str
+    columns: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
+    idf: np.ndarray | None = None
+    components: np.ndarray | None = None
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode ``texts`` by TF-IDF as float16 [n_texts, width], rows of unit length or zero."""
+        if self.idf is None or self.components is None:
+            raise ValueError(f"{self.encoder} is no TF-IDF encoder")
+        vectorizer = _vectorizer(vocabulary={term: i for i, term in enumerate(self.terms)})
+        vectorizer.idf_ = self.idf
+        projected = vectorizer.transform(texts) @ self.components.astype(np.float32).T
+        return normalize(projected).astype(np.float16)
+
+    def save(self, path: Path) -> None:
+        """Write arrays without pickle; the texts are UTF-8 with a line for each column or term."""
+        arrays = {"encoder": _bytes([self.encoder]), "columns": _bytes(self.columns)}
+        if self.idf is not None and self.components is not None:
+            arrays.update(terms=_bytes(self.terms), idf=self.idf, components=self.components)
+        with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for name, array in arrays.items():
+                entry = zipfile.ZipInfo(f"{name}.npy")  # without the present time: same bytes
+                with archive.open(entry, "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+
+    @classmethod
+    def load(cls, path: Path) -> TextRecipe:
+        """Read a file of :meth:`save`.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        kind, remedy = "the text encoder that prepare stored", "Restore it, or give vectors."
+        arrays = read_arrays(path, kind, remedy)
+        with reading(path, kind, remedy):
+            lines = {
+                name: tuple(arrays[name].tobytes().decode("utf-8").split("\n"))
+                for name in ("encoder", "columns", "terms")
+                if name in arrays
+            }
+            idf, components = arrays.get("idf"), arrays.get("components")
+            terms = lines.get("terms", ())
+            if components is not None and components.shape[1:] != (len(terms),):
+                raise ValueError(f"{len(terms)} terms, components {components.shape}")
+            return cls(lines["encoder"][0], lines["columns"], terms, idf, components)
+
+
+def _bytes(lines: Sequence[str]) -> np.ndarray:
+    return np.frombuffer("\n".join(lines).encode(), dtype=np.uint8)
+
+
+def _vectorizer(**settings: Any) -> TfidfVectorizer:
+    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, **settings)
+
+
+def fit_tfidf(
+    texts: Sequence[str], dim: int = 256, seed: int = 2025
+) -> tuple[np.ndarray, TextRecipe]:
+    """Fit TF-IDF and the SVD to texts; return their vectors float16 [n_texts, width], and both."""
+    vectorizer = _vectorizer(max_features=_MAX_TERMS)
     try:
         weighted = vectorizer.fit_transform(texts)  # sparse [n_texts, n_terms]
     except ValueError as error:
         raise UserError(f"The item texts hold no words ({error}); expected titles.") from error
-    return _reduce(weighted, dim, seed)
+    vectors, components = _reduce(weighted, dim, seed)
+    terms = tuple(vectorizer.get_feature_names_out())
+    idf = vectorizer.idf_.astype(np.float32)
+    return vectors, TextRecipe("tfidf", (), terms, idf, components.astype(np.float16))
 
 
-def _reduce(weighted: sparse.spmatrix, dim: int, seed: int) -> np.ndarray:
+def _reduce(weighted: sparse.spmatrix, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     width = min(dim, *weighted.shape)
     svd = TruncatedSVD(n_components=width, n_iter=4, random_state=seed)
     # The reduction shortens rows by different factors.
-    return normalize(svd.fit_transform(weighted)).astype(np.float16)
+    return normalize(svd.fit_transform(weighted)).astype(np.float16), svd.components_
 
 
 def _strings(value: object) -> list[str]:

@@ -10,7 +10,8 @@ A finished run is a bundle: its directory alone, copied anywhere, loads, recomme
         └── NAME/            the files that the run read, byte for byte:
             NAME.inter       and .user, .item, ... where the data set has them
             NAME.<modality>.npy  NAME.<modality>.items.txt   of each modality that the run reads
-            NAME.features.yaml  NAME.titles.tsv  NAME.catalogue.txt
+            NAME.<modality>.encoder.npz     how new texts are encoded, where prepare encoded them
+            NAME.features.yaml  NAME.titles.tsv  NAME.catalogue.txt  NAME.added.txt
 
 ``data/NAME`` is a data set like any other, so the same code reads it and the hash of its split is
 the run's. Files are kept as they are, not as tensors: nothing is pickled, and the checks of the
@@ -38,8 +39,8 @@ from recbole_bbqrec.run_files.names import RunFiles
 
 FORMAT = 1  # raised when older bundles can no longer be read
 _TABLES = ("inter", "item", "user", "kg", "link", "net", "ent")  # RecBole's, by suffix
-_OF_MODALITY = ("npy", "items.txt")
-_BESIDE = ("features.yaml", "titles.tsv", "catalogue.txt")
+_OF_MODALITY = ("npy", "items.txt", "encoder.npz")
+_BESIDE = ("features.yaml", "titles.tsv", "catalogue.txt", "added.txt")
 _READ_ONLY = 0o444  # a file of several names: a change would reach every run
 
 
@@ -86,6 +87,14 @@ class ReadFiles:
         content = {"format": FORMAT, "dataset": self.dataset, "files": kept}
         write_text(files.manifest, json.dumps(content, indent=1) + "\n")
         _remove_unused(files.pool)
+
+
+def list_data(files: RunFiles, dataset: str) -> None:
+    """Write the manifest of a run's data that lie in its directory already."""
+    paths = sorted((files.data / dataset).iterdir())
+    kept = {p.name: {"sha256": sha256_of(p), "bytes": p.stat().st_size} for p in paths}
+    content = {"format": FORMAT, "dataset": dataset, "files": kept}
+    write_text(files.manifest, json.dumps(content, indent=1) + "\n")
 
 
 def keep_model(files: RunFiles) -> None:

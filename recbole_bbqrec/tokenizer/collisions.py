@@ -43,7 +43,7 @@ def codes_used(codes: Tensor) -> Tensor:
     return changes + (1 if len(ordered) else 0)
 
 
-def resolve_collisions(codes: Tensor, distances: Distances) -> Tensor:
+def resolve_collisions(codes: Tensor, distances: Distances, fixed: Tensor | None = None) -> Tensor:
     """Return a copy of codes int64 [n_items, L, M] in which no two items share a tuple.
 
     Only the last level changes, and row 0 ([PAD]) stays. ``distances`` gives squared distances
@@ -55,10 +55,12 @@ def resolve_collisions(codes: Tensor, distances: Distances) -> Tensor:
     3. If all those tuples are taken, several signals change.
     4. An item stays shared only if all N^M combinations under its prefix are taken.
 
+    Items of ``fixed`` bool [n_items] keep their codes: all others of their groups change.
+
     The result depends on the arguments alone.
     """
     resolved = codes.clone()
-    movers = _movers(codes, distances)
+    movers = _movers(codes, distances, fixed)
     if not movers:
         return resolved
     prefixes = _prefix_numbers(codes)
@@ -90,7 +92,7 @@ def resolve_collisions(codes: Tensor, distances: Distances) -> Tensor:
     return resolved
 
 
-def _movers(codes: Tensor, distances: Distances) -> list[int]:
+def _movers(codes: Tensor, distances: Distances, fixed: Tensor | None = None) -> list[int]:
     """List the items that must change, group by group, closest to their own codes first."""
     _, group, counts = torch.unique(
         codes[1:].flatten(1), dim=0, return_inverse=True, return_counts=True
@@ -102,8 +104,11 @@ def _movers(codes: Tensor, distances: Distances) -> list[int]:
     ]
     if not len(items):
         return []
-    ranked = sorted(zip(group[items - 1].tolist(), torch.cat(error).tolist(), items.tolist()))
-    return [item for (g, _, _), (h, _, item) in zip(ranked, ranked[1:]) if g == h]
+    moves = torch.ones_like(items) if fixed is None else 1 - fixed[items].long()
+    columns = group[items - 1], moves, torch.cat(error), items
+    ranked = sorted(zip(*(column.tolist() for column in columns)))
+    pairs = zip(ranked, ranked[1:])
+    return [item for (g, *_), (h, mover, _, item) in pairs if g == h and mover]
 
 
 def _prefix_numbers(codes: Tensor) -> list[int]:

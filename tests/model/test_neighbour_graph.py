@@ -156,3 +156,32 @@ def test_alike_is_the_mean_over_the_modalities_that_an_item_has() -> None:
     expected[6], expected[8] = by_image[6], by_text[8]
     torch.testing.assert_close(found, expected)
     assert not found[7].any() and not torch.allclose(by_text, by_image)
+
+
+def test_added_items_change_no_value_between_others() -> None:
+    torch.manual_seed(0)
+    parts = [torch.randn(90, 6), torch.randn(90, 4)]
+    parts[0][[0, 7]] = 0
+    parts[1][[0, 8]] = 0
+    added = torch.zeros(90, dtype=torch.bool)
+    added[torch.randperm(89)[:20] + 1] = True
+    old = (~added).nonzero().squeeze(1)
+    whole = torch.from_numpy(alike(parts, added=added).toarray())
+    alone = torch.from_numpy(alike([part[old] for part in parts]).toarray())
+    assert torch.equal(whole[old][:, old], alone)
+    every = torch.from_numpy(alike(parts).toarray())
+    assert torch.allclose(whole[added] > 0, every[added] > 0)
+    # Of a modality's cosines to an added item, those above the last neighbour's count.
+    item = int(old[5])
+    for other in added.nonzero().squeeze(1).tolist():
+        value, having = 0.0, 0
+        for part in parts:
+            unit = torch.nn.functional.normalize(part, dim=1)
+            cosines = (unit[item] @ unit.t() * 10_000).round()
+            near = cosines[[i for i in old.tolist() if i != item]]
+            near = near[near > 0].sort(descending=True).values[:50]
+            having += len(near) > 0
+            limit = near[-1] if len(near) == 50 else 0
+            if cosines[other] > limit:
+                value += float(cosines[other] / near.mean())
+        assert float(whole[item, other]) == pytest.approx(value / max(having, 1), rel=1e-4)

@@ -142,3 +142,16 @@ def test_thousands_of_collisions_take_seconds() -> None:
     resolved = resolve_collisions(codes, lambda items: table.expand(len(items), 3, 256))
     assert count_collisions(codes).items > 3000 and count_collisions(resolved).items == 0
     assert time.perf_counter() - start < 20
+
+
+def test_fixed_items_never_move():
+    torch.manual_seed(0)
+    codes = torch.randint(0, 3, (40, 2, 2))
+    fixed = torch.zeros(40, dtype=torch.bool)
+    fixed[:20] = True
+    codes[1:20] = torch.tensor([[i // 9, i % 9] for i in range(19)]).unsqueeze(2) % 3  # few collide
+    codes[1:20] = resolve_collisions(codes[:20], lambda items: torch.rand(len(items), 2, 5))[1:]
+    values = torch.rand(40, 2, 5)
+    resolved = resolve_collisions(codes, lambda items: values[items], fixed)
+    assert torch.equal(resolved[:20], codes[:20])
+    assert len(torch.unique(resolved[1:].flatten(1), dim=0)) == 39

@@ -11,12 +11,15 @@ where ago(j) is the number of items chosen after j, and value(j, i) is known bef
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from recbole_bbqrec.generator.items import ragged
+
+if TYPE_CHECKING:  # exported models are read without SciPy
+    from scipy import sparse
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ def item_features(
     ``feature_whitening`` makes all its principal components about equally wide. Rows of items that
     lack it, and of [PAD], are zero.
 
+    Scaling and components are fitted to the items that the run was trained with: items added to it
+    (``dataset.added_items``) are mapped by them and change no other item's features.
+
     ``dataset``: a ``MultiModalDataset`` that holds the modalities ``names``.
     """
     scaling, components = settings.feature_scaling, settings.feature_components
@@ -38,27 +41,36 @@ def item_features(
     parts = []
     for name in names:
         source = dataset.item_features(name)
-        scaled = Standardizer(source.matrix, source.present, scaling)(source.matrix)
-        known = scaled[source.present]  # [n, dim]
+        later = getattr(dataset, "added_items", torch.zeros_like(source.present))
+        fitted, added = source.present & ~later, source.present & later
+        scaled = Standardizer(source.matrix, fitted, scaling)(source.matrix)
+        known, new = scaled[fitted], scaled[added]  # [n, dim]
         if len(known) > 1 and (whitening or known.shape[1] > components):
-            known = _principal(known, components, whitening)
-        known = known / known.square().mean().sqrt().clamp(min=1e-12)
+            known, new = _principal(known, new, components, whitening)
+        size = known.square().mean().sqrt().clamp(min=1e-12)
         part = known.new_zeros(len(scaled), known.shape[1])
-        part[source.present] = known
+        part[fitted], part[added] = known / size, new / size
         parts.append(part)
     return parts
 
 
-def _principal(rows: Tensor, components: int, whitening: bool) -> Tensor:
-    """Return principal components [n, C] of ``rows`` [n, dim]; C <= n, dim. Deterministic."""
+def _principal(
+    rows: Tensor, new: Tensor, components: int, whitening: bool
+) -> tuple[Tensor, Tensor]:
+    """Return principal components [n, C] of ``rows`` [n, dim], C <= n, dim, and those of ``new``.
+
+    Deterministic. ``new`` [m, dim] has no part in the fit.
+    """
     count = min(components, *rows.shape)
     solver = "randomized" if count < rows.shape[1] else "full"
     model = PCA(count, svd_solver=solver, random_state=0)
     # One thread: more add up in another order. Equal rows make 0 / 0 shares of variance.
     with threadpool_limits(limits=1), np.errstate(invalid="ignore"):
         scores = model.fit_transform(rows.float().numpy())  # [n, C]
+        others = model.transform(new.float().numpy()) if len(new) else scores[:0]  # [m, C]
     if whitening:
         variance = model.explained_variance_
         widths = np.sqrt(variance + _RIDGE * variance.mean())
-        scores /= np.maximum(widths, np.finfo(widths.dtype).tiny)
-    return torch.from_numpy(scores).float()
+        widths = np.maximum(widths, np.finfo(widths.dtype).tiny)
+        scores, others = scores / widths, others / widths
+    return torch.from_numpy(scores).float(), torch.from_numpy(others).float()

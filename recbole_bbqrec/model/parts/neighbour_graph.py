@@ -33,17 +33,18 @@ def weighted_neighbours(
     histories: Histories | None,
     features: Sequence[Tensor],
     n_items: int,
+    added: Tensor | None = None,
 ) -> Neighbours | None:
     """Sum both kinds of values by their weights; None where there is nothing to weigh.
 
     Without ``histories`` co-occurrence is left out, without ``features`` (each [n_items, F_m])
-    their similarity.
+    their similarity. ``added`` as in :func:`alike`.
     """
     parts = []
     if settings.cooccurrence_weight and histories is not None:
         parts.append(settings.cooccurrence_weight * chosen_after(histories, n_items))
     if settings.feature_similarity_weight and features:
-        nearest = alike(features, settings.neighbour_search)
+        nearest = alike(features, settings.neighbour_search, added)
         parts.append(settings.feature_similarity_weight * nearest)
     if not parts:
         return None
@@ -73,7 +74,9 @@ def chosen_after(histories: Histories, n_items: int) -> sparse.csr_matrix:
     return _largest((sparse.diags(1 / np.sqrt(counts)) @ total).tocsr(), _CHOSEN)
 
 
-def alike(features: Sequence[Tensor], search: str = "exact") -> sparse.csr_matrix:
+def alike(
+    features: Sequence[Tensor], search: str = "exact", added: Tensor | None = None
+) -> sparse.csr_matrix:
     """Return the similarity of the items' features, averaged over modalities: [n_items, n_items].
 
     ``features``: float [n_items, F_m] of each modality, zero for items without it. In each modality
@@ -89,9 +92,17 @@ def alike(features: Sequence[Tensor], search: str = "exact") -> sparse.csr_matri
     The time of an exact search grows with the square of the number of items. An approximate one
     (``search``, see :func:`~recbole_bbqrec.model.parts.approximate_search.use_index`) finds at
     least 97 % of the neighbours, and ties among 100 candidates alone.
+
+    ``added``: bool [n_items], items that were added to a trained run. They change no value between
+    two other items: beside these, an item has those of them as neighbours that are nearer than its
+    last neighbour, valued by the same mean.
     """
-    matrices = [_alike_in(part, use_index(search, len(part))) for part in features]
-    counts = sum((np.diff(matrix.indptr) > 0).astype(float) for matrix in matrices)
+    if added is not None and bool(added.any()):
+        matrices = [_with_added(part, search, added) for part in features]
+        known = [matrix[:, (~added).numpy().nonzero()[0]] for matrix in matrices]
+    else:
+        known = matrices = [_alike_in(part, use_index(search, len(part))) for part in features]
+    counts = sum((np.diff(matrix.indptr) > 0).astype(float) for matrix in known)
     total = sum(matrices[1:], matrices[0])
     return (sparse.diags(1 / np.maximum(counts, 1)) @ total).tocsr()
 
@@ -114,6 +125,31 @@ def _alike_in(features: Tensor, by_index: bool) -> sparse.csr_matrix:
             for rows in every.split(max(1, _CELLS // n_items))
         ]
     return sparse.vstack(parts, format="csr")
+
+
+def _with_added(features: Tensor, search: str, added: Tensor) -> sparse.csr_matrix:
+    """Do the same where the items ``added`` bool [n_items] came later."""
+    order = torch.cat([(~added).nonzero().squeeze(1), added.nonzero().squeeze(1)])
+    unit = F.normalize(features[order].float(), dim=1)
+    count, every = int((~added).sum()), torch.arange(len(unit))
+    old, new = unit[:count], unit[count:]
+    among = _alike_in(features[~added], use_index(search, count))
+    at_once = max(1, _CELLS // len(unit))
+    beside, below = [], []
+    for rows in every[:count].split(at_once):
+        steps = (old[rows] @ old.t()).mul_(_STEPS).round_()
+        steps[torch.arange(len(rows)), rows] = 0
+        top = steps.topk(min(_ALIKE, count), 1).values.clamp_(min=0)  # [R, 50]
+        means = (top.sum(1) / (top > 0).sum(1).clamp(min=1) / _STEPS)[:, None]  # [R, 1]
+        steps = (old[rows] @ new.t()).mul_(_STEPS).round_()  # [R, m]
+        values = steps / _STEPS / torch.where(means > 0, means, 1)
+        beside.append(sparse.csr_matrix(torch.where(steps > top[:, -1:], values, 0).numpy()))
+    for rows in every[count:].split(at_once):
+        cosines = unit[rows] @ unit.t()
+        below.append(_nearest(cosines, rows, every.expand(len(rows), -1), len(unit)))
+    above = sparse.hstack([among, sparse.vstack(beside)], format="csr")
+    place = order.argsort().numpy()
+    return sparse.vstack([above, *below], format="csr")[place][:, place]
 
 
 def _nearest(cosines: Tensor, rows: Tensor, items: Tensor, n_items: int) -> sparse.csr_matrix:

@@ -94,7 +94,7 @@ class BBQRec(GenerativeRecommender):
         # Co-occurrence is an ID representation, too.
         histories = Histories.from_training_data(dataset) if self.use_id else None
         settings = read(NeighbourSettings, config)
-        return weighted_neighbours(settings, histories, features, self.n_items)
+        return weighted_neighbours(settings, histories, features, self.n_items, dataset.added_items)
 
     def build_tokenizer(
         self, config: RunConfig, dataset: ItemDataset, trained_items: torch.Tensor

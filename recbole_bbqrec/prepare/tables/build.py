@@ -43,7 +43,7 @@ from recbole_bbqrec.prepare.tables.ledger import Ledger
 from recbole_bbqrec.prepare.tables.photos import IMAGE, write_photos
 from recbole_bbqrec.prepare.tables.query import Table
 from recbole_bbqrec.prepare.tables.text_store import TextStore
-from recbole_bbqrec.prepare.text import encode_texts, recipe
+from recbole_bbqrec.prepare.text import TextRecipe, encode_texts, fit_tfidf, recipe
 from recbole_bbqrec.prepare.written_files import check_replaceable
 
 _BLOCK_EVENTS = 1 << 16
@@ -268,7 +268,7 @@ def _write(
             if len(table.texts) and "text" not in given:
                 chunks = target.with_name(f".{name}.text")  # outlive an interruption
                 stem = work / f"{name}.text"
-                replaced = [f"{name}.text.npy", f"{name}.text.items.txt"]
+                replaced = [f"{name}.text.{kind}" for kind in ("npy", "items.txt", "encoder.npz")]
                 check_replaceable(target, name, replaced)  # before the long work
                 entries["text"] = encode_item_text(stem, chunks, table, names, encoder, ledger)
     for file in source.features:
@@ -325,7 +325,12 @@ def encode_item_text(
     ledger: Ledger,
 ) -> dict[str, Any]:
     """Write ``<stem>.npy`` and its list of items; return the entry of features.yaml."""
-    vectors = encode_texts(table.texts, encoder, kept=chunks)  # float16 [n_texts, dim]
+    if isinstance(encoder, str):
+        vectors, how = fit_tfidf(table.texts)  # float16 [n_texts, dim]
+    else:
+        vectors = encode_texts(table.texts, encoder, kept=chunks)
+        how = TextRecipe(encoder.label)
+    replace(how, columns=tuple(table.text_columns)).save(Path(f"{stem}.encoder.npz"))
     kept = np.flatnonzero(vectors.any(axis=1))
     ledger.add("items whose text has no word that the encoder knows", len(vectors) - len(kept))
     matrix = Path(f"{stem}.npy")

@@ -139,6 +139,13 @@ def item_names(path: Path, options: ItemOptions) -> list[str]:
         return [token for token in dict.fromkeys(tokens) if is_token(token)]
 
 
+def item_tokens(path: Path, options: ItemOptions) -> list[str]:
+    """Return the raw item token of each row, "" where it has none."""
+    with _open(path, options) as table:
+        columns = _columns(table, options)
+        return [_token(cells[0]) if cells else "" for _, cells in _rows(table, columns)]
+
+
 def shared_item_column(interactions: Table, path: Path, options: ItemOptions) -> str | None:
     """Return the column of the interactions that is called as that of the items; None if none is.
 

@@ -1,0 +1,58 @@
+"""The two steps of the network as programs of ``torch.export``."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_bbqrec.portable.model import DECODER, ENCODER, PortableModel
+from recbole_bbqrec.portable.reference import Decode, DecoderStep, Encode, EncoderStep
+
+_EXAMPLE_BEAMS = 3  # of the tracing; the number is free in the program
+
+
+def write_programs(model: PortableModel, folder: Path) -> str | None:
+    """Write the encoder and each level's decoder step; return why not, or None.
+
+    The encoder takes exactly ``max_history`` items, padded with 0 on the right, which only a causal
+    encoder leaves out of sight.
+    """
+    config = model.generator.config
+    if config.history_encoding != "causal":
+        return "the encoder is bidirectional, and a program of fixed length would see the padding"
+    items = torch.ones(config.max_history, dtype=torch.int64)
+    beams = torch.export.Dim("beams", min=1, max=4096)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        encoder = EncoderStep(model).eval()
+        torch.export.save(torch.export.export(encoder, (items,)), folder / ENCODER)
+        states, length = encoder(items), torch.tensor(2)
+        for level in range(config.levels):
+            prefix = torch.zeros(_EXAMPLE_BEAMS, level, config.n_signals, dtype=torch.int64)
+            program = torch.export.export(
+                DecoderStep(model).eval(),
+                (states, length, prefix),
+                dynamic_shapes=({}, None, {0: beams}),
+            )
+            torch.export.save(program, folder / DECODER.format(level=level + 1))
+    return None
+
+
+def read_programs(model: PortableModel, folder: Path) -> tuple[Encode, list[Decode]]:
+    """Return the programs in ``folder`` as what :func:`~.reference.recommend` takes."""
+    width = model.generator.config.max_history
+    encoder: Any = torch.export.load(folder / ENCODER).module()
+
+    def encode(items: Tensor) -> Tensor:
+        states: Tensor = encoder(torch.nn.functional.pad(items, (0, width - len(items))))
+        return states
+
+    steps: list[Decode] = [
+        torch.export.load(folder / DECODER.format(level=level + 1)).module()
+        for level in range(model.generator.config.levels)
+    ]
+    return encode, steps

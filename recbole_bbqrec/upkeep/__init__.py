@@ -1,0 +1,1 @@
+"""Keep a finished run in use: new items."""

@@ -1,0 +1,78 @@
+"""A run's own data with the features and titles of new items."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from recbole_bbqrec.data.catalogue import ADDED
+from recbole_bbqrec.data.features import open_matrix, read_item_list
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.atomic_files import describe_matrix, write_lines
+from recbole_bbqrec.prepare.written_files import read_entries
+from recbole_bbqrec.upkeep.new_items import NewItems
+
+
+def write_extended(source: Path, target: Path, name: str, new: NewItems) -> None:
+    """Write the data set ``name`` in ``source`` and the new items to the folder ``target``.
+
+    Interactions and every other file that does not change are hard links, or copies where the file
+    system has none.
+
+    Raises:
+        UserError: a feature exceeds the range of the stored numbers.
+    """
+    target.mkdir(parents=True)
+    entries = read_entries(source / f"{name}.features.yaml")
+    for modality, (places, rows) in new.features.items():
+        described = _modality(source, target, name, modality, [new.tokens[p] for p in places], rows)
+        if modality in entries:
+            entries[modality] = {**entries[modality], **described}
+    if entries:
+        text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
+        (target / f"{name}.features.yaml").write_text(text, encoding="utf-8")
+    titles = source / f"{name}.titles.tsv"
+    if titles.is_file():
+        lines = titles.read_text(encoding="utf-8").splitlines()
+        lines += [f"{token}\t{new.titles.get(token, '')}" for token in new.tokens]
+        write_lines(target / titles.name, lines)
+    earlier = source / f"{name}.{ADDED}"
+    known = read_item_list(earlier) if earlier.is_file() else []
+    write_lines(target / earlier.name, [*known, *new.tokens])
+    for path in source.iterdir():
+        if not (target / path.name).exists():
+            _link(path, target / path.name)
+
+
+def _modality(
+    source: Path, target: Path, name: str, modality: str, tokens: list[str], rows: np.ndarray
+) -> dict[str, Any]:
+    """Write one modality with the ``rows`` of ``tokens`` at its end; return what changed."""
+    matrix, items = (Path(f"{name}.{modality}.{kind}") for kind in ("npy", "items.txt"))
+    old = open_matrix(source / matrix)
+    stored = np.float16 if old.dtype.itemsize == 2 else np.float32
+    with np.errstate(over="ignore"):
+        added = rows.astype(stored)
+    if not np.isfinite(added).all():
+        raise UserError(
+            f"A {modality} feature of a new item exceeds the range of {np.dtype(stored)}, in which "
+            "the run's are stored. Encode the items as the run's were encoded."
+        )
+    known = read_item_list(source / items)
+    new = [row for row, token in enumerate(tokens) if token not in set(known)]
+    np.save(target / matrix, np.concatenate([old.astype(stored, copy=False), added[new]]))
+    write_lines(target / items, [*known, *(tokens[row] for row in new)])
+    return describe_matrix(target / matrix, len(known) + len(new), int(old.shape[1]))
+
+
+def _link(path: Path, target: Path) -> None:
+    with suppress(OSError):
+        os.link(path, target)
+        return
+    shutil.copyfile(path, target)

@@ -1,0 +1,73 @@
+"""Reading new items: vectors, texts encoded by the stored recipe, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.tables.features import FeatureFile
+from recbole_bbqrec.prepare.text import TextRecipe, fit_tfidf
+from recbole_bbqrec.upkeep.new_items import Present, read_new_items
+
+TEXTS = ["red lamp", "blue lamp", "green tent", "tent of red cloth", "kettle", "blue kettle"]
+
+
+def present(folder: Path, width: int) -> Present:
+    return Present(folder, "Shop", frozenset({"a", "b"}), {"text": width})
+
+
+def vectors(folder: Path, tokens: list[str], rows: np.ndarray) -> FeatureFile:
+    np.save(folder / "v.npy", rows)
+    (folder / "v.txt").write_text("".join(f"{token}\n" for token in tokens))
+    return FeatureFile("text", folder / "v.npy", folder / "v.txt")
+
+
+def test_the_stored_recipe_encodes_the_same_texts_alike(tmp_path):
+    expected, recipe = fit_tfidf(TEXTS, dim=4)
+    replace(recipe, columns=("title",)).save(tmp_path / "r.npz")
+    again = TextRecipe.load(tmp_path / "r.npz")
+    assert again.columns == ("title",)
+    assert np.abs(again.encode(TEXTS) - expected).max() < 5e-3  # stored in float16
+    assert not again.encode(["unknown words"]).any()
+
+
+def test_texts_of_new_items_are_encoded_and_known_items_left_out(tmp_path):
+    expected, recipe = fit_tfidf(TEXTS, dim=4)
+    replace(recipe, columns=("title",)).save(tmp_path / "Shop.text.encoder.npz")
+    (tmp_path / "items.csv").write_text("item_id,title\na,old\nc,red lamp\nd,blue kettle\n")
+    new = read_new_items(present(tmp_path, 4), items=tmp_path / "items.csv")
+    assert new.tokens == ("c", "d") and new.known == 1
+    assert new.titles == {"c": "red lamp", "d": "blue kettle"}
+    places, rows = new.features["text"]
+    assert places.tolist() == [0, 1]
+    assert np.abs(rows - expected[[0, 5]]).max() < 5e-3
+
+
+def test_vectors_are_matched_by_token(tmp_path):
+    file = vectors(tmp_path, ["c", "a", "d"], np.eye(3, 4))
+    new = read_new_items(present(tmp_path, 4), [file])
+    assert new.tokens == ("c", "d")
+    assert new.features["text"][1].tolist() == np.eye(3, 4)[[0, 2]].tolist()
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    where = present(tmp_path, 4)
+    with pytest.raises(UserError, match="3 columns; the run's text features have 4"):
+        read_new_items(where, [vectors(tmp_path, ["c"], np.ones((1, 3)))])
+    with pytest.raises(UserError, match="NaN"):
+        read_new_items(where, [vectors(tmp_path, ["c"], np.full((1, 4), np.nan))])
+    with pytest.raises(UserError, match="has all of the 1 items"):
+        read_new_items(where, [vectors(tmp_path, ["a"], np.ones((1, 4)))])
+    with pytest.raises(UserError, match="1 of the 2 new items have no feature, for example 'd'"):
+        read_new_items(where, [vectors(tmp_path, ["c", "d"], np.eye(2, 4) * [[1], [0]])])
+    with pytest.raises(UserError, match="no modality 'image'"):
+        read_new_items(
+            where, [replace(vectors(tmp_path, ["c"], np.ones((1, 4))), modality="image")]
+        )
+    (tmp_path / "items.csv").write_text("item_id,title\nc,red lamp\n")
+    with pytest.raises(UserError, match="no Shop.text.encoder.npz"):
+        read_new_items(where, items=tmp_path / "items.csv")
