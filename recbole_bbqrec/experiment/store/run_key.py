@@ -66,6 +66,7 @@ _NEW_OF_GENERATIVE: dict[str, Any] = {
     "lr_schedule": "cosine",
     "mim_reduction": "mean",  # with a mean of the reconstruction
     "diversity_partners": "code",
+    "neighbour_search": "auto",  # exact, as those versions did, below 100,000 items
 }
 _NEW_OF_HISTORIES: dict[str, Any] = {
     "history_positions": "first",
@@ -78,6 +79,7 @@ _NEW_OF_HISTORIES: dict[str, Any] = {
     "code_scale": "item",
     "interest_clustering": "unit",
     "one_modality_score": "mean",
+    "neighbour_search": "auto",
 }
 
 #: Suffixes of RecBole's files of a data set.
