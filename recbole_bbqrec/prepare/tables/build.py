@@ -180,9 +180,8 @@ def prepare_own(
     if source.images is not None:
         given.append(IMAGE)
     if len(set(given)) < len(given):
-        raise UserError(
-            f"--features and --images name a modality twice: {given}; expected each once."
-        )
+        options = "--features" if source.images is None else "--features with --images"
+        raise UserError(f"{options} names a modality twice: {given}; expected each once.")
     inputs = [file for f in source.features for file in f.paths()]
     inputs += [path for path in (interactions, source.items) if path is not None]
     target = check_target(name, output_root, force, inputs, given)
