@@ -137,7 +137,7 @@ class RunFiles:
         """Folder by which runs share files of data: beside the runs, or of their store."""
         beside = self.directory.absolute().parent
         in_store = beside.name == SAVED and (beside.parent / PLAN).is_file()
-        return (beside.parents[1] if in_store else beside) / _DATA
+        return (beside.parents[3] if in_store else beside) / _DATA
 
     @property
     def resume(self) -> Path:

@@ -234,7 +234,7 @@ def killed_run(options: dict, stop_after: int) -> Path:
         patch.setattr(two_phase, "save_checkpoint", dying)
         run("BBQRec", "Mini", overrides=options)
     assert written[-1] == ("generate" if stop_after > 4 else "tokenize")
-    return next(p for p in Path("saved").iterdir() if p.is_dir())
+    return next(p for p in Path("saved").glob("BBQRec-*") if p.is_dir())
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 5, 6])
@@ -242,7 +242,7 @@ def test_resumed_equals_uninterrupted(whole, rundir, tiny, stop_after):
     directory = killed_run(tiny, stop_after)
     resume = "auto" if stop_after == 1 else str(directory)
     resumed = run("BBQRec", "Mini", overrides={**tiny, "resume": resume})
-    assert len([p for p in Path("saved").iterdir() if p.is_dir()]) == 1
+    assert len([p for p in Path("saved").glob("BBQRec-*") if p.is_dir()]) == 1
     assert resumed["test_result"] == whole["test_result"]
     assert resumed["best_valid_result"] == whole["best_valid_result"]
     assert same_weights(resumed["files"]["model"], whole["files"]["model"])

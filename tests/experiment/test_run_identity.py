@@ -63,6 +63,7 @@ def test_other_data_are_refused(own_data, tiny, model, change, told):
     if model == "ESASRec":
         options = {k: options[k] for k in ("data_path", "show_progress", "state")}
         options.update(hidden_size=16, inner_size=16, n_heads=1, epochs=1)
+    options["save_data"] = False  # else the run would be loaded with its own data
     files = unfinished(run(model, "Mini", overrides=options))
     change(own_data)
     for where in ("auto", str(files.directory)):

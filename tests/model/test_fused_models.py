@@ -146,7 +146,7 @@ def test_recboles_debugging_aid_is_off():
 
 
 def test_loss_that_is_not_finite_stops_the_run(rundir):
-    with pytest.raises(UserError, match="`learning_rate` is 1e.25: the training loss of epoch 0"):
+    with pytest.raises(UserError, match="`learning_rate` is 1e.25: the training loss is nan"):
         train("ESASRec", learning_rate=1e25, epochs=3)
 
 

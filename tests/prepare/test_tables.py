@@ -588,7 +588,7 @@ def test_command_line_to_a_trained_model(shop, rundir, capsys):
     assert '--user_inter_num_interval="[3,inf)"' in printed
     assert main(arguments) == 2 and "--force" in capsys.readouterr().err
     assert main(["prepare", "Own", "--source", "x", "--items", "y"]) == 2
-    assert "which is not given" in capsys.readouterr().err
+    assert "neither is given" in capsys.readouterr().err
     assert main(["prepare", "Own"]) == 2 and "--interactions" in capsys.readouterr().err
     overrides = {**TINY, "data_path": "data", "modalities": ["text", "look"],
                  "user_inter_num_interval": "[3,inf)", "codebook_size": 8}  # fmt: skip

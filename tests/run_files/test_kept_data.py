@@ -124,8 +124,8 @@ def test_a_damaged_bundle_is_one_error(config, tmp_path, damage, message):
 
 def test_the_runs_of_a_store_share_its_folder(config, tmp_path):
     for run in "ab":
-        (tmp_path / "runs" / run).mkdir(parents=True)
-        (tmp_path / "runs" / run / PLAN).touch()
-    a, b = (kept(config, tmp_path / "runs" / run / "saved") for run in "ab")
+        (tmp_path / "runs" / "D" / "BBQRec" / run).mkdir(parents=True)
+        (tmp_path / "runs" / "D" / "BBQRec" / run / PLAN).touch()
+    a, b = (kept(config, tmp_path / "runs" / "D" / "BBQRec" / run / "saved") for run in "ab")
     assert os.path.samefile(a.data / "D/D.inter", b.data / "D/D.inter")
     assert a.pool == tmp_path / "runs" / "data"
