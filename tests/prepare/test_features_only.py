@@ -58,7 +58,7 @@ def test_only_features_are_written(shop, capsys):
     assert {name: after[name] for name in before} == before
     assert sorted(set(after) - set(before)) == [
         "Shop.features.yaml", "Shop.image.items.txt", "Shop.image.npy", "Shop.prepared.yaml",
-        "Shop.text.items.txt", "Shop.text.npy", "Shop.titles.tsv",
+        "Shop.text.encoder.npz", "Shop.text.items.txt", "Shop.text.npy", "Shop.titles.tsv",
     ]  # fmt: skip
     options = {"data_path": "dataset", "modalities": ["text", "image"]}
     dataset = create_dataset(BBQRecConfig("BBQRec", "Shop", overrides=options), MultiModalDataset)

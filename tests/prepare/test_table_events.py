@@ -117,7 +117,7 @@ ROWS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     rows=ROWS,
     cores=st.tuples(st.integers(1, 3), st.integers(1, 3)),

@@ -27,7 +27,7 @@ def add_arguments(parser: CommandParser) -> None:
     add("run", "RUN", "saved/<Model>-<time>, or the .pth file beside it", type=Path)
     add = parser.group("new items")
     add("--items", "FILE", "table of the new items (CSV, TSV, parquet, JSON lines): tokens, titles "
-        "and texts", type=Path)  # fmt: skip
+        "and texts (default: none)", type=Path)  # fmt: skip
     add("--features", "MOD=FILE.npy[,ITEMS.txt]", "vectors of a modality that the run reads, and "
         "the item of each row (default: the rows of --items); may be given several times",
         action="append", default=[])  # fmt: skip
@@ -35,12 +35,13 @@ def add_arguments(parser: CommandParser) -> None:
         "usual ones)")  # fmt: skip
     add("--items_item_column", "COLUMN", "column of the item in --items (default: a usual name)")
     add("--title_column", "COLUMN", "column of the title in --items (default: a usual name)")
-    add("--text_encoder", "NAME", "sentence encoder of the run's texts, where it lies in a folder")
+    add("--text_encoder", "NAME", "sentence encoder of the run's texts, where it lies in a "
+        "folder (default: that of the run)")  # fmt: skip
     add = parser.group("how")
     add("--nearest", "N", "items of training whose mean stands for what only training teaches",
         type=int, default=10)  # fmt: skip
     add("--hide", "SHARE", "instead of adding items: train the run again without this share of its "
-        "items, add them, and print recall on them", type=float)  # fmt: skip
+        "items, add them, and print recall on them (default: no)", type=float)  # fmt: skip
     add("--seed", "N", "of the choice of hidden items", type=int, default=0)
     add = parser.group("output")
     add("--output", "DIR", "folder of the new run; must not exist", type=Path, required=True)

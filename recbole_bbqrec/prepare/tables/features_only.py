@@ -103,6 +103,7 @@ def prepare_features(
             "--features=NAME=FILE.npy,ITEMS.txt, or both."
         )
     files = {f"{name}.{m}.{kind}" for m in made for kind in ("npy", "items.txt")}
+    files |= {f"{name}.text.encoder.npz"} if encodes else set()
     inputs = [path for each in source.features for path in each.paths()]
     check_no_input(folder, files, [*inputs, *([source.items] if source.items else [])])
     catalogue = {token: code for code, token in enumerate(_items_of(folder, name, item_column))}
