@@ -1,4 +1,4 @@
-"""What results depend on besides the options: batches, threads, and the order of the files.
+"""Dependence of results on more than the options: batches, threads, and the order of the files.
 
 Each row compares the test metrics and each user's rank of the true item with those of a plain run
 on Mini, users matched by their tokens. `--n` is the number of models. `run`: trained again under

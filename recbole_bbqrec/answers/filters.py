@@ -1,4 +1,4 @@
-"""Which items may be recommended: lists of tokens, and conditions on columns of the items."""
+"""Filters of the items to recommend: lists of tokens, and conditions on item columns."""
 
 from __future__ import annotations
 

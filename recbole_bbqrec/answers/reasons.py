@@ -1,4 +1,4 @@
-"""Why an item is recommended: the nearest items of the history, and the signals they share.
+"""Reasons for a recommendation: the nearest items of the history, and shared signals.
 
 Nearness is the cosine of the vectors that the model itself holds: the phase-one vectors of a
 generative model, else the item embedding.

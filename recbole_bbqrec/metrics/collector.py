@@ -18,7 +18,7 @@ from recbole_bbqrec.nn.topk import best_of_rows
 
 
 class _Batches(DataStruct):
-    """What this process collected, batch by batch; the others have the batches between."""
+    """Values that this process collected, by batch; others have the batches between."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What this machine has: versions, devices, threads, data sets and extras; what is missing."""
+"""Inventory of this machine: versions, devices, threads, data sets, extras, what is missing."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def encode_labels(counts: np.ndarray, dim: int = 256, seed: int = 2025) -> np.nd
 
 @dataclass(frozen=True)
 class TextRecipe:
-    """How a data set's texts were encoded, so that texts of new items can be encoded alike.
+    """Recipe of a data set's text vectors, by which texts of new items are encoded alike.
 
     ``columns`` of the table of items make the text. ``encoder`` names the encoder; only for TF-IDF
     are there ``terms``, their ``idf`` float32 [n_terms], and ``components`` float16

@@ -1,4 +1,4 @@
-"""What the terminal shows of a run's log; the log file always has everything.
+"""Filter of what the terminal shows of a run's log; the log file always has everything.
 
 Lines are folded at the width of the terminal, at most 120 columns. Details, such as the list of
 all options, are for the file and for ``--verbose``.
@@ -19,7 +19,7 @@ DETAIL = {"detail": True}
 
 
 class Shown(enum.Enum):
-    """How much of the log the terminal shows."""
+    """Amount of the log that the terminal shows."""
 
     WARNINGS = "warnings"
     NORMAL = "normal"

@@ -47,7 +47,7 @@ OptionalHeader = Annotated[Optional[str], Header()]
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """What a service needs to know.
+    """Settings of a service.
 
     Attributes:
         run: the run; a link is resolved anew at every reload.

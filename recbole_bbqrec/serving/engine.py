@@ -41,7 +41,7 @@ class Question:
 
     @property
     def group(self) -> tuple[Any, ...]:
-        """What questions that are answered together have in common."""
+        """Key that questions answered together have in common."""
         return self.k, self.user is None, self.allow, self.deny, self.where
 
 

@@ -40,7 +40,7 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class ListOptions:
-    """What to recommend to whom; paths are None where not given.
+    """Options of the lists to write; paths are None where not given.
 
     Attributes:
         users, histories: files of :mod:`.inputs`; neither: all users of the data set.
@@ -66,7 +66,7 @@ class ListOptions:
 
 @dataclass
 class ListReport:
-    """What was written, and what was left out; ``unknown`` counts the tokens of each kind."""
+    """Counts of lists written and left out; ``unknown`` counts the tokens of each kind."""
 
     users: int = 0
     rows: int = 0

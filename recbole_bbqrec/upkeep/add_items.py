@@ -49,7 +49,7 @@ _OTHER_CODES = 0.01  # share of the old items whose codes may come out otherwise
 
 @dataclass(frozen=True)
 class Churn:
-    """What adding items did to a run.
+    """Report on items added to a run.
 
     Attributes:
         items_before: items that the run had.

@@ -25,7 +25,7 @@ from recbole_bbqrec.version import __version__
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Report on an exported folder.
 
     Attributes:
         files: names of the files.

@@ -1,4 +1,4 @@
-"""What adding items is worth: hide items from a run, add them, and count who is recommended them.
+"""Evaluation of added items: hide items from a run, add them, and count who is recommended them.
 
 Items that a run never saw are the targets of some users. A run like the given one is trained
 without these items, in events and features alike; they are added to it; and each user's last item

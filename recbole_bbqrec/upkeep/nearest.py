@@ -15,7 +15,7 @@ _CELLS = 1 << 25  # cosines in memory at a time
 
 @dataclass(frozen=True)
 class Nearest:
-    """For m new items, k items of training int64 [m, k] and their weights float32 [m, k].
+    """Nearest items of training of m new items, int64 [m, k], and weights, float32 [m, k].
 
     Weights are cosines, at least 0, that sum to 1; a row of zeros where no item is similar.
     """

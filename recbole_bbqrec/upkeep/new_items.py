@@ -43,7 +43,7 @@ class NewItems:
 
 @dataclass(frozen=True)
 class Present:
-    """What a run has already: its data's folder and name, items, and width of each modality."""
+    """Data that a run has already: folder, name, items, and width of each modality."""
 
     folder: Path
     name: str

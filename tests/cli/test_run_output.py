@@ -1,4 +1,4 @@
-"""How much of a run the command line shows."""
+"""Output of a run on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stops a run of several processes before they have met; the rest is in test_processes."""
+"""Errors that stop several processes before they have met; the rest is in test_processes."""
 
 from __future__ import annotations
 

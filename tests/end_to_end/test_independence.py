@@ -1,4 +1,4 @@
-"""What results do not depend on; `trials/independence.py` has figures, also of what they do."""
+"""Independence of results; `trials/independence.py` has figures, also of what does matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which options are part of a run's identity."""
+"""Options that are part of a run's identity."""
 
 from __future__ import annotations
 

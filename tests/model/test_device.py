@@ -104,7 +104,7 @@ def test_two_phase_model(name: str, device: torch.device) -> None:
 
 
 def _phase_one(network: Any, batch: Any, where: torch.device) -> tuple[Any, Values]:
-    """What the network makes of the items, and all it computes on the way there."""
+    """Values that the network makes of the items, and all it computes on the way there."""
     network.train()
     network.prepare(3)
     items = torch.arange(1, network.n_items, device=where)

@@ -1,4 +1,4 @@
-"""What the terminal shows of a log."""
+"""Lines of a log that the terminal shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test does in several processes: ``torchrun -m tests.support.ranks FOLDER``.
+"""Work of a test in several processes: ``torchrun -m tests.support.ranks FOLDER``.
 
 ``jobs.json`` in the folder lists runs, {name, model, options}; each gets a folder of its own.
 Every process writes ``<rank>.json``: the results of the runs, and values of the primitives.

@@ -28,7 +28,7 @@ _LOCAL_STORE_BYTES = 80 * 2**20  # of Ray's object store; tasks only exchange pa
 
 @dataclass(frozen=True)
 class RunNeeds:
-    """What Ray reserves for each run.
+    """Resources that Ray reserves for each run.
 
     Attributes:
         cpus: CPUs. PyTorch uses as many threads unless ``num_threads`` is given.

@@ -35,7 +35,7 @@ from recbole_bbqrec.reading import reading
 
 @dataclass(frozen=True)
 class FeaturesReport:
-    """What was made beside the interactions of a data set of ``items`` items."""
+    """Report on features made beside the interactions of a data set of ``items`` items."""
 
     name: str
     directory: Path

@@ -67,7 +67,7 @@ def rungs() -> list[Setting]:
 
 
 class Ladder(Study):
-    """What each addition to the paper's letter is worth, under three protocols."""
+    """Study of the worth of each addition to the paper's letter, under three protocols."""
 
     name = "ladder"
     title = "From the letter of the paper to BBQRec, one addition a rung"
