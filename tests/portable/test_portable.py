@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +16,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.portable.model import PortableModel
 from recbole_bbqrec.portable.programs import read_programs
 from recbole_bbqrec.portable.reference import recommend
-from recbole_bbqrec.quick_start import run
-from tests.support.contract import options, write_cut
+from tests.support.contract import small_bbqrec
 from tests.support.generator import small_catalogue, small_generator
 
 #: Of the networks: the default, the paper's parts, and TIGER's.
@@ -85,9 +83,7 @@ def test_the_reference_ranks_as_the_fast_code(name):
 def exported(tmp_path_factory):
     """A run and its exported folder."""
     root = tmp_path_factory.mktemp("export")
-    given = {**options("BBQRec", write_cut(root)), "precision": "float32"}
-    result = run("BBQRec", "Mini", overrides={**given, "checkpoint_dir": str(root / "saved")})
-    directory = Path(result["files"]["model"]).with_suffix("")
+    directory = small_bbqrec(root)
     assert main(["export", str(directory), f"--output={root / 'out'}"]) == 0
     return directory, root / "out"
 

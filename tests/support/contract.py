@@ -143,3 +143,10 @@ class ContractRun:
         """Return the saved weights of the run, or of the run with this result."""
         files = (result or self.result)["files"]
         return torch.load(files["model"], weights_only=True)["state_dict"]
+
+
+def small_bbqrec(root: Path) -> Path:
+    """Train BBQRec on a cut of Mini below ``root`` in float32; return the run's directory."""
+    given = {**options("BBQRec", write_cut(root)), "precision": "float32"}
+    result = run("BBQRec", "Mini", overrides={**given, "checkpoint_dir": str(root / "saved")})
+    return Path(result["files"]["model"]).with_suffix("")

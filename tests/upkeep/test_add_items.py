@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,13 +15,12 @@ from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.inference.ranking import rank
 from recbole_bbqrec.generator.items.catalogue import Catalogue
-from recbole_bbqrec.quick_start import run
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.upkeep.add_items import add_items
 from recbole_bbqrec.upkeep.hidden_items import hide_and_add
 from recbole_bbqrec.upkeep.nearest import nearest_trained
 from recbole_bbqrec.upkeep.new_items import NewItems
-from tests.support.contract import options, write_cut
+from tests.support.contract import small_bbqrec
 
 NEW = 4  # items that are added; the first two are copies of old ones
 
@@ -31,9 +29,7 @@ NEW = 4  # items that are added; the first two are copies of old ones
 def runs(tmp_path_factory):
     """A run, and the one with new items: their directories, and hashes of the first before."""
     root = tmp_path_factory.mktemp("upkeep")
-    given = {**options("BBQRec", write_cut(root)), "precision": "float32"}
-    result = run("BBQRec", "Mini", overrides={**given, "checkpoint_dir": str(root / "saved")})
-    before = Path(result["files"]["model"]).with_suffix("")
+    before = small_bbqrec(root)
     hashes = {p: sha256_of(p) for p in before.rglob("*") if p.is_file()}
     dataset = load_run(before).dataset
     (root / "items.txt").write_text("".join(f"new{n}\n" for n in range(NEW)))

@@ -65,6 +65,18 @@ class OwnSource:
     features: tuple[FeatureFile, ...] = ()
     images: Path | None = None
 
+    def modalities(self) -> list[str]:
+        """Return the modalities that are given as matrices or photos.
+
+        Raises:
+            UserError: one is given twice.
+        """
+        given = [file.modality for file in self.features] + [IMAGE] * (self.images is not None)
+        if len(set(given)) < len(given):
+            options = "--features" if self.images is None else "--features with --images"
+            raise UserError(f"{options} names a modality twice: {given}; expected each once.")
+        return given
+
 
 @dataclass(frozen=True)
 class OwnReport:
@@ -176,12 +188,7 @@ def prepare_own(
     events, interactions = events or EventOptions(), source.interactions
     if interactions is None:
         raise UserError("No table of interactions is given; expected one.")
-    given = [file.modality for file in source.features]
-    if source.images is not None:
-        given.append(IMAGE)
-    if len(set(given)) < len(given):
-        options = "--features" if source.images is None else "--features with --images"
-        raise UserError(f"{options} names a modality twice: {given}; expected each once.")
+    given = source.modalities()
     inputs = [file for f in source.features for file in f.paths()]
     inputs += [path for path in (interactions, source.items) if path is not None]
     target = check_target(name, output_root, force, inputs, given)

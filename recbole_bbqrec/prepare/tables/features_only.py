@@ -92,9 +92,7 @@ def prepare_features(
             features are there already and ``force`` is not set, or were not made by ``prepare``.
     """
     folder, items = Path(output_root) / name, items or ItemOptions()
-    given = [file.modality for file in source.features]
-    if len(set(given)) < len(given):
-        raise UserError(f"--features names a modality twice: {given}; expected each once.")
+    given = source.modalities()
     encodes = source.items is not None and "text" not in given
     made = [*(["text"] if encodes else []), *given]
     if not made:
