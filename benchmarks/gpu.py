@@ -238,7 +238,7 @@ def steps(options: argparse.Namespace, saved: Path) -> None:
     device = torch.device(options.device)
 
     def step(batch: Any) -> None:
-        loss, _ = model.history_loss(batch.to(device))
+        loss, _ = model.history_loss(batch)  # moved to the device there
         optim.step(loss, model.generator, optimizer, clip=config["clip_grad_norm"])
 
     rows = [("eager", *timed(step, sample, device))]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from recbole_bbqrec.distributed.sums import total
+from recbole_bbqrec.nn.transfer import send
 
 REDUCTIONS = ("mean", "sum")
 
@@ -26,7 +27,7 @@ def info_nce(
     candidate. So it is never its own negative, and repeating it changes no loss, as if every
     repetition were masked with minus infinity. Rows with the same id must hold the same vector.
     With ``own`` int64 [p] the states [p, V] are those of these positions alone, and the loss is
-    [p]; the candidates remain.
+    [p]; the candidates remain. Wherever the states are, ids on the CPU spare it a wait.
     """
     with torch.autocast(device_type=states.device.type, enabled=False):
         if states.dtype != torch.float64:
@@ -34,8 +35,9 @@ def info_nce(
         distinct, label = torch.unique(target_ids, return_inverse=True)  # [C], [P]
         row = torch.empty_like(distinct)
         row[label] = torch.arange(len(label), device=label.device)  # a row of each item
+        label = label if own is None else label[own.to(label.device)]
+        row, label = send((row, label), states.device)
         candidates = F.normalize(target_vectors[row], dim=-1)  # [C, V]
-        label = label if own is None else label[own]
         logits = F.normalize(states, dim=-1) @ candidates.T / temperature  # [P, C]
         return F.cross_entropy(logits, label, reduction="none")
 

@@ -34,11 +34,19 @@ class QuantizingNetwork(nn.Module):
     def __init__(self, n_items: int) -> None:
         super().__init__()
         self.n_items = n_items
+        self._quantizes = False, torch.zeros(0), -1  # see is_quantizing()
 
     def set_quantizer(self, quantizer: ResidualQuantizer) -> None:
         """Add the quantizer, not yet in use."""
         self.quantizer = quantizer
         self.register_buffer("quantizing", torch.tensor(False))
+
+    def is_quantizing(self) -> bool:
+        """Return ``quantizing``; a device is asked for it only after it was written."""
+        _, read, version = self._quantizes
+        if read is not self.quantizing or version != read._version:
+            self._quantizes = bool(self.quantizing), self.quantizing, self.quantizing._version
+        return self._quantizes[0]
 
     # ---- for subclasses ----------------------------------------------------------------
 
@@ -88,11 +96,11 @@ class QuantizingNetwork(nn.Module):
 
     def _quantized(self, z: Tensor, weights: Tensor | None = None) -> Quantization:
         """Quantize z [U, M, D], or pass it through with zero losses during warm-up."""
-        if self.quantizing:
+        if self.is_quantizing():
             return self.quantizer(z, weights)
         zero = z.new_zeros(z.shape[1])
-        codes = torch.zeros(len(z), self.quantizer.levels, z.shape[1], dtype=torch.int64)
-        return Quantization(z, z.detach(), codes.to(z.device), zero, zero, z.detach())
+        codes = zero.new_zeros((len(z), self.quantizer.levels, z.shape[1]), dtype=torch.int64)
+        return Quantization(z, z.detach(), codes, zero, zero, z.detach())
 
     @torch.no_grad()
     def initialise_codebooks(self, seed: int) -> None:

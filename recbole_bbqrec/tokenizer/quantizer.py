@@ -147,9 +147,9 @@ class ResidualQuantizer(nn.Module):
         signal = torch.arange(self.n_signals, device=codes.device)  # [M]
         level = torch.arange(self.levels, device=codes.device).unsqueeze(1)  # [L, 1]
         cells = (level * self.n_signals + signal) * self.codebook_size + codes  # [B, L, M]
-        self.usage += torch.bincount(cells.flatten(), minlength=self.usage.numel()).view_as(
-            self.usage
-        )
+        # Not bincount(), which makes the CPU wait for the largest number.
+        flat = cells.flatten()
+        self.usage.view(-1).index_add_(0, flat, torch.ones_like(flat))
 
     @torch.no_grad()
     def initialise(self, z: Tensor, seed: int) -> None:

@@ -69,8 +69,9 @@ def test_loss_equals_its_definition(shape, in_parts: bool, options: dict, monkey
 def root_loss_by_autograd(logits: Tensor, scores: ItemScores, nodes: Tensor) -> Tensor:
     trie = scores.trie
     every = scores.states @ scores.keys.t()  # [n, I]
-    place, row, repeat = scores.repeats()
-    every = every.index_put((row, place), repeat, accumulate=True)
+    row, column = (scores.seen >= 0).nonzero().unbind(1)
+    where = row, scores.seen[row, column]
+    every = every.index_put(where, scores.repeat[row, column], accumulate=True)
     pointer = trie.item_ptr(0).tolist()
     masses = [every[:, i:j].logsumexp(1) for i, j in zip(pointer, pointer[1:])]
     total = torch.stack(masses, 1) + logits[:, trie.root_columns].sum(-1)  # [n, n_0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.generator.batch.trie_paths import choices
+from recbole_bbqrec.generator.batch.trie_paths import Choices, choices
 from recbole_bbqrec.generator.head import normaliser
 from recbole_bbqrec.generator.head.losses import code_loss
 from recbole_bbqrec.generator.items.trie import Trie
@@ -74,9 +74,12 @@ def test_normalisers_and_gradients(signals: int, block: int, monkeypatch) -> Non
     logits = (torch.randn(50, signals * 4, dtype=torch.float64) * 5).requires_grad_()
     weight = torch.randn(50, dtype=torch.float64)
     parents = torch.randint(0, len(trie.codes[0]), (50,))
+    first = torch.zeros_like(parents)
+    paths = Choices(torch.stack([parents, first], 1), (first, torch.arange(50)), first + 2)
+    runs = normaliser.child_runs(trie, paths, 1)
     pairs = [
         (normaliser.root_normaliser(logits, trie), 0, torch.zeros(50, dtype=torch.int64)),
-        (normaliser.child_normaliser(logits, trie, 1, parents), 1, parents),
+        (normaliser.child_normaliser(logits, trie, 1, parents, runs), 1, parents),
     ]
     for value, level, nodes in pairs:
         reference = naive_normaliser(logits, trie, level, nodes)

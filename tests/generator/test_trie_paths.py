@@ -12,7 +12,7 @@ from recbole_bbqrec.generator.batch.packing import Packing
 from recbole_bbqrec.generator.batch.trie_paths import Choices, choices
 from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.items.trie import Trie
-from recbole_bbqrec.generator.network import seq2seq
+from recbole_bbqrec.generator.network import training_batch
 from recbole_bbqrec.generator.network.decoder_rows import Steps
 from recbole_bbqrec.generator.network.seq2seq import Generator
 from tests.support.generator import histories, small_catalogue, small_generator
@@ -66,7 +66,7 @@ def test_loss_and_gradients_of_open_levels_are_those_of_all(
     depth = choices(catalogue.trie, targets[targets != 0]).depth
     assert int(depth.min()) < shape[0]  # there is something to leave out
     got, gradients = loss_and_gradients(generator, catalogue, items, targets)
-    monkeypatch.setattr(seq2seq, "choices", full_depth)
+    monkeypatch.setattr(training_batch, "choices", full_depth)
     wanted, references = loss_and_gradients(generator, catalogue, items, targets)
     torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
     for (name, _), one, other in zip(generator.named_parameters(), gradients, references):
@@ -100,7 +100,7 @@ def test_in_bfloat16(head: bool, monkeypatch) -> None:
         exact = float(generator.loss(catalogue, items, targets)[0])
         with torch.autocast("cpu", torch.bfloat16):
             got = float(generator.loss(catalogue, items, targets)[0])
-            monkeypatch.setattr(seq2seq, "choices", full_depth)
+            monkeypatch.setattr(training_batch, "choices", full_depth)
             wanted = float(generator.loss(catalogue, items, targets)[0])
     assert got == pytest.approx(wanted, rel=1e-2)
     assert got == pytest.approx(exact, rel=3e-2)

@@ -6,6 +6,10 @@ rules for a GPU: an operator that meets one of them and a CPU tensor raises the 
 CUDA raises, and a CPU generator cannot draw there. Torch's "meta" device lends its name, for it is
 in every build and autograd knows it; code that asks whether the device is the CPU hears no.
 
+:func:`waits` counts the operators for which a CPU would have to wait until the device has
+computed all before them: those that tell it a number, and those whose result is as large as the
+numbers say.
+
 What it cannot show: kernels that a GPU lacks or that round otherwise, streams, and autocast, which
 torch has not for this device: everything is computed in the dtype it has.
 """
@@ -13,6 +17,8 @@ torch has not for this device: everything is computed in the dtype it has.
 from __future__ import annotations
 
 import contextlib
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -32,6 +38,15 @@ _INDEXING = {
 #: Elsewhere a CPU tensor without dimensions counts as a number, but not as a part.
 _JOINS = {_aten.cat, _aten.stack}
 _FUSED = "torch.optim.optimizer._get_fused_kernels_supported_devices"
+
+
+#: Results of unknown size or on the CPU.
+_WAITING = {
+    _aten._local_scalar_dense, _aten.nonzero, _aten.masked_select, _aten._unique, _aten._unique2,
+    _aten.unique_dim, _aten.unique_consecutive, _aten.equal, _aten.is_nonzero, _aten.bincount,
+    _aten.multinomial,
+}  # fmt: skip
+_waits: Counter[str] | None = None
 
 
 class DeviceTensor(Tensor):
@@ -62,6 +77,7 @@ class DeviceTensor(Tensor):
         super().__setitem__(_without_lists(index), value)
 
     def tolist(self) -> Any:
+        _note_wait("tolist")
         return self.held.tolist()
 
     def data_ptr(self) -> int:
@@ -94,6 +110,8 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
         raise RuntimeError(f"Expected a '{DEVICE}' device type for generator but found 'cpu'")
     if ours:
         _check(func, args, tensors)
+    if _is_waiting(func, args, kwargs, ours, there):
+        _note_wait(str(func))
     out = func(*_each(_held, args), **{name: _each(_held, x) for name, x in kwargs.items()})
     # An operator returns what it has written into: then that very tensor is the result.
     given = {id(_held(x)): x for x in tensors}
@@ -143,6 +161,43 @@ def _check(func: Any, args: Any, tensors: list[Tensor]) -> None:
                 "Expected all tensors to be on the same device, but found at least two devices, "
                 f"{DEVICE} and cpu! (in {func})"
             )
+
+
+def _is_waiting(func: Any, args: Any, kwargs: Any, ours: bool, there: bool) -> bool:
+    """True if a CPU has to wait for the result; ``ours``: of a tensor on the device."""
+    packet = func.overloadpacket
+    if packet in _COPIES:  # a source on the CPU is copied at once but when it is pinned
+        source = args[1] if packet is _aten.copy_ else args[0]
+        if isinstance(source, DeviceTensor):
+            return not there or (packet is _aten.copy_ and not isinstance(args[0], DeviceTensor))
+        later = kwargs.get("non_blocking") or (packet is _aten.copy_ and any(args[2:3]))
+        return source.dim() > 0 and not later
+    if packet is _aten.repeat_interleave:
+        return ours and kwargs.get("output_size") is None
+    if packet in _INDEXING and ours:
+        given = [x for x in args[1] if x is not None]
+        return any(x.dtype == torch.bool or not isinstance(x, DeviceTensor) for x in given)
+    return ours and packet in _WAITING
+
+
+def _note_wait(what: str) -> None:
+    if _waits is None:
+        return
+    frame: Any = sys._getframe()
+    while frame.f_back is not None and "/recbole_bbqrec/" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    _waits[f"{what} in {frame.f_code.co_filename.split('/')[-1]}:{frame.f_lineno}"] += 1
+
+
+@contextlib.contextmanager
+def waits() -> Iterator[Counter[str]]:
+    """Count the waits of a CPU for the device while the block runs, by operator and line."""
+    global _waits
+    _waits = counted = Counter()
+    try:
+        yield counted
+    finally:
+        _waits = None
 
 
 @contextlib.contextmanager

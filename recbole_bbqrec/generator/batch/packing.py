@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
+
+from recbole_bbqrec.nn.transfer import send
 
 
 class Packing:
@@ -32,6 +36,12 @@ class Packing:
 
     def __len__(self) -> int:
         return self.shape.numel() if self.index is None else self.index.numel()
+
+    def to(self, device: torch.device) -> Packing:
+        """Return the same cells on ``device``; the CPU does not wait."""
+        moved = copy(self)
+        moved.index = send(self.index, device)
+        return moved
 
     def last(self, lengths: Tensor) -> Tensor:
         """Return the packed cell that ends each row, int64 [B]; rows are filled from the left.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.trie import Trie
 
 
@@ -35,6 +36,28 @@ class Choices(NamedTuple):
         """
         first = self.depth.cumsum(0) - self.depth  # [n]
         return [states.index_select(0, first[which] + j) for j, which in enumerate(self.open)]
+
+
+class Run(NamedTuple):
+    """Targets whose parents' children are scored together, at one level.
+
+    ``part``: which of the targets that are open there; ``children``: the number of all children of
+    their parents, and ``items``: of all items below these.
+    """
+
+    part: slice
+    children: int
+    items: int
+
+
+def runs_at(trie: Trie, paths: Choices, level: int, budget: int, by_items: bool) -> list[Run]:
+    """Cut the targets open at ``level`` >= 1 into runs of about ``budget`` children or items."""
+    parents = paths.nodes[paths.open[level], level - 1]  # [o]
+    counts = trie.children(level, parents)[1]
+    pointer = trie.item_ptr(level - 1)
+    below = pointer[parents + 1] - pointer[parents]
+    parts = ragged.chunks(below if by_items else counts, budget)
+    return [Run(part, int(counts[part].sum()), int(below[part].sum())) for part in parts]
 
 
 def choices(trie: Trie, items: Tensor) -> Choices:

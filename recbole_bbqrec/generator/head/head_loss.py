@@ -63,10 +63,7 @@ class _RootLoss(torch.autograd.Function):
             # An item's share of its node's gradient is its share of the mass.
             change.div_(mass)
             weights.mul_(change.index_select(0, roots))  # [I, w]
-            place, row, _ = held.repeats()
-            own_repeat = torch.zeros(held.repeat.shape, dtype=wide, device=keys.device)
-            own_repeat[held.seen >= 0] = weights[place, row]
-            d_repeat.append(own_repeat)
+            d_repeat.append(torch.where(held.seen >= 0, weights[held.seen_cells()], 0))
             low = weights.to(dtype)
             d_keys += low @ held.states
             d_states.append(low.t() @ scores.keys)

@@ -44,10 +44,9 @@ class ItemHead(nn.Module):
         return embedding.add_to(content, catalogue.trie.leaf_items)
 
     def at_targets(
-        self, catalogue: Catalogue, memory: Memory, mask: Tensor, embedding: Embedding
+        self, catalogue: Catalogue, memory: Memory, rows: Tensor, last: Tensor, embedding: Embedding
     ) -> ItemScores | None:
-        """Return the scores at the n places of ``mask`` bool [B, T], row by row, for training."""
-        rows, last = mask.nonzero().unbind(1)  # [n]
+        """Return the scores after the items at ``rows``, ``last`` int64 [n], for training."""
         states = memory.cells.unpack(memory.states[:, -1])[rows, last]  # [n, d]
         return ItemScores.of(
             catalogue.trie,
@@ -78,7 +77,7 @@ class NoItemHead(nn.Module):
         raise ValueError("the generator was built without item_head")
 
     def at_targets(
-        self, catalogue: Catalogue, memory: Memory, mask: Tensor, embedding: Embedding
+        self, catalogue: Catalogue, memory: Memory, rows: Tensor, last: Tensor, embedding: Embedding
     ) -> ItemScores | None:
         """Return None."""
         return None

@@ -92,16 +92,19 @@ class ItemScores:
         """Dtype of scores and masses: at least float32."""
         return torch.promote_types(self.states.dtype, torch.float32)
 
-    def repeats(self) -> tuple[Tensor, Tensor, Tensor]:
-        """List the items that are in a history: place and history, int64 [E], and r [E]."""
-        row, column = (self.seen >= 0).nonzero().unbind(1)
-        return self.seen[row, column], row, self.repeat[row, column]
+    def seen_cells(self) -> tuple[Tensor, Tensor]:
+        """Return where the histories' items are among [I, n] scores: int64 [n, T], [n, 1].
+
+        A place of ``seen`` without an item points to the first one.
+        """
+        row = torch.arange(len(self.seen), device=self.seen.device).unsqueeze(1)
+        return self.seen.clamp(min=0), row
 
     def every(self) -> Tensor:
         """Score all items, without gradients: [I, n], histories along the contiguous axis."""
         scores = (self.keys @ self.states.t()).to(self.dtype)
-        place, row, repeat = self.repeats()
-        scores.index_put_((place, row), repeat.to(self.dtype), accumulate=True)
+        repeat = torch.where(self.seen >= 0, self.repeat, 0).to(self.dtype)
+        scores.index_put_(self.seen_cells(), repeat, accumulate=True)
         return scores if self.bonus is None else self.bonus.add_to(scores)
 
     def root_masses(self) -> Tensor:
@@ -118,13 +121,17 @@ class ItemScores:
             masses[:, apart] = _logsumexp_below_roots(self.trie, kept)
         return masses
 
-    def masses(self, level: int, rows: Tensor, nodes: Tensor) -> Tensor:
-        """Compute masses [E] of ``nodes`` of a level for histories ``rows``, both int64 [E]."""
+    def masses(self, level: int, rows: Tensor, nodes: Tensor, below: int | None = None) -> Tensor:
+        """Compute masses [E] of ``nodes`` of a level for histories ``rows``, both int64 [E].
+
+        Without ``below``, the number of items below all these nodes, a device is asked for it.
+        """
         pointer = self.trie.item_ptr(level)
         first, counts = pointer[nodes], pointer[nodes + 1] - pointer[nodes]
-        if bool((counts == 1).all()):
+        below = int(counts.sum()) if below is None else below
+        if below == len(nodes):  # one item each
             return self._listed(rows, first)
-        owner, place = ragged.expand(first, counts)  # [E']
+        owner, place = ragged.expand(first, counts, below)  # [E']
         scores = self._listed(rows[owner], place)
         return ragged.group_logsumexp(scores, owner, len(nodes))
 

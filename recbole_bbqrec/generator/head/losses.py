@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from recbole_bbqrec.generator.batch.trie_paths import Choices
+from recbole_bbqrec.generator.batch.trie_paths import Choices, Run, runs_at
+from recbole_bbqrec.generator.head import normaliser
 from recbole_bbqrec.generator.head.head_loss import root_loss
 from recbole_bbqrec.generator.head.item_scores import ItemScores
-from recbole_bbqrec.generator.head.normaliser import child_normaliser, root_normaliser
 from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.trie import Trie
 
@@ -46,6 +47,7 @@ def item_loss(
     trie: Trie,
     codes: Tensor,
     paths: Choices,
+    runs: Sequence[Sequence[Run]],
     scores: ItemScores | None = None,
 ) -> Loss:
     """Minus log-probability of the target among the items that exist, averaged over targets.
@@ -56,8 +58,8 @@ def item_loss(
     That last (constant) term belongs to the last level.
 
     ``logits``: L tensors [o_l, M * N], of the targets that have a choice at a level; ``codes``:
-    int64 [n, L, M] and ``scores``, the item head, of all n targets. Memory is bounded: large
-    catalogues are scored in parts.
+    int64 [n, L, M] and ``scores``, the item head, of all n targets; ``runs``: see
+    :func:`child_runs`. Memory is bounded: large catalogues are scored in parts.
     """
     offsets = torch.arange(trie.n_signals, device=codes.device) * trie.codebook_size
     terms = []
@@ -66,53 +68,66 @@ def item_loss(
         if scores is not None and level == 0:
             total = root_loss(level_logits, scores, nodes[:, 0])
         elif scores is not None:
-            total = _child_loss(level_logits, scores.take(which), level, nodes)
+            held = scores.take(which)
+            total = _child_loss(level_logits, held, level, nodes, runs[level - 1])
         else:
             columns = codes[which, level] + offsets  # [o, M]
             gain = level_logits.gather(1, columns).sum(1)
             if level == 0:
-                gain = gain - root_normaliser(level_logits, trie)
+                gain = gain - normaliser.root_normaliser(level_logits, trie)
             else:
-                gain = gain - child_normaliser(level_logits, trie, level, nodes[:, level - 1])
+                gain = gain - normaliser.child_normaliser(
+                    level_logits, trie, level, nodes[:, level - 1], runs[level - 1]
+                )
             total = -gain.sum()
         terms.append(total / len(codes))
     terms[-1] = terms[-1] + _leaf_term(trie, paths, terms[-1].dtype)
     return _total(terms)
 
 
-def _child_loss(logits: Tensor, scores: ItemScores, level: int, nodes: Tensor) -> Tensor:
+def child_runs(trie: Trie, paths: Choices, head_width: int = 0) -> tuple[list[Run], ...]:
+    """Cut the targets of each level but the first into those that are scored together.
+
+    ``head_width``: d of an item head's keys, 0 without one.
+    """
+    levels = range(1, trie.levels)
+    if not head_width:
+        return tuple(normaliser.child_runs(trie, paths, level) for level in levels)
+    budget = max(1, _CHILD_KEYS // head_width)
+    return tuple(runs_at(trie, paths, level, budget, by_items=True) for level in levels)
+
+
+def _child_loss(
+    logits: Tensor, scores: ItemScores, level: int, nodes: Tensor, runs: Sequence[Run]
+) -> Tensor:
     """Sum -log P(target | its parent) at ``level`` >= 1 with an item head.
 
     ``logits`` [o, M * N] and ``scores`` of o targets whose paths are ``nodes`` int64 [o, L].
     """
     trie = scores.trie
 
-    def part(logits: Tensor, nodes: Tensor, seen: Tensor, *tensors: Tensor) -> Tensor:
+    def part(run: Run, logits: Tensor, nodes: Tensor, seen: Tensor, *tensors: Tensor) -> Tensor:
         keys, states, repeat = tensors
         held = ItemScores(trie, keys, states, seen, repeat)
         first, counts = trie.children(level, nodes[:, level - 1])  # [b]
-        owner, child = ragged.expand(first, counts)  # [E]
+        owner, child = ragged.expand(first, counts, run.children)  # [E]
         columns = trie.columns(level, child) + (owner * logits.shape[1])[:, None]  # [E, M]
         codes = logits.flatten().index_select(0, columns.flatten()).view(columns.shape)
-        total = codes.sum(1) + held.masses(level, owner, child)  # [E]
+        total = codes.sum(1) + held.masses(level, owner, child, run.items)  # [E]
         own = total[counts.cumsum(0) - counts + nodes[:, level] - first]
         return (ragged.group_logsumexp(total, owner, len(first)) - own).sum()
 
-    pointer = trie.item_ptr(level - 1)
-    below = pointer[nodes[:, level - 1] + 1] - pointer[nodes[:, level - 1]]  # [o]
-    runs = ragged.chunks(below, max(1, _CHILD_KEYS // scores.keys.shape[1]))
-    rest = scores.states, scores.repeat
     parts = [
         _in_parts(
-            len(runs) > 1, part, logits[run], nodes[run], scores.seen[run], scores.keys,
-            *(tensor[run] for tensor in rest),
+            len(runs) > 1, part, run, logits[run.part], nodes[run.part], scores.seen[run.part],
+            scores.keys, scores.states[run.part], scores.repeat[run.part],
         )
         for run in runs
     ]  # fmt: skip
     return torch.stack(parts).sum()
 
 
-def _in_parts(several: bool, function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+def _in_parts(several: bool, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
     """Call ``function``; with ``several`` parts, recompute this one in the backward pass."""
     if not several:
         return function(*arguments)

@@ -8,12 +8,14 @@ value and gradient together, block by block, and keep only the gradient [n, M * 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_bbqrec.generator.batch.trie_paths import Choices, Run, runs_at
 from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.trie import Trie
 
@@ -53,14 +55,16 @@ class _RootNormaliser(torch.autograd.Function):
 
 class _ChildNormaliser(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, trie: Trie, level: int, parents: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, trie: Trie, level: int, parents: Tensor, runs: Sequence[Run]
+    ) -> Tensor:
         first, counts = trie.children(level, parents)
         n_columns = logits.shape[1]
         flat = logits.contiguous().view(-1)
         grad = torch.zeros_like(flat) if ctx.needs_input_grad[0] else None
         value = logits.new_empty(len(logits))
-        for run in ragged.chunks(counts, _BLOCK):
-            owner, child = ragged.expand(first[run], counts[run])  # [E]
+        for run, n_children, _ in runs:
+            owner, child = ragged.expand(first[run], counts[run], n_children)  # [E]
             row = (owner + run.start) * n_columns  # [E]
             cells = trie.columns(level, child) + row[:, None]  # [E, M]
             scores = flat[cells].sum(1)  # [E]
@@ -74,7 +78,7 @@ class _ChildNormaliser(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = ctx.saved_tensors
-        return upstream[:, None] * grad, None, None, None
+        return upstream[:, None] * grad, None, None, None, None
 
 
 def root_normaliser(logits: Tensor, trie: Trie) -> Tensor:
@@ -83,10 +87,19 @@ def root_normaliser(logits: Tensor, trie: Trie) -> Tensor:
     return value
 
 
-def child_normaliser(logits: Tensor, trie: Trie, level: int, parents: Tensor) -> Tensor:
+def child_normaliser(
+    logits: Tensor, trie: Trie, level: int, parents: Tensor, runs: Sequence[Run]
+) -> Tensor:
     """Compute the log-sum-exp over the children, in ``level`` >= 1, of ``parents``.
 
-    ``logits`` [n, M * N], ``parents`` int64 [n] (nodes of ``level - 1``) -> [n].
+    ``logits`` [n, M * N], ``parents`` int64 [n] (nodes of ``level - 1``) -> [n]; ``runs`` as
+    :func:`child_runs` gives them.
     """
-    value: Tensor = _ChildNormaliser.apply(logits, trie, level, parents)  # type: ignore[no-untyped-call]
+    arguments = logits, trie, level, parents, runs
+    value: Tensor = _ChildNormaliser.apply(*arguments)  # type: ignore[no-untyped-call]
     return value
+
+
+def child_runs(trie: Trie, paths: Choices, level: int) -> list[Run]:
+    """Cut the targets open at ``level`` >= 1 into those whose children are scored together."""
+    return runs_at(trie, paths, level, _BLOCK, by_items=False)

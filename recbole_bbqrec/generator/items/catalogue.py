@@ -77,6 +77,11 @@ class Catalogue:
     def _content(self) -> dict[torch.dtype, Tensor]:
         return {}
 
+    @cached_property
+    def trie_on_cpu(self) -> Trie:
+        """The trie, where the indices of a training batch are found."""
+        return self.trie.to("cpu")
+
     @property
     def n_items(self) -> int:
         """Size of the vocabulary, [PAD] included."""

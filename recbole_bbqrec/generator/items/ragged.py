@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 
-def expand(first: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+def expand(first: Tensor, counts: Tensor, total: int | None = None) -> tuple[Tensor, Tensor]:
     """List the members of every group.
 
     Group g is ``first[g] .. first[g] + counts[g] - 1``; both int64 [G]. Returns (owner, member),
-    both int64 [E] with E the sum of counts, group after group.
+    both int64 [E] with E the sum of counts, group after group. Without that ``total`` a device is
+    asked for it.
 
     >>> expand(torch.tensor([10, 0, 5]), torch.tensor([2, 0, 3]))
     (tensor([0, 0, 2, 2, 2]), tensor([10, 11,  5,  6,  7]))
     """
-    owner = torch.repeat_interleave(
-        torch.arange(counts.numel(), device=counts.device), counts
-    )  # [E]
+    group = torch.arange(counts.numel(), device=counts.device)
+    owner = torch.repeat_interleave(group, counts, output_size=total)  # [E]
     shift = first - (counts.cumsum(0) - counts)  # [G]
     return owner, torch.arange(owner.numel(), device=counts.device) + shift[owner]
 

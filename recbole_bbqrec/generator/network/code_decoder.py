@@ -53,15 +53,15 @@ class CodeDecoder(nn.Module):
         prefix: Tensor,
         slots: Packing,
         last: Tensor,
-        depth: Tensor,
+        steps: Steps,
     ) -> Tensor:
-        """Teacher-forced states of the first ``depth`` int64 [n] levels of n packed slots.
+        """Teacher-forced states of the first levels of n packed slots, as ``steps`` lays them out.
 
         ``prefix`` int64 [n, l - 1, M]: the codes of the levels so far; ``slots``: where they lie
         in a [B, S] grid; ``last`` int64 [B, S]: the position of the last item each slot attends
-        to (S may be 1 for all alike). No level sees a later one, so levels beyond ``depth`` need
-        not be computed. Returns [R, d], slot by slot; R is the sum of ``depth``, whose largest
-        value is l. A slot's row j predicts level j.
+        to (S may be 1 for all alike). No level sees a later one, so levels beyond a slot's depth
+        need not be computed. Returns [R, d], slot by slot; R is the sum of the depths, of which
+        the largest is l. A slot's row j predicts level j.
         """
         n_levels, n_tokens = prefix.shape[1] + 1, self.config.history_levels
         start = torch.zeros(len(prefix), 1, self.config.hidden_size, device=prefix.device)
@@ -69,10 +69,12 @@ class CodeDecoder(nn.Module):
         if n_levels > 1:
             x = torch.cat([x, memory.table.embed(prefix)], dim=1)  # [n, l, d]
         x = self.start.add_to(x + self.level[:n_levels], memory, slots, last)
-        steps = Steps(slots, depth, n_levels)
         x = self.dropout(self.input_norm(steps.grid.pack(x)))  # [R, d]
         if last.shape[1] > 1:
-            last = steps.cells.unpack(slots.pack(last).repeat_interleave(depth))  # [B, W]
+            of_rows = torch.repeat_interleave(
+                slots.pack(last), steps.depth, output_size=len(steps.grid)
+            )  # [R]
+            last = steps.cells.unpack(of_rows)  # [B, W]
         item = torch.arange(memory.cells.shape[1], device=last.device)
         visible = (item <= last[..., None]).repeat_interleave(n_tokens, dim=2)
         bias = blocking_bias(visible, x.dtype).unsqueeze(1)  # [B, 1, W or 1, T * L]
@@ -88,11 +90,14 @@ class CodeDecoder(nn.Module):
         prefix: Tensor,
         slots: Packing,
         last: Tensor,
+        steps: Steps | None = None,
     ) -> Tensor:
         """Decode all l levels of each slot, as :meth:`forward` does: [n, l, d]."""
         n_levels = prefix.shape[1] + 1
-        depth = torch.full((len(prefix),), n_levels, device=prefix.device)
-        rows: Tensor = self(memory, keys_values, prefix, slots, last, depth)
+        if steps is None:
+            depth = torch.full((len(prefix),), n_levels, device=prefix.device)
+            steps = Steps(slots, depth, n_levels)
+        rows: Tensor = self(memory, keys_values, prefix, slots, last, steps)
         states: Tensor = rows.unflatten(0, (-1, n_levels))
         return states
 

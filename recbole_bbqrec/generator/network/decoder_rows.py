@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from recbole_bbqrec.generator.network.attention import (
     merge_heads,
     split_heads,
 )
+from recbole_bbqrec.nn.transfer import send
 
 
 class Steps:
@@ -37,6 +40,12 @@ class Steps:
             own = own[self.later].unsqueeze(1)
             self.hidden = level > own  # bool [r, l]
             self.keys = (self.later.unsqueeze(1) - own + level).masked_fill_(self.hidden, 0)
+
+    def to(self, device: torch.device) -> Steps:
+        """Return the same layout on ``device``; the CPU does not wait."""
+        moved = copy(self)
+        vars(moved).update({name: send(value, device) for name, value in vars(self).items()})
+        return moved
 
     def attend(self, qkv: Tensor, n_heads: int) -> Tensor:
         """Attend causally among the levels of each sequence: [R, 3 * d] -> [R, d]."""

@@ -48,14 +48,15 @@ class HistoryEncoder(nn.Module):
         self.norm = nn.LayerNorm(d)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, catalogue: Catalogue, items: Tensor) -> Memory:
+    def forward(self, catalogue: Catalogue, items: Tensor, cells: Packing | None = None) -> Memory:
         """Encode histories ``items`` int64 [B, T], right padded with 0 and none of them empty.
 
-        They are trusted: :mod:`~recbole_bbqrec.generator.batch.checks` looks at them where they
+        ``cells``: those that hold an item; a device is asked for them if they are not given. They
+        are trusted: :mod:`~recbole_bbqrec.generator.batch.checks` looks at them where they
         come in.
         """
         valid = items != 0  # [B, T]
-        cells = Packing(valid)
+        cells = Packing(valid) if cells is None else cells
         packed = cells.pack(items)  # [n]
         table = self.tokens.project()
         x = table.embed(catalogue.codes[packed])  # [n, L, d]

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from recbole_bbqrec.generator.batch.encoded_history import Memory
-from recbole_bbqrec.generator.batch.packing import Packing, slots_of
-from recbole_bbqrec.generator.batch.trie_paths import choices
+from recbole_bbqrec.generator.batch.packing import Packing
 from recbole_bbqrec.generator.head.item_head import ItemHead, NoItemHead
 from recbole_bbqrec.generator.head.losses import Loss, code_loss, item_loss
 from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.network import stored_names
 from recbole_bbqrec.generator.network.code_decoder import CodeDecoder
 from recbole_bbqrec.generator.network.history_encoder import HistoryEncoder
+from recbole_bbqrec.generator.network.training_batch import TrainingBatch
 from recbole_bbqrec.generator.settings import GeneratorSettings
+from recbole_bbqrec.nn.transfer import send
 
 
 class Generator(nn.Module):
@@ -61,9 +62,9 @@ class Generator(nn.Module):
         pairs = super().named_parameters(prefix, recurse, remove_duplicate)
         return stored_names.in_order(pairs, prefix and f"{prefix}.")
 
-    def encode(self, catalogue: Catalogue, items: Tensor) -> Memory:
+    def encode(self, catalogue: Catalogue, items: Tensor, cells: Packing | None = None) -> Memory:
         """Encode histories ``items`` int64 [B, T], see :class:`HistoryEncoder`."""
-        memory: Memory = self.encoder(catalogue, items)
+        memory: Memory = self.encoder(catalogue, items, cells)
         return memory
 
     def logits(self, memory: Memory, hidden: Tensor, level: int) -> Tensor:
@@ -76,24 +77,24 @@ class Generator(nn.Module):
 
         ``items``, ``targets``: int64 [B, T]; ``targets[b, t]`` is the item to predict after
         ``items[b, :t+1]``, 0 for none. Bidirectional encoding admits one target a row, at its
-        last item. Both are trusted, see :mod:`~recbole_bbqrec.generator.batch.checks`. Returns
+        last item. Both are trusted, see :mod:`~recbole_bbqrec.generator.batch.checks`. They are
+        best on the CPU, wherever the network is: a step then never waits for the device. Returns
         the scalar loss and its detached terms, ``level_1`` .. ``level_L``.
         """
-        mask = targets != 0  # [B, T]
-        memory = self.encode(catalogue, items)
-        position, filled = slots_of(mask)  # [B, S]
-        slots = Packing(filled)
-        target_items = targets[mask]  # [n], in the order of the packed slots
-        codes = catalogue.codes[target_items]  # [n, L, M]
-        keys_values = self.decoder.keys_values(memory)
-        if self.config.generation_loss == "code":
-            hidden = self.decoder.every_level(memory, keys_values, codes[:, :-1], slots, position)
+        layout = TrainingBatch.of(self.config, catalogue, items, targets)
+        batch = send(layout, catalogue.codes.device)
+        memory = self.encode(catalogue, batch.items, batch.cells)
+        codes = catalogue.codes[batch.targets]  # [n, L, M]
+        prefix = codes[:, : batch.steps.levels - 1]
+        rest = self.decoder.keys_values(memory), prefix, batch.slots, batch.position, batch.steps
+        if batch.paths is None:
+            hidden = self.decoder.every_level(memory, *rest)
             logits = [self.logits(memory, hidden[:, j], j) for j in range(self.config.levels)]
             return code_loss(logits, codes, self.config.label_smoothing)
-        paths = choices(catalogue.trie, target_items)
-        prefix = codes[:, : int(paths.depth.max()) - 1]
-        rows = self.decoder(memory, keys_values, prefix, slots, position, paths.depth)  # [R, d]
-        scores = self.item_head.at_targets(catalogue, memory, mask, self.encoder.items)
+        rows = self.decoder(memory, *rest)  # [R, d]
+        scores = self.item_head.at_targets(
+            catalogue, memory, batch.rows, batch.last, self.encoder.items
+        )
         rows = self.item_head.dropout(rows)
-        logits = [self.logits(memory, row, j) for j, row in enumerate(paths.rows(rows))]
-        return item_loss(logits, catalogue.trie, codes, paths, scores)
+        logits = [self.logits(memory, row, j) for j, row in enumerate(batch.paths.rows(rows))]
+        return item_loss(logits, catalogue.trie, codes, batch.paths, batch.runs, scores)

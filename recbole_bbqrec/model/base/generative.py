@@ -218,8 +218,11 @@ class GenerativeRecommender(SequentialRecommender):
     # training -------------------------------------------------------------------------------
 
     def history_loss(self, batch: HistoryBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the mean of -log P(next item) over a batch's targets (Eq. 1), and its parts."""
-        with autocast(self.dtype, batch.items.device):
+        """Return the mean of -log P(next item) over a batch's targets (Eq. 1), and its parts.
+
+        The batch is best on the CPU, see :meth:`Generator.loss`.
+        """
+        with autocast(self.dtype, self.codes.device):
             return self.generator.loss(self.catalogue, batch.items, batch.targets)
 
     def calculate_loss(self, interaction: Any) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_bbqrec.distributed.sums import mean, own_of, part, rows_of_all
+from recbole_bbqrec.nn.transfer import send
 from recbole_bbqrec.tokenizer.base import Pair, Pairs
 from recbole_bbqrec.tokenizer.bbq.settings import BBQSettings
 from recbole_bbqrec.tokenizer.bbq.signals import Features, SignalEncoder
@@ -119,15 +120,17 @@ class BBQTokenizer(QuantizingNetwork):
         history batch and hold training items only. Each item is encoded once. Keys: total,
         contrastive, reconstruction/<modality>, mim/<modality>, codebook/<signal>,
         commitment/<signal>; a variant has the keys of its terms only. Of several processes, which
-        get the same arguments, each returns its part of every term; the parts add up.
+        get the same arguments, each returns its part of every term; the parts add up. Arguments on
+        the CPU spare it every wait for the device: the indices of a step are found there.
         """
+        items, sequences, targets = items.cpu(), sequences.cpu(), targets.cpu()
         own = torch.unique(items[items > 0])  # [U']
         used = own
         if self.sequence_encoder is not None:
             used = torch.unique(torch.cat([own, sequences.flatten(), targets.flatten()]))
             used = used[used > 0]  # [W], sorted
-        rows = _Rows(used, own)
-        mine = used[part()]  # [w]: each process encodes a part of the items
+        rows = _Rows(used, own, self.quantizing.device)
+        mine = send(used[part()], rows.device)  # [w]: each process encodes a part of the items
         inputs = self.encoder.inputs(mine)
         z = self.encoder.behaviour(mine, inputs)  # [w, M, D]
         present = self.encoder.present[mine] & rows.mask.unsqueeze(-1)  # [w, M]
@@ -171,20 +174,23 @@ class BBQTokenizer(QuantizingNetwork):
     def _contrastive(
         self, used: Tensor, vectors: Tensor, sequences: Tensor, targets: Tensor
     ) -> Tensor:
-        """Eqs. 10-12, mean over positions with a target; vectors [W, V] of the items used [W]."""
+        """Eqs. 10-12, mean over positions with a target; vectors [W, V] of the items used [W].
+
+        The items are on the CPU.
+        """
+        device = vectors.device
         table = torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])  # [1 + W, V]
         known = torch.cat([used.new_zeros(1), used])  # sorted: an item's rank is its row
         rows = torch.searchsorted(known, sequences[part()].contiguous())  # [b, T]
-        states = self.sequence_states(rows, table)  # [b, T, V]
+        states = self.sequence_states(send(rows, device), table)  # [b, T, V]
         valid = targets > 0  # [B, T]
         items = targets[valid]  # [P]
         if len(items) == 0:
             return states.sum() * 0
-        target_vectors = table[torch.searchsorted(known, items)]  # [P, V]
-        losses = info_nce(
-            states[valid[part()]], target_vectors, items, self.config.temperature, own_of(valid)
-        )  # [p]
-        return mean(losses)
+        target_vectors = table[send(torch.searchsorted(known, items), device)]  # [P, V]
+        place = valid[part()].flatten().nonzero().squeeze(1)  # [p]
+        chosen = states.flatten(0, 1)[send(place, device)]
+        return mean(info_nce(chosen, target_vectors, items, self.config.temperature, own_of(valid)))
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
         """Weighted sum of the terms (Eq. 13)."""
@@ -217,14 +223,19 @@ def _sequence_encoder(config: BBQSettings, vector_dim: int) -> nn.Module:
 
 
 class _Rows:
-    """Rows of the sorted items ``own`` [U] in this process's part [w] of the superset ``used``."""
+    """Rows of the sorted items ``own`` [U] in this process's part [w] of the superset ``used``.
 
-    def __init__(self, used: Tensor, own: Tensor) -> None:
+    The items are on the CPU, and the rows of them on ``device``.
+    """
+
+    def __init__(self, used: Tensor, own: Tensor, device: torch.device) -> None:
         self.everything = len(own) == len(used)
+        self.device = device
         mask = torch.zeros_like(used, dtype=torch.bool)
         mask[torch.searchsorted(used, own)] = True
-        self.mask = mask[part()]  # [w]
+        mask = mask[part()]  # [w]
+        self.mask, self.index = send((mask, mask.nonzero().squeeze(1)), device)
 
     def select(self, values: Tensor) -> Tensor:
         """Select the rows of values [w, ...] that belong to ``own``; no copy if all do."""
-        return values if self.everything else values[self.mask]
+        return values if self.everything else values[self.index]

@@ -74,7 +74,7 @@ class LETTERTokenizer(RQVAETokenizer):
     def start_of_epoch(self, generator: torch.Generator) -> None:
         """Maintain the codebooks, then cluster their codes again."""
         super().start_of_epoch(generator)
-        if self.quantizing:
+        if self.is_quantizing():
             self._cluster(int(torch.randint(2**31, (), generator=generator)))
 
     @torch.no_grad()
@@ -95,7 +95,7 @@ class LETTERTokenizer(RQVAETokenizer):
         terms["alignment"] = alignment_loss(
             quantized[known], self.collaborative[items], items, own_of(candidates)
         )
-        if self.quantizing:
+        if self.is_quantizing():
             levels = [
                 self._diversity(level, batch.quantization.codes[:, level, 0])
                 for level in range(self.config.levels)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recbole_bbqrec.distributed.sums import part
 from recbole_bbqrec.nn.standardizer import Standardizer, mlp
+from recbole_bbqrec.nn.transfer import send
 from recbole_bbqrec.tokenizer.losses import masked_mean
 from recbole_bbqrec.tokenizer.network import QuantizingNetwork
 from recbole_bbqrec.tokenizer.quantizer import Quantization, ResidualQuantizer
@@ -89,7 +90,8 @@ class RQVAETokenizer(QuantizingNetwork):
         reconstruction, codebook, commitment, and those of the subclass. Of several processes,
         which get the same items, each returns its part of every term; the parts add up.
         """
-        every = torch.unique(items[items > 0])
+        every = torch.unique(items[items > 0])  # best on the CPU, where it needs no wait
+        every = send(every, self.matrix.device)
         items = every[part()]
         inputs, present = self.inputs(items), self.present[items]
         quantization = self._quantized(self._encode(inputs), present.unsqueeze(-1))

@@ -41,7 +41,6 @@ class GeneratePhase(Phase):
     ) -> None:
         self.model, self.batches, self.evaluate = model, batches, evaluate
         self.save_model, self.load_model = save_model, load_model
-        self.device = torch.device(config["device"])
         self.seed = config["seed"]
         self.epochs = config["epochs"]
         self.eval_step = min(config["eval_step"], self.epochs) if evaluate is not None else 0
@@ -83,7 +82,6 @@ class GeneratePhase(Phase):
                 done=epoch * n_steps,
             )
         for batch in (whole.mine() for whole in self.batches.epoch(epoch)):
-            batch = batch.to(self.device)
             self.before_loss()
             loss, terms = model.history_loss(batch)
             self.after_loss(loss, batch._asdict(), model, epoch)

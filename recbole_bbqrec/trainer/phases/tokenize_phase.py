@@ -17,6 +17,7 @@ from recbole_bbqrec.data.histories import HistoryBatch, HistoryBatches
 from recbole_bbqrec.distributed import sums
 from recbole_bbqrec.nn import optim
 from recbole_bbqrec.nn.kmeans import NotFiniteError
+from recbole_bbqrec.nn.transfer import send
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 from recbole_bbqrec.run_files.checkpoint import (
     load_checkpoint,
@@ -137,7 +138,6 @@ class TokenizePhase(Phase):
             done=epoch * self.n_steps,
         )
         for batch, extra in zip(self._histories(epoch), self._catalogue_slices(epoch)):
-            batch = batch.to(self.device)
             items = torch.cat([batch.items.flatten(), batch.targets.flatten(), extra])
             items = torch.unique(items[items > 0])
             on_step(self._step(items, batch, schedule, epoch))
@@ -160,7 +160,10 @@ class TokenizePhase(Phase):
         schedule: LRScheduler | None = None,
         epoch: int = 0,
     ) -> dict[str, torch.Tensor]:
-        """Fit the estimators, then the network; return the loss terms."""
+        """Fit the estimators, then the network; return the loss terms.
+
+        Items and batch are on the CPU, wherever the network is, see :meth:`BBQTokenizer.losses`.
+        """
         terms: dict[str, torch.Tensor] = {}
         if self.estimator_optimizer is not None:
             terms["estimator"] = self._fit_estimators(self.estimator_optimizer, items)
@@ -179,7 +182,7 @@ class TokenizePhase(Phase):
         sample = torch.randperm(len(items), device=self.device)[: self.batch_size]
         sample = sums.of_main(sample)[sums.part()]
         with self._autocast():
-            pairs = self.network.mim_pairs(items[sample])
+            pairs = self.network.mim_pairs(send(items, self.device)[sample])
         for _ in range(self.inner_steps):
             with self._autocast():
                 likelihood: torch.Tensor = self.network.estimator_loss(pairs)
@@ -194,7 +197,7 @@ class TokenizePhase(Phase):
         """Return all item ids in random order, one slice for each step of the epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(self.n_items - 1, generator=generator) + 1
-        return torch.tensor_split(order.to(self.device), self.n_steps)
+        return torch.tensor_split(order, self.n_steps)
 
     def _histories(self, epoch: int) -> Iterator[HistoryBatch]:
         """Return the epoch's batches of histories; empty ones without end if none are used."""
