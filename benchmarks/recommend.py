@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--data-path", default=None)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--beams", type=int, default=20)
-    parser.add_argument("--events", type=int, default=2000)
+    parser.add_argument("--events", type=int, default=300)
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     tune_allocator()

@@ -1,7 +1,8 @@
 """The grammar of all verbs: ``--name=value`` or ``--name value``, and ``--option=value``.
 
 A name that the verb does not define is an option of the models, as in RecBole, and needs the equals
-sign. Earlier spellings (``--data-path``, ``--set KEY=VALUE``) still work and print a hint.
+sign. Earlier spellings (``--data-path``, ``--set KEY=VALUE``, ``recommend --out``) still work and
+print a hint.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable
 
 from recbole_bbqrec.errors import UserError, did_you_mean
@@ -52,6 +53,7 @@ class CommandParser(argparse.ArgumentParser):
             f"python -m recbole_bbqrec {verb}", formatter_class=HelpFormatter, allow_abbrev=False
         )
         self.verb, self.takes_options = verb, takes_options
+        self.renamed: dict[str, str] = {}  # earlier name of an argument to the current one
 
     def group(self, title: str, description: str | None = None) -> Callable[..., None]:
         """Start a group of arguments; return ``add(*names, metavar, help, **settings)``.
@@ -91,7 +93,7 @@ class CommandParser(argparse.ArgumentParser):
         own: list[str] = []
         options: list[str] = []
         hints: dict[str, str] = {}  # earlier spelling to the current one
-        for word in _in_current_spelling(words, self.names, hints):
+        for word in _in_current_spelling(words, self.names, hints, self.renamed):
             name, equals, _ = word.partition("=")
             if not word.startswith("--") or name in self.names:
                 own.append(word)
@@ -173,7 +175,7 @@ def _split_by_shell(words: Sequence[str], rest: str) -> str:
 
 
 def _in_current_spelling(
-    words: Sequence[str], names: Sequence[str], hints: dict[str, str]
+    words: Sequence[str], names: Sequence[str], hints: dict[str, str], renamed: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield ``--set a=1`` as ``--a=1``, ``--data-path`` as ``--data_path``, and the rest as is.
 
@@ -181,6 +183,7 @@ def _in_current_spelling(
         words: the command line after the verb.
         names: the arguments of the verb.
         hints: takes each earlier spelling with the current one.
+        renamed: earlier names of the verb's arguments, with the current ones.
     """
     in_set = False  # between --set and the next argument
     for word in words:
@@ -196,7 +199,7 @@ def _in_current_spelling(
             if not name or not equals:
                 raise UserError(f"Option `--set` holds `{word}`; expected KEY=VALUE.")
             name = f"--{name}"
-        current = "--" + name[2:].replace("-", "_")
+        current = renamed.get(name, "--" + name[2:].replace("-", "_"))
         if name.startswith("--") and name != current and (equals or current in names):
             hints[name] = current
             name = current

@@ -56,6 +56,8 @@ VERBS = {
                       "finished parts are kept. Run the same command to go on."),
     "serve": Verb("work.serve", _WORK, "answer requests for recommendations over HTTP"),
     "add_items": Verb("upkeep.add_items", _WORK, "add items to a finished run without training"),
+    "update": Verb("upkeep.update", _WORK, "fold new events, users and items into a finished run",
+                   _SAME_COMMAND),
     "export": Verb("upkeep.export", _WORK, "write a model to a folder that needs no RecBole"),
     "prepare": Verb("prepare", _DATA, "make a data set from source files",
                     "the same command goes on with what was downloaded and encoded."),

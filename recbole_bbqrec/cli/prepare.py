@@ -31,7 +31,7 @@ _USUAL = "(default: the usual names)"
 _CORE = "leave out {}s with fewer interactions, repeatedly; 1 keeps all"
 
 #: Field of EventOptions -> the argument that sets it.
-_EVENTS = {
+EVENTS = {
     "user": Field("user_column", "COLUMN", f"column of the user {_USUAL}"),
     "item": Field("item_column", "COLUMN", f"column of the item {_USUAL}"),
     "time": Field("time_column", "COLUMN", f"column of numbers or ISO 8601 dates {_USUAL}"),
@@ -56,7 +56,7 @@ _EVENTS = {
     "strict": Field("strict", None, "refuse faulty rows instead of leaving them out"),
 }  # fmt: skip
 #: Field of ItemOptions -> the argument that sets it.
-_ITEMS = {
+ITEMS = {
     "item": Field("items_item_column", "COLUMN", f"column of the item in --items {_USUAL}"),
     "title": Field("title_column", "COLUMN", f"column of the title in --items {_USUAL}"),
     "text": Field("text_columns", "COLUMN", "columns of --items that make an item's text (default: "
@@ -151,7 +151,7 @@ def _features_only(args: argparse.Namespace, given: list[str]) -> int:
         args.name,
         OwnSource(None, args.items, tuple(map(FeatureFile.parse, args.features))),
         args.data_path,
-        read_fields(ItemOptions, args, _ITEMS),
+        read_fields(ItemOptions, args, ITEMS),
         args.item_column,
         text_encoder=args.text_encoder or TFIDF,
         force=args.force,
@@ -207,8 +207,8 @@ def _add_table_arguments(parser: CommandParser) -> None:
         "transformers, such as CLIP, DINOv2, ResNet", default=CLIP)  # fmt: skip
     add("--features_only", None, "make features of --items and --features beside a data set in "
         "RecBole's format; its interactions stay as they are")  # fmt: skip
-    add_fields(parser.group("your own interactions"), EventOptions, _EVENTS)
-    add_fields(parser.group("your own items"), ItemOptions, _ITEMS)
+    add_fields(parser.group("your own interactions"), EventOptions, EVENTS)
+    add_fields(parser.group("your own items"), ItemOptions, ITEMS)
 
 
 def _from_tables(args: argparse.Namespace) -> int:
@@ -217,8 +217,8 @@ def _from_tables(args: argparse.Namespace) -> int:
         args.name,
         OwnSource(args.interactions, args.items, features, args.images),
         args.data_path,
-        read_fields(EventOptions, args, _EVENTS),
-        read_fields(ItemOptions, args, _ITEMS),
+        read_fields(EventOptions, args, EVENTS),
+        read_fields(ItemOptions, args, ITEMS),
         text_encoder=args.text_encoder or TFIDF,
         image_encoder=args.image_encoder,
         force=args.force,

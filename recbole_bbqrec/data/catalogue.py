@@ -18,6 +18,7 @@ from recbole_bbqrec.errors import UserError
 
 SUFFIX = "catalogue.txt"  # one raw item token a line
 ADDED = "added.txt"  # items that were added to a trained run, likewise
+VOCABULARY = "vocabulary.txt"  # items of a run that was updated, by internal id from 1, likewise
 _ADDED = "catalogue_items"  # attribute of a data set
 
 
@@ -41,7 +42,9 @@ def add_catalogue(dataset: Any) -> None:
 
 
 def add_later(dataset: Any) -> torch.Tensor:
-    """Add the items of ``NAME.added.txt`` after all others; return their mask, bool [n_items].
+    """Add the items of ``NAME.added.txt``; return their mask, bool [n_items].
+
+    Call before the data set is built: items of ``NAME.vocabulary.txt`` get their internal ids here.
 
     They were added to a trained run (:mod:`recbole_bbqrec.upkeep.add_items`).
     """
@@ -49,10 +52,42 @@ def add_later(dataset: Any) -> torch.Tensor:
     tokens = read_item_list(path) if path.is_file() else []
     if tokens:
         _append(dataset, tokens)
+    _keep_vocabulary(dataset)
     id_of = dataset.field2token_id[dataset.iid_field]
     mask = torch.zeros(len(id_of), dtype=torch.bool)
     mask[[id_of[token] for token in tokens]] = True
     return mask
+
+
+def _keep_vocabulary(dataset: Any) -> None:
+    """Give the items of ``NAME.vocabulary.txt``, if there is one, the internal ids of their lines.
+
+    Others come after them. A run that was updated has the file
+    (:mod:`recbole_bbqrec.upkeep.update`): an item of the catalogue that gets its first event would
+    otherwise move, and the rows of the weights are those of internal ids.
+
+    Raises:
+        UserError: the file lists an item that the data set does not have.
+    """
+    path = Path(dataset.dataset_path) / f"{dataset.dataset_name}.{VOCABULARY}"
+    if not path.is_file():
+        return
+    field = dataset.iid_field
+    present, id_of = dataset.field2id_token[field], dataset.field2token_id[field]
+    first = read_item_list(path)
+    lacking = [token for token in first if token not in id_of]
+    if lacking:
+        raise UserError(
+            f"{path} lists {lacking[0]!r}, which is no item of the data set after filtering; "
+            "expected the items of an updated run. Restore the file, or remove it."
+        )
+    listed = set(first)
+    order = [present[0], *first, *(token for token in present[1:] if str(token) not in listed)]
+    moved = np.zeros(len(order), dtype=np.int64)
+    moved[[id_of[token] for token in order]] = np.arange(len(order))
+    dataset.inter_feat[field] = moved[dataset.inter_feat[field].to_numpy()]
+    dataset.field2id_token[field] = np.array(order, dtype=present.dtype)
+    id_of.update({token: number for number, token in enumerate(order)})
 
 
 def _append(dataset: Any, tokens: list[str]) -> None:

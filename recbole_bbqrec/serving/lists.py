@@ -92,9 +92,9 @@ class ListReport:
 def check_output(path: Path) -> None:
     """Raise a UserError unless ``path`` is a new file of a known format."""
     if path.suffix.lower() not in _FORMATS:
-        raise UserError(f"--out is {path}; expected a name that ends in {', '.join(_FORMATS)}.")
+        raise UserError(f"--output is {path}; expected a name that ends in {', '.join(_FORMATS)}.")
     if path.exists():
-        raise UserError(f"--out is {path}, which exists; it is never replaced. Choose another.")
+        raise UserError(f"--output is {path}, which exists; it is never replaced. Choose another.")
 
 
 def write_lists(
@@ -298,7 +298,8 @@ def _open_parts(folder: Path, plan: dict[str, Any]) -> None:
         write_text(path, json.dumps(plan))
     elif read_json_object(path, "the plan of parts", f"Remove {folder}.") != plan:
         raise UserError(
-            f"{folder} holds parts of another command or model. Remove it, or choose another --out."
+            f"{folder} holds parts of another command or model. Remove it, or "
+            "choose another --output."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from recbole_bbqrec.reading import read_text
 
 _SETTINGS = "RECBOLE_BBQREC_SERVE"  # environment variable that worker processes read
 _APP = "recbole_bbqrec.serving.server:app_of_environment"
+_LOADING = 120  # seconds that a worker may take to load its bundle, or hang
 _SHUTDOWN = 30  # seconds that requests in progress are given
 
 
@@ -90,7 +92,10 @@ def serve(
             return
         app.state.service.batcher.close()
         del app
-        # At SIGHUP uvicorn ends and starts one worker after the other.
+        # At SIGHUP uvicorn starts a new worker for each old one, which it ends once the new one is
+        # ready. One that is not in time is given up; earlier versions do not wait for it.
+        if "timeout_worker_healthcheck" in inspect.signature(uvicorn.run).parameters:
+            options["timeout_worker_healthcheck"] = _LOADING
         uvicorn.run(_APP, factory=True, workers=workers, **options)
 
 

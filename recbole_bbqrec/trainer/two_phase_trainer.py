@@ -229,6 +229,18 @@ class TwoPhaseTrainer(SafeCheckpoints):
         save_checkpoint(state, self.files.resume)
         self._write_epochs()
 
+    def save_start(self, train_data: Any, valid_data: Any) -> None:
+        """Write the state of a run whose phase one is done and whose phase two is to begin.
+
+        The run starts phase two with the present weights of the model when it is resumed. Its
+        semantic IDs are to lie in its files.
+        """
+        histories = Histories.from_training_data(train_data._dataset)
+        self.loops[TOKENIZE].finished = True
+        phase = self._generate_phase(histories, valid_data or None)
+        init_seed(self.config["seed"], self.config["reproducibility"])
+        self._checkpoint(phase)
+
     def _write_epochs(self) -> None:
         lines = [line for loop in self.loops.values() for line in loop.history]
         # A resume.pth of a pre-release version has lines of another form.

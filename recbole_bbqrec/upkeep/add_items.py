@@ -199,7 +199,7 @@ def _write(
     state = {**state, **prepared.identity, "state_dict": model.state_dict()}
     save_checkpoint(state, files.model_inside)
 
-    changed = _changed(ids, SemanticIds.load(files.semantic_ids))
+    changed = changed_ids(ids, SemanticIds.load(files.semantic_ids))
     churn = Churn(
         items_before=first - 1,
         items_added=len(new.tokens),
@@ -293,7 +293,7 @@ def _shared(codes: Tensor, first: int) -> int:
     return count_collisions(codes).items - count_collisions(codes[:first]).items
 
 
-def _changed(before: SemanticIds, after: SemanticIds) -> int:
+def changed_ids(before: SemanticIds, after: SemanticIds) -> int:
     """Count the items of ``before`` that have another semantic ID, or none, in ``after``."""
     row_of = {token: row for row, token in enumerate(after.item_tokens)}
     pairs = ((row, row_of.get(token)) for row, token in enumerate(before.item_tokens))

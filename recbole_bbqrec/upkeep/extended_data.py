@@ -47,7 +47,7 @@ def write_extended(source: Path, target: Path, name: str, new: NewItems) -> None
     write_lines(target / earlier.name, [*known, *new.tokens])
     for path in source.iterdir():
         if not (target / path.name).exists():
-            _link(path, target / path.name)
+            link_or_copy(path, target / path.name)
 
 
 def _modality(
@@ -71,7 +71,8 @@ def _modality(
     return describe_matrix(target / matrix, len(known) + len(new), int(old.shape[1]))
 
 
-def _link(path: Path, target: Path) -> None:
+def link_or_copy(path: Path, target: Path) -> None:
+    """Make ``target`` another name of the file ``path``, or a copy without hard links."""
     with suppress(OSError):
         os.link(path, target)
         return

@@ -186,7 +186,7 @@ def _by_features(
     lengths = (ids > 0).sum(1)
     scores = torch.zeros(len(known), len(histories))
     assert near is not None  # the model has a modality, and its weight is 1
-    near.bonus(torch.arange(len(known)), ids, lengths, torch.float32).add_to(scores)
+    near.bonus(len(known), ids, lengths, torch.float32).add_to(scores)
     last = ids.gather(1, lengths.unsqueeze(1) - 1).squeeze(1)
     units = [F.normalize(part, dim=1) for part in parts]
     cosines = sum(unit[last] @ unit.t() for unit in units)

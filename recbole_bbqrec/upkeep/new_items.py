@@ -57,12 +57,13 @@ def read_new_items(
     items: Path | None = None,
     options: ItemOptions = ItemOptions(),  # noqa: B008 - frozen
     text_encoder: str | None = None,
+    required: bool = True,
 ) -> NewItems:
     """Read the new items of a table ``items``, or of the lists of items beside ``features``.
 
     Text that is not given as vectors is encoded from the table's text columns, by the recipe that
     ``prepare`` stored with the data set. ``text_encoder`` names or locates the sentence encoder of
-    that recipe, where its label does not.
+    that recipe, where its label does not. ``required``: there must be a new item.
 
     Raises:
         UserError: a file is unreadable or does not fit the run, there is no new item, or an item
@@ -79,6 +80,8 @@ def read_new_items(
     given = listed or [t for f in features if f.items is not None for t in read_item_list(f.items)]
     distinct = [token for token in dict.fromkeys(given) if token]
     tokens = tuple(token for token in distinct if token not in present.tokens)
+    if not tokens and not required:
+        return NewItems((), {}, known=len(distinct))
     if not tokens:
         raise UserError(
             f"There is no item to add: the run has all of the {len(distinct):,} items given. Name "

@@ -66,6 +66,14 @@ def test_an_option_that_the_shell_divided(words, hint):
     assert (hint or "Cannot read the argument `image`; see") in str(raised.value)
 
 
+def test_an_earlier_name_of_an_argument_works_with_a_hint(capsys):
+    for words in (["--out=a.csv"], ["--out", "a.csv"]):
+        assert parsed("recommend", "RUN", *words).output == Path("a.csv")
+        assert capsys.readouterr().err == "hint: `--out` is now `--output`\n"
+    parsed("recommend", "RUN", "--output=a.csv")
+    assert capsys.readouterr().err == ""
+
+
 def test_columns_may_hold_blanks():
     args = parsed("prepare", "Own", "--interactions=x.csv", "--text_columns=title, long text")
     assert args.text_columns == ["title", "long text"]

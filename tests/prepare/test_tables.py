@@ -494,7 +494,7 @@ def contents(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
 @pytest.mark.parametrize(
-    "step", ["_write_events", "read_items", "write_features", "write_description"]
+    "step", ["write_events", "read_items", "write_features", "write_description"]
 )
 def test_full_disk_or_interrupt_leaves_the_old_set(shop, tmp_path, monkeypatch, step, failure):
     files = source(shop, "a=@listed.npy,@listed.txt")

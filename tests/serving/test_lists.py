@@ -54,7 +54,7 @@ def test_everybody_s_list_is_that_of_the_python_call(name, suffix, request, tmp_
     monkeypatch.setattr(lists, "PART", 60)
     out = tmp_path / f"recs{suffix}"
     users = list(run.recommender().user_ids)
-    words = ["recommend", str(directory), f"--out={out}", "--topk=5"]
+    words = ["recommend", str(directory), f"--output={out}", "--topk=5"]
     if name == "bbqrec":
         users = users[:150]
         (tmp_path / "users.txt").write_text("\n".join(users))
@@ -108,7 +108,7 @@ def test_a_shelf_of_fewer_items_than_asked_for_is_listed_whole(loaded, tmp_path)
     shelf = [str(item) for item in run.recommender().item_tokens[[5, 17, 300]]]
     (tmp_path / "shelf.txt").write_text("\n".join([*shelf, "nowhere"]))
     out = tmp_path / "recs.csv"
-    main(["recommend", str(directory), f"--out={out}", f"--allow={tmp_path}/shelf.txt"])
+    main(["recommend", str(directory), f"--output={out}", f"--allow={tmp_path}/shelf.txt"])
     groups = pd.read_csv(out).groupby("user")["item"].agg(set)
     assert len(groups) == 617 and all(group == set(shelf) for group in groups)
 
@@ -117,7 +117,7 @@ def test_an_interrupted_list_goes_on_and_ends_the_same(sasrec, tmp_path, monkeyp
     run, directory = sasrec
     monkeypatch.setattr(lists, "PART", 200)
     command = ["recommend", str(directory), "--topk=3"]
-    main([*command, f"--out={tmp_path}/whole.csv"])
+    main([*command, f"--output={tmp_path}/whole.csv"])
     recommended, calls = lists._recommended, []
 
     def interrupted(*arguments):
@@ -127,12 +127,12 @@ def test_an_interrupted_list_goes_on_and_ends_the_same(sasrec, tmp_path, monkeyp
         return recommended(*arguments)
 
     monkeypatch.setattr(lists, "_recommended", interrupted)
-    assert main([*command, f"--out={tmp_path}/recs.csv"]) == 130
+    assert main([*command, f"--output={tmp_path}/recs.csv"]) == 130
     assert not (tmp_path / "recs.csv").exists()
     with pytest.raises(UserError, match="parts of another command"):
         write_lists(run.recommender(), Path(ROOT / "setup.cfg"), tmp_path / "recs.csv",
                     ListOptions(topk=3))  # fmt: skip
-    assert main([*command, f"--out={tmp_path}/recs.csv"]) == 0
+    assert main([*command, f"--output={tmp_path}/recs.csv"]) == 0
     assert len(calls) == 3 + 2  # of four parts, two were done
     assert (tmp_path / "recs.csv").read_text() == (tmp_path / "whole.csv").read_text()
 
@@ -144,7 +144,7 @@ def test_conditions_on_a_table_of_items(bbqrec, tmp_path):
     table.to_parquet(tmp_path / "items.parquet")
     out = tmp_path / "recs.parquet"
     main([
-        "recommend", str(directory), f"--out={out}", "--topk=2", "--where=price < 50",
+        "recommend", str(directory), f"--output={out}", "--topk=2", "--where=price < 50",
         "--where=price >= 10", f"--items={tmp_path}/items.parquet", "--explain",
     ])  # fmt: skip
     found = pd.read_parquet(out)
@@ -157,16 +157,16 @@ def test_unknown_users_and_items_are_counted_or_refused(bbqrec, tmp_path, capsys
     _, directory = bbqrec
     command = ["recommend", str(directory), "--topk=2"]
     (tmp_path / "users.txt").write_text("u0001\nnobody\nu0002\n")
-    assert main([*command, f"--out={tmp_path}/a.csv", f"--users={tmp_path}/users.txt"]) == 0
+    assert main([*command, f"--output={tmp_path}/a.csv", f"--users={tmp_path}/users.txt"]) == 0
     assert "1 unknown users left out: nobody" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "a.csv")["user"].unique().tolist() == ["u0001", "u0002"]
     (tmp_path / "h.jsonl").write_text(
         '{"user": "x", "history": ["i0398", "nothing"]}\n{"user": "y", "history": []}\n'
     )
-    assert main([*command, f"--out={tmp_path}/b.csv", f"--histories={tmp_path}/h.jsonl"]) == 0
+    assert main([*command, f"--output={tmp_path}/b.csv", f"--histories={tmp_path}/h.jsonl"]) == 0
     printed = capsys.readouterr().out
     assert "1 unknown items left out: nothing" in printed and "1 users have no known" in printed
-    assert main([*command, f"--out={tmp_path}/c.csv", f"--histories={tmp_path}/h.jsonl",
+    assert main([*command, f"--output={tmp_path}/c.csv", f"--histories={tmp_path}/h.jsonl",
                  "--strict"]) == 2  # fmt: skip
     assert "names the unknown item 'nothing'" in capsys.readouterr().err
 
@@ -174,13 +174,13 @@ def test_unknown_users_and_items_are_counted_or_refused(bbqrec, tmp_path, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out=recs.xlsx"], "--out is recs.xlsx; expected a name that ends in"),
-        (["--out=taken.csv"], "--out is taken.csv, which exists; it is never replaced"),
-        (["--out=a.csv", "--topk=0"], "--topk is 0; expected 1 to 405"),
-        (["--out=a.csv", "--where=price < 3"], r"no Mini\.item.*--items=FILE"),
-        (["--out=a.csv", "--users=no.txt"], "no.txt cannot be read"),
-        (["--out=a.csv", "--users=u.csv", "--histories=h.csv"], "both given"),
-        (["--out=a.csv", "--allow=odd.txt"], "No item is allowed"),
+        (["--output=recs.xlsx"], "--output is recs.xlsx; expected a name that ends in"),
+        (["--output=taken.csv"], "--output is taken.csv, which exists; it is never replaced"),
+        (["--output=a.csv", "--topk=0"], "--topk is 0; expected 1 to 405"),
+        (["--output=a.csv", "--where=price < 3"], r"no Mini\.item.*--items=FILE"),
+        (["--output=a.csv", "--users=no.txt"], "no.txt cannot be read"),
+        (["--output=a.csv", "--users=u.csv", "--histories=h.csv"], "both given"),
+        (["--output=a.csv", "--allow=odd.txt"], "No item is allowed"),
     ],
 )
 def test_mistakes_are_named(bbqrec, rundir, capsys, arguments, message):

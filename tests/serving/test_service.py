@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from pathlib import Path
+from unittest.mock import MagicMock
 from urllib.parse import quote
 
 import pytest
@@ -207,3 +209,22 @@ def test_a_port_in_use_and_an_empty_token_are_named(tmp_path):
     (tmp_path / "token").write_text("\n")
     with pytest.raises(UserError, match="holds no token"):
         read_token(tmp_path / "token")
+
+
+def test_workers_that_replace_others_are_given_time_to_load(monkeypatch):
+    """Five seconds, which is uvicorn's limit, are too few to import RecBole and load a bundle."""
+    import uvicorn
+
+    from recbole_bbqrec.serving import server
+
+    started: list = []
+
+    def run(app, *, timeout_worker_healthcheck=5, **options):
+        started.append((app, timeout_worker_healthcheck, options["workers"]))
+
+    monkeypatch.setattr(server, "app_of_environment", MagicMock())
+    monkeypatch.setattr(uvicorn, "run", run)
+    server.serve(Path("run"), None, None, "127.0.0.1", 8000, workers=2)
+    assert started == [(server._APP, 120, 2)]
+    monkeypatch.setattr(uvicorn, "run", lambda app, factory, workers, **options: None)
+    server.serve(Path("run"), None, None, "127.0.0.1", 8000, workers=2)  # an earlier version

@@ -21,7 +21,7 @@ interruption the same command goes on with the users that are left."""
 
 def add_arguments(parser: CommandParser) -> None:
     """Add the arguments of ``recommend``."""
-    describe(parser, DESCRIPTION, "saved/BBQRec-Nov-27-2026_10-00-00 --out=recs.parquet", NOTES)
+    describe(parser, DESCRIPTION, "saved/BBQRec-Nov-27-2026_10-00-00 --output=recs.parquet", NOTES)
     add = parser.group("finished run")
     add("run", "RUN", "saved/<Model>-<time>, or the .pth file beside it", type=Path)
     add("--data_path", "DIR", "folder that holds the data sets (default: the run's own copy)")
@@ -44,7 +44,8 @@ def add_arguments(parser: CommandParser) -> None:
         "data)", type=Path)  # fmt: skip
     add("--strict", None, "refuse unknown users and items instead of leaving them out")
     add = parser.group("output")
-    add("--out", "FILE", "file to write: .parquet, .csv or .jsonl", type=Path, required=True)
+    parser.renamed["--out"] = "--output"
+    add("--output", "FILE", "file to write: .parquet, .csv or .jsonl", type=Path, required=True)
     add("--explain", None, "add a column with the nearest items of the history and what they share")
 
 
@@ -58,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
     from recbole_bbqrec.run_files.names import RunFiles
     from recbole_bbqrec.serving.lists import ListOptions, check_output, write_lists
 
-    check_output(args.out)
+    check_output(args.output)
     run = load_run(args.run, {} if args.data_path is None else {"data_path": args.data_path})
     options = ListOptions(
         users=args.users, histories=args.histories, topk=args.topk, where=tuple(args.where),
@@ -66,8 +67,8 @@ def main(args: argparse.Namespace) -> int:
         explain=args.explain, strict=args.strict,
     )  # fmt: skip
     model = RunFiles.at(args.run).model
-    report = write_lists(run.recommender(), model, args.out, options, _progress)
-    print(f"{report.text()}\n{args.out}")
+    report = write_lists(run.recommender(), model, args.output, options, _progress)
+    print(f"{report.text()}\n{args.output}")
     return 0
 
 

@@ -256,7 +256,7 @@ def _write(
     ledger: Ledger,
 ) -> dict[str, dict[str, Any]]:
     """Write all files except features.yaml; return its entries."""
-    _write_events(work / f"{name}.inter", sequences)
+    write_events(work / f"{name}.inter", sequences)
     names = [*sequences.item_names, *sequences.other_items]
     if sequences.other_items:
         write_lines(work / f"{name}.{CATALOGUE}", names)
@@ -283,7 +283,8 @@ def _write(
     return entries
 
 
-def _write_events(path: Path, events: Events) -> None:
+def write_events(path: Path, events: Events) -> None:
+    """Write ``NAME.inter``, each user's events in the order given."""
     # RecBole sorts by positions: it rounds times to float32, which merges neighbouring seconds.
     positions = events.positions()
     users = np.array([f"{name}\t" for name in events.user_names], dtype=object)
