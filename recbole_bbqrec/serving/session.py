@@ -13,6 +13,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.batch.encoded_history import Memory
 from recbole_bbqrec.generator.inference.allowed import Allowed
 from recbole_bbqrec.generator.inference.beam import beam_search
+from recbole_bbqrec.generator.inference.compiled_weights import compiled
 from recbole_bbqrec.generator.inference.encoding import encode
 from recbole_bbqrec.loaded_run import LoadedRun
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
@@ -131,11 +132,12 @@ class Session:
             only = Allowed.of(model.catalogue.trie, allowed)
             only = only if excluded is None else only.without(excluded.to(device))
         with torch.inference_mode(), autocast(dtype, device):
+            weights = compiled(model.generator)
             if self._memory is None:
                 latest = self._history[-self.recommender.width :]
                 items = torch.from_numpy(self.recommender.ids("item", latest))[None].to(device)
-                self._memory = encode(model.generator, model.catalogue, items)
+                self._memory = encode(model.generator, model.catalogue, items, weights)
             ids, scores = beam_search(
-                model.generator, model.catalogue, self._memory, beams, k, only
+                model.generator, model.catalogue, self._memory, beams, k, only, weights
             )
         return ids[0].tolist(), scores[0].tolist()

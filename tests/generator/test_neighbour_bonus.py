@@ -13,6 +13,7 @@ from recbole_bbqrec.generator.inference import beam
 from recbole_bbqrec.generator.inference.beam import beam_search
 from recbole_bbqrec.generator.inference.exact import exact_scores
 from recbole_bbqrec.generator.inference.ranking import rank
+from recbole_bbqrec.generator.items import neighbour_bonus
 from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
 from tests.support.generator import headed_score, histories, small_catalogue, small_generator
@@ -41,9 +42,11 @@ def slow_bonus(values: Tensor, history: list[int], item: int) -> float:
     return sum(0.5**steps * float(values[chosen, item]) for steps, chosen in ago)
 
 
+@pytest.mark.parametrize("cells", [0, 1 << 21])
 @pytest.mark.parametrize("left_out", [0, 4])
-def test_bonus_of_a_history(left_out: int) -> None:
+def test_bonus_of_a_history(left_out: int, cells: int, monkeypatch) -> None:
     """For every item of the trie, repeated items and items outside the trie included."""
+    monkeypatch.setattr(neighbour_bonus, "_CELLS", cells)  # as a list, and as a table
     torch.manual_seed(2)
     values = near_values()
     whole = small_catalogue(N_ITEMS, 3, 2, 3)
@@ -52,7 +55,7 @@ def test_bonus_of_a_history(left_out: int) -> None:
     rows = [[5, 9, 5], [27, 2], [3]]
     padded = torch.tensor([row + [0] * (3 - len(row)) for row in rows])
     lengths = torch.tensor([3, 2, 1])
-    bonus = built(values).bonus(trie.item_places, padded, lengths, torch.float64)
+    bonus = built(values).placed(trie.item_places).bonus(N_ITEMS, padded, lengths, torch.float64)
     expected = torch.tensor(
         [[slow_bonus(values, row, item) for row in rows] for item in trie.leaf_items.tolist()],
         dtype=torch.float64,
@@ -72,7 +75,9 @@ def test_bonus_of_a_history(left_out: int) -> None:
 def test_items_without_neighbours_give_no_bonus() -> None:
     trie = small_catalogue(N_ITEMS, 3, 2, 3).trie
     items, lengths = torch.tensor([[28, 29]]), torch.tensor([2])
-    bonus = built(near_values()).bonus(trie.item_places, items, lengths, torch.float32)
+    bonus = (
+        built(near_values()).placed(trie.item_places).bonus(N_ITEMS, items, lengths, torch.float32)
+    )
     assert not bonus.add_to(torch.zeros(N_ITEMS - 1, 1)).any()
     assert bonus.at(torch.tensor([0, 0]), torch.tensor([3, 9]), N_ITEMS - 1).tolist() == [0, 0]
 

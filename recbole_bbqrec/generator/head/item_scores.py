@@ -76,9 +76,10 @@ class ItemScores:
         trie, items, lengths = catalogue.trie, memory.items, memory.lengths
         states = memory.last()[:, -1].to(keys.dtype)  # [B, d]
         scores = cls.of(trie, keys, states, repeat_logits, items, lengths - 1)
-        if catalogue.neighbours is None:
+        near = catalogue.placed_neighbours
+        if near is None:
             return scores
-        bonus = catalogue.neighbours.bonus(trie.item_places, items, lengths, scores.dtype)
+        bonus = near.bonus(catalogue.n_items, items, lengths, scores.dtype)
         return replace(scores, bonus=bonus)
 
     def take(self, rows: Tensor | slice) -> ItemScores:
@@ -158,8 +159,7 @@ def _logsumexp_below_roots(trie: Trie, scores: Tensor) -> Tensor:
 
 def sum_below_roots(trie: Trie, values: Tensor) -> Tensor:
     """Sum over the items below each first-level node: [I, n] -> [n_0, n]."""
-    every = torch.arange(len(values), device=values.device)
-    return F.embedding_bag(every, values, trie.item_ptr(0)[:-1], mode="sum")
+    return F.embedding_bag(trie.every_place, values, trie.item_ptr(0)[:-1], mode="sum")
 
 
 def product_dtype(states: Tensor) -> torch.dtype:

@@ -17,7 +17,7 @@ from recbole_bbqrec.generator.batch.encoded_history import Memory
 from recbole_bbqrec.generator.head.item_scores import ItemScores
 from recbole_bbqrec.generator.inference import scoring
 from recbole_bbqrec.generator.inference.allowed import Allowed
-from recbole_bbqrec.generator.inference.compiled_weights import compiled
+from recbole_bbqrec.generator.inference.compiled_weights import CompiledWeights, compiled
 from recbole_bbqrec.generator.inference.decoding import Decoder
 from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.catalogue import Catalogue
@@ -62,11 +62,12 @@ def beam_search(
     num_beams: int,
     top_k: int | None = None,
     allowed: Allowed | None = None,
+    weights: CompiledWeights | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find the best items for each user with ``num_beams`` beams.
 
     With ``allowed``, for the B users, only items that it allows; where a user has fewer than K, the
-    last ones have the score -inf and mean nothing.
+    last ones have the score -inf and mean nothing. ``weights`` as for :func:`encode`.
 
     Returns items int64 [B, K] and their log-probabilities [B, K] (see
     :mod:`~recbole_bbqrec.generator.inference.scoring`), by descending score and then ascending item
@@ -81,7 +82,7 @@ def beam_search(
         raise ValueError(f"top_k is {top_k}: it must lie in 1 .. num_beams ({num_beams})")
     if generator.training:
         raise ValueError("beam search needs the generator in evaluation mode: call train(False)")
-    weights, loss = compiled(generator), generator.config.generation_loss
+    weights, loss = weights or compiled(generator), generator.config.generation_loss
     with torch.autocast(memory.lengths.device.type, enabled=False):  # they are cast already
         decoder = Decoder(weights, memory, weights.item_scores(generator, catalogue, memory))
         return _search(decoder, catalogue.trie, loss, num_beams, top_k, allowed)

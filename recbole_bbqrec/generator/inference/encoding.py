@@ -26,16 +26,22 @@ from recbole_bbqrec.generator.network.seq2seq import Generator
 
 
 @torch.no_grad()
-def encode(generator: Generator, catalogue: Catalogue, items: Tensor) -> Memory:
+def encode(
+    generator: Generator,
+    catalogue: Catalogue,
+    items: Tensor,
+    weights: CompiledWeights | None = None,
+) -> Memory:
     """Encode histories as :meth:`Generator.encode` does in evaluation mode, without gradients.
 
-    ``items`` int64 [B, T], right padded with 0. Raises ValueError for T above ``max_history``, an
-    empty history, padding that is not on the right, and a generator in training mode.
+    ``items`` int64 [B, T], right padded with 0; ``weights``: those of ``generator`` as they are
+    now, by default looked up. Raises ValueError for T above ``max_history``, an empty history,
+    padding that is not on the right, and a generator in training mode.
     """
     if generator.training:
         raise ValueError("encoding without gradients needs evaluation mode: call train(False)")
     check_histories(items, generator.config.max_history)
-    weights = compiled(generator)
+    weights = weights or compiled(generator)
     with torch.autocast(items.device.type, enabled=False):
         own = weights.item_inputs(generator, catalogue)
         buckets = generator.encoder.buckets(catalogue, items)

@@ -82,6 +82,13 @@ class Catalogue:
         """The trie, where the indices of a training batch are found."""
         return self.trie.to("cpu")
 
+    @cached_property
+    def placed_neighbours(self) -> Neighbours | None:
+        """The neighbours by their place in ``trie.leaf_items``; None without."""
+        with torch.inference_mode(False):
+            near = self.neighbours
+            return None if near is None else near.placed(self.trie.item_places)
+
     @property
     def n_items(self) -> int:
         """Size of the vocabulary, [PAD] included."""

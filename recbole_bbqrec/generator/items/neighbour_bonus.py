@@ -11,15 +11,31 @@ where ago(j) is the number of items chosen after j, and value(j, i) is known bef
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.generator.items import ragged
 
 if TYPE_CHECKING:  # exported models are read without SciPy
     from scipy import sparse
+
+_CELLS = 1 << 21  # numbers of a bonus that is laid out for every item
+
+
+class Bonus(Protocol):
+    """A number for each item of each of n histories, zero for most."""
+
+    def take(self, rows: Tensor | slice) -> Bonus:
+        """Restrict to the histories ``rows``, in their order."""
+
+    def add_to(self, scores: Tensor) -> Tensor:
+        """Add to ``scores`` [I, n], one row a place, in place."""
+
+    def at(self, rows: Tensor, places: Tensor, n_items: int) -> Tensor:
+        """Look up the numbers [E] of items at ``places`` for histories ``rows``, both int64 [E]."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +66,19 @@ class Neighbours:
         parts = self.pointer.to(device), self.items.to(device), self.values.to(device)
         return Neighbours(*parts, self.decay)
 
-    def bonus(
-        self, places: Tensor, histories: Tensor, lengths: Tensor, dtype: torch.dtype
-    ) -> Bonus:
+    def placed(self, places: Tensor) -> Neighbours:
+        """Number the items i by ``places`` int64 [n_items], and leave out those with -1."""
+        place = places[self.items]
+        known = place >= 0
+        if bool(known.all()):
+            return replace(self, items=place)
+        before = F.pad(known.cumsum(0), (1, 0))  # [N + 1]
+        return Neighbours(before[self.pointer], place[known], self.values[known], self.decay)
+
+    def bonus(self, n_items: int, histories: Tensor, lengths: Tensor, dtype: torch.dtype) -> Bonus:
         """Sum what each of the ``histories`` int64 [B, T] of ``lengths`` int64 [B] adds to items.
 
-        ``places`` int64 [n_items]: the number that the bonus gives to an item, such as
-        ``Trie.item_places``; an item with -1 is left out.
+        ``n_items``: more than any of ``items``, by whose numbers the bonus is asked.
         """
         ago = lengths.unsqueeze(1) - 1 - torch.arange(histories.shape[1], device=lengths.device)
         row, column = (ago >= 0).nonzero().unbind(1)  # [E]
@@ -64,20 +86,38 @@ class Neighbours:
         share = self.decay ** ago[row, column].to(dtype)  # [E]
         first = self.pointer[chosen]
         owner, entry = ragged.expand(first, self.pointer[chosen + 1] - first)  # [E']
-        place = places[self.items[entry]]
-        known = (place >= 0).nonzero().squeeze(1)
-        owner, entry, place = owner[known], entry[known], place[known]
-        n_places = len(places)
-        keys, where = torch.unique(row[owner] * n_places + place, return_inverse=True)
+        item, row = self.items[entry], row[owner]
+        gain, n = self.values[entry].to(dtype) * share[owner], len(histories)
+        if n_items * n <= _CELLS:  # far quicker than sorting, to the same bits
+            table = torch.zeros(n_items, n, dtype=dtype, device=item.device)
+            table.view(-1).index_add_(0, item * n + row, gain)
+            return TableBonus(table)
+        keys, where = torch.unique(row * n_items + item, return_inverse=True)
         values = torch.zeros(len(keys), dtype=dtype, device=keys.device)
-        values.index_add_(0, where, self.values[entry].to(dtype) * share[owner])
-        starts = torch.arange(len(histories) + 1, device=keys.device) * n_places
-        return Bonus(torch.searchsorted(keys, starts), keys % n_places, values)
+        values.index_add_(0, where, gain)
+        starts = torch.arange(n + 1, device=keys.device) * n_items
+        return SparseBonus(torch.searchsorted(keys, starts), keys % n_items, values)
 
 
 @dataclass(frozen=True)
-class Bonus:
-    """A number for some of the items of each of n histories; zero for the others.
+class TableBonus:
+    """A :class:`Bonus` as ``table`` [P, n], one row a place; P is at least the number of places."""
+
+    table: Tensor
+
+    def take(self, rows: Tensor | slice) -> TableBonus:
+        return TableBonus(self.table[:, rows])
+
+    def add_to(self, scores: Tensor) -> Tensor:
+        return scores.add_(self.table[: len(scores)].to(scores.dtype))
+
+    def at(self, rows: Tensor, places: Tensor, n_items: int) -> Tensor:
+        return self.table[places, rows]
+
+
+@dataclass(frozen=True)
+class SparseBonus:
+    """A :class:`Bonus` as a list of the numbers that are not zero.
 
     ``pointer`` int64 [n + 1]: history h owns the entries from ``pointer[h]`` on; ``places`` int64
     [N], ascending within a history, are the numbers of the items; ``values`` [N].
@@ -87,20 +127,17 @@ class Bonus:
     places: Tensor
     values: Tensor
 
-    def take(self, rows: Tensor | slice) -> Bonus:
-        """Restrict to the histories ``rows``, in their order."""
+    def take(self, rows: Tensor | slice) -> SparseBonus:
         counts = self.pointer.diff()[rows]
         _, entry = ragged.expand(self.pointer[:-1][rows], counts)
         pointer = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return replace(self, pointer=pointer, places=self.places[entry], values=self.values[entry])
 
     def add_to(self, scores: Tensor) -> Tensor:
-        """Add to ``scores`` [I, n], one row a place, in place."""
         cells = self.places, self._rows()
         return scores.index_put_(cells, self.values.to(scores.dtype), accumulate=True)
 
     def at(self, rows: Tensor, places: Tensor, n_items: int) -> Tensor:
-        """Look up the numbers [E] of items at ``places`` for histories ``rows``, both int64 [E]."""
         if len(self.places) == 0:
             return self.values.new_zeros(len(rows))
         keys, asked = self._rows() * n_items + self.places, rows * n_items + places

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -78,10 +79,22 @@ class Trie:
 
     def item_ptr(self, level: int) -> Tensor:
         """Return each node's range in ``leaf_items`` as a CSR pointer: int64 [n_l + 1]."""
-        pointer = self.leaf_ptr
-        for children in reversed(self.child_ptr[level + 1 :]):
-            pointer = pointer[children]
-        return pointer
+        return self._item_pointers[level]
+
+    @cached_property
+    def _item_pointers(self) -> tuple[Tensor, ...]:
+        """Pointers of all levels; every ranking reads those of the first, long ones."""
+        pointers = [self.leaf_ptr]
+        with torch.inference_mode(False):  # training reads them, too
+            for children in reversed(self.child_ptr[1:]):
+                pointers.append(pointers[-1][children])
+        return tuple(reversed(pointers))
+
+    @cached_property
+    def every_place(self) -> Tensor:
+        """The places of all items in ``leaf_items``: 0, 1, ..., int64 [I]."""
+        with torch.inference_mode(False):
+            return torch.arange(len(self.leaf_items), device=self.leaf_items.device)
 
     def to(self, device: torch.device | str) -> Trie:
         """Return the same trie with its arrays on ``device``."""
@@ -91,7 +104,7 @@ class Trie:
                 return value.to(device)
             return tuple(t.to(device) for t in value) if isinstance(value, tuple) else value
 
-        return Trie(**{name: move(value) for name, value in vars(self).items()})  # type: ignore
+        return Trie(**{part.name: move(getattr(self, part.name)) for part in fields(self)})  # type: ignore
 
     @classmethod
     def build(cls, codes: Tensor, codebook_size: int, items: Tensor | None = None) -> Trie:

@@ -144,8 +144,21 @@ def gated_attention(
     [B, H, T * L, L * T].
     """
     weights = _weights(q, k.flatten(2, 3), bias).to(v.dtype)  # [B, H, T * L, L * T]
-    mixed: Tensor = _GatedSum.apply(weights, v, table.to(v.dtype), buckets, causal)  # type: ignore[no-untyped-call]
+    table = table.to(v.dtype)
+    if not torch.is_grad_enabled():
+        return _gated_sum(weights, v, table, buckets, causal)
+    mixed: Tensor = _GatedSum.apply(weights, v, table, buckets, causal)  # type: ignore[no-untyped-call]
     return mixed
+
+
+def _gated_sum(weights: Tensor, v: Tensor, table: Tensor, buckets: Tensor, causal: bool) -> Tensor:
+    """Do the work of :class:`_GatedSum`."""
+    out = torch.empty(*weights.shape[:3], v.shape[4], dtype=v.dtype, device=v.device)
+    for rows, seen, pair in _blocks(buckets, v.shape[2], table, causal):
+        gated = (_gate(table, pair).unsqueeze(3) * v[:, :, None, :, :seen]).flatten(3, 4)
+        mixed = _of_items(weights, rows, seen, v) @ gated  # [B, H, i, L, C]
+        out[:, :, rows] = mixed.flatten(2, 3)
+    return out
 
 
 class _GatedSum(torch.autograd.Function):
@@ -160,14 +173,9 @@ class _GatedSum(torch.autograd.Function):
     def forward(
         ctx: Any, weights: Tensor, v: Tensor, table: Tensor, buckets: Tensor, causal: bool
     ) -> Tensor:
-        out = torch.empty(*weights.shape[:3], v.shape[4], dtype=v.dtype, device=v.device)
-        for rows, seen, pair in _blocks(buckets, v.shape[2], table, causal):
-            gated = (_gate(table, pair).unsqueeze(3) * v[:, :, None, :, :seen]).flatten(3, 4)
-            mixed = _of_items(weights, rows, seen, v) @ gated  # [B, H, i, L, C]
-            out[:, :, rows] = mixed.flatten(2, 3)
         ctx.save_for_backward(weights, v, table, buckets)
         ctx.causal = causal
-        return out
+        return _gated_sum(weights, v, table, buckets, causal)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:

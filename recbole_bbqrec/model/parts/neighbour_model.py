@@ -39,9 +39,8 @@ class NeighbourScores:
         if self.neighbours is None:
             return scores
         self.neighbours = self.neighbours.to(scores.device)
-        every = torch.arange(scores.shape[1], device=scores.device)
         # In float64, so that rounding does not decide between items of equal bonus.
-        bonus = self.neighbours.bonus(every, items, lengths, torch.float64)
+        bonus = self.neighbours.bonus(scores.shape[1], items, lengths, torch.float64)
         bonus.add_to(scores.t())
         return scores
 

@@ -151,9 +151,8 @@ class STAR(_LearnsNothing):
         share, decay = self.settings.text_weight, self.settings.neighbour_decay
         recent, kept = last_items(items, lengths, self.settings.recent_items)
         self.shared = self.shared.to(items.device)
-        every = torch.arange(self.n_items, device=items.device)
         scores = torch.zeros(len(items), self.n_items, device=items.device)
-        self.shared.bonus(every, recent, kept, torch.float64).add_to(scores.t())
+        self.shared.bonus(self.n_items, recent, kept, torch.float64).add_to(scores.t())
         ago = kept.unsqueeze(1) - 1 - torch.arange(recent.shape[1], device=items.device)
         weights = torch.where(ago >= 0, decay ** ago.clamp(min=0).float(), 0)  # [B, l]
         profile = (self.unit_features[recent] * weights.unsqueeze(2)).sum(1)  # [B, F]
