@@ -296,11 +296,8 @@ def write_events(path: Path, events: Events) -> None:
         file.write(f"user_id:token\titem_id:token\ttimestamp:float{more}\n")
         for begin in range(0, len(positions), _BLOCK_EVENTS):
             part = slice(begin, begin + _BLOCK_EVENTS)
-            columns = [
-                users[events.users[part]],
-                items[events.items[part]],
-                places[positions[part]],
-            ]
+            columns = [users[events.users[part]], items[events.items[part]]]
+            columns.append(places[positions[part]])
             if events.times is not None:
                 columns.append(_time_cells(events.times[part]))
             file.write("".join(np.stack(columns, axis=1).ravel().tolist()))
