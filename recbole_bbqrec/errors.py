@@ -28,8 +28,10 @@ def did_you_mean(name: str, known: Iterable[str], n: int = 1) -> str:
     ' Did you mean `epochs`?'
     >>> did_you_mean("bbqrec", ["BBQRec"])
     ' Did you mean `BBQRec`?'
+    >>> did_you_mean("Mini", ["Mini"])  # known, and missing for another reason
+    ''
     """
-    known = list(known)
+    known = [other for other in known if other != name]
     near = [other for other in known if other.lower() == name.lower()]
     near = near or difflib.get_close_matches(name, known, n=n)
     return f" Did you mean {' or '.join(f'`{other}`' for other in near)}?" if near else ""

@@ -42,6 +42,7 @@ from recbole_bbqrec.run_files.output_folder import check_output_folder
 from recbole_bbqrec.run_files.per_user import recorded
 from recbole_bbqrec.run_files.run_log import log_paths, start_logging
 from recbole_bbqrec.runtime import peak_memory_mib, prepare_process
+from recbole_bbqrec.trainer.mlflow_log import MlflowLog
 from recbole_bbqrec.trainer.registry import get_trainer_class
 from recbole_bbqrec.version import __version__
 
@@ -168,6 +169,8 @@ def _run(
             trainer.resume_checkpoint(files.resume)
         elif group.is_main() and not files.config.is_file():
             write_text(files.config, config.to_text())
+    if config["log_mlflow"] and group.is_main():
+        trainer.mlflow = claims.enter_context(MlflowLog(config, config.to_text()))
     ready = time.perf_counter()
     peaks = {"prepare": peak_memory_mib(config["device"])}  # peak up to the end of each stage
 
@@ -181,6 +184,8 @@ def _run(
     peaks["train"] = peak_memory_mib(config["device"])
     test = test and not config["tokenize_only"]  # phase one alone has no ranking to test
     test_result, by_target = _test(trainer, prepared, files) if test else ({}, {})
+    if trainer.mlflow is not None:
+        trainer.mlflow.add_test(_floats(test_result))
     tested = time.perf_counter()
     peaks["test"] = peak_memory_mib(config["device"])
 
@@ -319,11 +324,8 @@ def _make_data(config: BBQRecConfig) -> None:
 
 def _claim(files: RunFiles, claims: contextlib.ExitStack) -> None:
     """Lock the run until ``claims`` ends; of several processes the first does."""
-
-    def claim() -> None:
-        claims.enter_context(files.claim())
-
-    group.from_main(claim)
+    # The others get a plain value: a lock cannot be sent.
+    group.from_main(lambda: bool(claims.enter_context(files.claim())))
 
 
 def _test(trainer: Any, prepared: Prepared, files: RunFiles | None) -> tuple[Any, Any]:

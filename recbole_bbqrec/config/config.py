@@ -26,7 +26,7 @@ from recbole.utils.argument_list import (
 
 from recbole_bbqrec.config.checks.event_columns import check_event_columns
 from recbole_bbqrec.config.checks.item_columns import check_item_columns
-from recbole_bbqrec.config.checks.logging_services import check_wandb
+from recbole_bbqrec.config.checks.logging_services import check_logging_services
 from recbole_bbqrec.config.checks.negative_sampling import KEY as NEGATIVES
 from recbole_bbqrec.config.checks.negative_sampling import with_negatives
 from recbole_bbqrec.config.checks.recbole_models import check_recbole_model
@@ -128,7 +128,7 @@ class BBQRecConfig(ConfigOfProcess):
                 "as AUC, LogLoss, and labels in the data."
             )
         if stored is None:
-            check_wandb(self)
+            check_logging_services(self)
         if stored is None and self["eval_step"] > 0:
             check_valid_metric(self)
         check_event_columns(self)

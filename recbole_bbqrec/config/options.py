@@ -94,6 +94,9 @@ class RunSettings(Settings):
     num_threads: OptionalPositive = option(None, "Threads of torch; empty: torch's default.")
     prepare: bool = option(False, "Make the data set if it is absent.")
     save_data: bool = option(True, "Keep the data that the run read, so that it answers alone.")
+    log_mlflow: OptionalText = option(
+        None, "Experiment on MLflow that gets curves, options and metrics; empty: none."
+    )
     text_columns: OptionalColumns = option(
         None, "Columns of <Dataset>.item that make the items' text, where there are no text files."
     )

@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 #: Options that may differ between an interrupted run and its continuation.
 FREE = {
     "resume", "show_progress", "state", "checkpoint_dir", "data_path", "gpu_id", "use_gpu",
-    "num_threads", "tune_allocator", "log_wandb", "wandb_project", "prepare", "save_data",
+    "num_threads", "tune_allocator", "log_wandb", "wandb_project", "log_mlflow", "prepare",
+    "save_data",
 }  # fmt: skip
 
 

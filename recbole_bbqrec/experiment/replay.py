@@ -42,7 +42,12 @@ def replay(path: str | Path) -> dict[str, float]:
     """
     step, files = NanBatch.load(path), RunFiles(Path(path).absolute().parent)
     text = read_text(files.config, "the options of a run", "Restore it.")
-    quiet = {"log_wandb": False, "checkpoint_dir": str(files.directory.parent), "resume": None}
+    quiet = {
+        "log_wandb": False,
+        "log_mlflow": None,
+        "checkpoint_dir": str(files.directory.parent),
+        "resume": None,
+    }
     config = BBQRecConfig.from_text(text, {**own_data(files), **quiet})
     prepared = prepare(config)
     model = build_model(config, prepared.train_data)

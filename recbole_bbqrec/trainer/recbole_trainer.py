@@ -36,6 +36,7 @@ from recbole_bbqrec.run_files.checkpoint import (
 from recbole_bbqrec.run_files.epochs import Line, read_epochs, write_epochs
 from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.runtime import peak_memory_mib, trim_memory
+from recbole_bbqrec.trainer.mlflow_log import MlflowLog
 from recbole_bbqrec.trainer.phases.loop import diverged
 from recbole_bbqrec.trainer.phases.nan_check import NanCheck, watched
 from recbole_bbqrec.trainer.phases.progress import HeldLog, progress_bar
@@ -71,6 +72,7 @@ class SafeCheckpoints(SharedEpochs):
 
     logger: Any  # RecBole's, or within `fit` one that holds lines back
     files: RunFiles | None = None
+    mlflow: MlflowLog | None = None
     split_hash: str = ""
     features: dict[str, Any] = {}  # fingerprint of each modality's features
     seconds_before = 0.0  # training time of the processes that this one continues
@@ -194,6 +196,8 @@ class SafeCheckpoints(SharedEpochs):
     def _write_epochs(self) -> None:
         if self.files is not None:
             write_epochs(self.epoch_lines, self.files.epochs)
+        if self.mlflow is not None:
+            self.mlflow.add_epochs(self.epoch_lines)
 
     # RecBole's hooks ------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from recbole_bbqrec.run_files.checkpoint import (
     save_checkpoint,
     set_random_state,
 )
+from recbole_bbqrec.run_files.console import DETAIL
 from recbole_bbqrec.runtime import peak_memory_mib
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer.phases.catalogue_ids import align_semantic_ids, make_semantic_ids
@@ -148,7 +149,7 @@ class TwoPhaseTrainer(SafeCheckpoints):
         init_seed(self.config["seed"], self.config["reproducibility"])
         trained = histories.trained_items(self.model.n_items)
         network = self.model.build_tokenizer(self.config, dataset, trained).to(self.device)
-        self.logger.info(network)
+        self.logger.info(network, extra=DETAIL)
         state = self._run(self._tokenize_phase(network, histories, valid_data))
         semantic_ids = same(
             make_semantic_ids(

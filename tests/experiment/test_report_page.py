@@ -81,7 +81,8 @@ def test_every_link_has_its_place(text):
     ids = page.values("id")
     assert {value[1:] for value in page.values("href")} <= set(ids)
     sections = [v for tag, name, v in page.attributes if tag == "section" and name == "id"]
-    assert len(sections) == 14 and sections == [v[1:] for v in page.values("href")]
+    skip, *contents = [value[1:] for value in page.values("href")]
+    assert len(sections) == 14 and sections == contents and skip == sections[0]
 
 
 def test_colours_are_the_pages(text):
@@ -177,6 +178,19 @@ addEventListener("load", () => {{
       spilt: [...page.querySelectorAll(".tile, article, nav, .read")]
         .filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent),
       columns: getComputedStyle(page.body).display,
+      opened: [...page.querySelectorAll("details")].map(e => e.open = true),
+      unreachable: [...page.querySelectorAll("*")].filter(e => {{
+        const scrolls = e.scrollWidth > e.clientWidth + 1 &&
+          ["auto", "scroll"].includes(getComputedStyle(e).overflowX);
+        return scrolls && e.tabIndex < 0;
+      }}).map(e => e.outerHTML.slice(0, 80)),
+      focused: [...page.querySelectorAll("a, summary, [tabindex]")].map(e => {{
+        e.focus();
+        const style = getComputedStyle(e);
+        return [page.activeElement === e, style.outlineStyle, parseFloat(style.outlineWidth)];
+      }}),
+      astray: [...page.querySelectorAll("a")].map(e => e.getAttribute("href"))
+        .filter(to => !page.getElementById(to.slice(1))),
       scripts: page.scripts.length, font: getComputedStyle(page.body).fontFamily,
     }};
   }});
@@ -219,5 +233,9 @@ def test_layout_in_a_browser(text, tmp_path):
         assert len(page["charts"]) == n_charts > 20
         assert all(width / 5 < w <= width and h > 100 for w, h in page["charts"])
         assert min(page["texts"]) >= 8, "text of a chart is too small to read (pixels)"
+        # By keyboard: whatever scrolls or leads on takes the focus and shows it.
+        assert page["unreachable"] == [] and page["astray"] == []
+        assert len(page["focused"]) > 20
+        assert all(taken and style == "solid" and px >= 2 for taken, style, px in page["focused"])
     assert wide["columns"] == "grid" and narrow["columns"] == "block"
     assert narrow["height"] > 1.5 * wide["height"]  # one column instead of several

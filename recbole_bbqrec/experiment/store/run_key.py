@@ -40,6 +40,7 @@ NOT_IN_KEY: dict[str, str] = {
     "state": "amount of logging",
     "log_wandb": "logging",
     "wandb_project": "logging",
+    "log_mlflow": "logging",
     "loss_decimal_place": "logging",
     # the machine: it can change the last bits, and is noted in the result
     "gpu_id": "which device",
