@@ -14,6 +14,7 @@ FOLDER = ROOT / "docs" / "notebooks"
 NOTEBOOKS = {
     "first_run": ("saved/*/report.html", r"recall@10"),
     "own_shop": ("shop.png", r"Nearest to"),
+    "put_to_work": ("exported/config.json", r"semantic IDs changed"),
     "compare_models": ("comparison/table.tex", r"\\begin\{tabular\}"),
     "semantic_ids": ("buckets.png", r"level1/text"),
 }
