@@ -23,6 +23,10 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.reading import check_archive, reading
 
 FORMAT = 1  # raised when older checkpoints can no longer be read
+#: Types of the values that are compared before anything else is read.
+_TYPES = {
+    "format": int, "config": str, "model": str, "split_hash": str, "phase": str, "state_dict": dict,
+}  # fmt: skip
 _KIND = "a checkpoint of recbole_bbqrec"
 _REMEDY = "Use another one, or train again."
 
@@ -60,9 +64,17 @@ def _load(path: Path, device: torch.device | str) -> dict[str, Any]:
     with reading_checkpoint(path):
         check_archive(path)
         state = torch.load(path, map_location=device, weights_only=True)
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    # A tensor in the place of a number or text cannot even be compared.
+    known = isinstance(state, dict) and isinstance(state.get("format"), int)
+    if not known or state["format"] != FORMAT:
         raise UserError(
             f"The file {path} is not a checkpoint of recbole_bbqrec (format {FORMAT} expected)."
+        )
+    wrong = [key for key, kind in _TYPES.items() if not isinstance(state.get(key, kind()), kind)]
+    if wrong:
+        raise UserError(
+            f"The checkpoint {path} holds a {type(state[wrong[0]]).__name__} as `{wrong[0]}`; "
+            f"expected {_TYPES[wrong[0]].__name__}. {_REMEDY}"
         )
     return state
 

@@ -61,6 +61,16 @@ def test_missing_and_foreign_files(tmp_path):
         load_checkpoint(tmp_path / "other.pth")
 
 
+@pytest.mark.parametrize("key", ["format", "config", "model", "split_hash", "phase", "state_dict"])
+@pytest.mark.parametrize("value", [torch.zeros(3), 1.5, None, ["text"]], ids=repr)
+def test_a_value_of_another_type_is_one_error(tmp_path, key, value):
+    """A tensor where a text is expected: to compare the two is an error of torch."""
+    path = tmp_path / "a.pth"
+    torch.save({"format": 1, "state_dict": {}, key: value}, path)
+    with pytest.raises(UserError, match=rf"a\.pth.*({key}|not a checkpoint)"):
+        load_checkpoint(path)
+
+
 def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
