@@ -110,7 +110,7 @@ def test_no_verb_prints_help(capsys):
 
 @pytest.mark.parametrize("buffer", [0, 1 << 20])  # python -u; all is written at the end
 def test_output_that_nobody_reads(monkeypatch, capsys, buffer):
-    """As after ``| head``: no traceback, not when the stream is closed either."""
+    """A reader such as ``head`` ends early: no traceback, not when the stream is closed either."""
     reader, writer = os.pipe()
     os.close(reader)
     pipe = os.fdopen(writer, "wb", buffer)

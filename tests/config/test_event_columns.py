@@ -55,7 +55,7 @@ def test_labels_rank_nothing():
 
 @pytest.mark.parametrize("folder", [False, True])
 def test_wandb_that_is_absent_is_told_before_the_run(monkeypatch, tmp_path, folder):
-    """Also where an earlier run of it left its folder `wandb`, which Python takes for a package."""
+    """An earlier run of wandb leaves a folder of its name, which Python takes for a package."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     if folder:

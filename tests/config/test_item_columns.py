@@ -33,7 +33,7 @@ def own_data(tmp_path):
 
 @pytest.mark.parametrize(("model", "option"), READERS)
 def test_columns_that_are_not_loaded_are_refused(model, option, rundir, capsys):
-    """Under the defaults, which load the interactions alone."""
+    """The defaults load the interactions alone."""
     arguments = ["run", f"--model={model}", "--dataset=Mini", f"--data_path={ROOT / 'dataset'}"]
     assert main(arguments) == 2
     error = capsys.readouterr().err

@@ -24,7 +24,7 @@ NEEDING = [
 
 
 def test_by_default_only_those_without_a_softmax_need_them():
-    """By their own defaults; told by RecBole's input types and the losses in the code."""
+    """The models' own defaults, told by RecBole's input types and the losses in the code."""
     needing = set()
     for model in model_names():
         config = BBQRecConfig.__new__(BBQRecConfig)

@@ -92,7 +92,7 @@ DERIVED = {"device", "MASK_INDEX", "MASK_ITEM_SEQ", "POS_ITEMS", "NEG_ITEMS", "I
 
 @pytest.mark.parametrize("model", [name for name in model_names() if name not in MODELS])
 def test_every_option_that_a_model_of_recboles_reads_can_be_given(model):
-    """Also those that RecBole's own YAML file of the model lacks, such as FEARec's `contrast`."""
+    """Options that RecBole's YAML file of the model lacks count, too, as FEARec's `contrast`."""
     source = inspect.getsource(importlib.import_module(spec(model).module))
     asked = set(re.findall(r"""config\[\s*["'](\w+)["']\s*\]""", source))
     assert asked - DERIVED <= options_read(model, "Mini"), model

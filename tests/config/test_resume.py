@@ -86,7 +86,7 @@ def test_a_damaged_run_of_other_options_is_nobodys_concern(make, caplog, how):
 
 
 def test_a_lock_that_may_not_be_taken_stops_nobody(make, caplog, monkeypatch):
-    """As on a folder of another user: his runs are passed over, ours with a word."""
+    """Runs of another user are passed over, ours with a word."""
     claim = RunFiles.claim
     closed = {"SASRec-his", "SASRec-closed"}
 

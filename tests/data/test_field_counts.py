@@ -45,7 +45,7 @@ def test_the_line_and_the_column_are_named(tmp_path, place, row, column):
 
 @pytest.mark.parametrize("block", [16, 37, 1 << 20])
 def test_sound_files_pass(tmp_path, monkeypatch, block):
-    """Also with blank lines, line ends of Windows and quoted fields."""
+    """Blank lines, line ends of Windows and quoted fields are sound."""
     monkeypatch.setattr(field_counts, "_BLOCK", block)
     check_field_counts(config(tmp_path, [*ROWS, "", '"a\tb"\ti1\t5', ""]))
     check_field_counts(config(tmp_path, [f"{row}\r" for row in ROWS]))

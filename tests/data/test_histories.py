@@ -18,7 +18,7 @@ from tests.support.data import make_config, random_sequences, write_features, wr
 
 
 def held_out(n_events):
-    """How many of a user's last events leave-one-out takes from training."""
+    """Number of a user's last events that leave-one-out takes from training."""
     return min(2, max(0, n_events - 2))
 
 

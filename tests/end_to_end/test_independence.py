@@ -111,7 +111,7 @@ def test_the_order_of_the_rows_of_features_does_not_matter(tmp_path, runs):
 
 @pytest.mark.slow
 def test_the_order_of_the_users_matters_to_no_model_without_training(tmp_path, runs):
-    """Of a trained model it decides which numbers users and items begin with, like a seed."""
+    """A trained model begins with other numbers for users and items, as with another seed."""
     plain = runs("ItemNeighbours")
     other = trained("ItemNeighbours", changed_data(tmp_path, shuffle_users), tmp_path)
     assert other["split_hash"] == plain["split_hash"]

@@ -66,7 +66,7 @@ def sequences() -> dict[str, list[str]]:
 
 
 def histories_of(loaded) -> list[list[str]]:
-    """What the evaluation of the test split reads of each user."""
+    """Return the history of each user that the evaluation of the test split reads."""
     rows, tokens = loaded.test_data._dataset.inter_feat, loaded.dataset.field2id_token["item_id"]
     pairs = zip(rows["item_id_list"].tolist(), rows["item_length"].tolist())
     return [[tokens[item] for item in items[:length]] for items, length in pairs]

@@ -251,7 +251,7 @@ def test_resumed_equals_uninterrupted(whole, rundir, tiny, stop_after):
 
 
 def test_a_state_of_an_earlier_version_continues(whole, rundir, tiny):
-    """That version's optimizer had no peak rate for a schedule."""
+    """The optimizer of version 0.1 had no peak rate for a schedule."""
     directory = killed_run(tiny, stop_after=5)
     state = torch.load(directory / "resume.pth", weights_only=True)
     for group in state["state"]["optimizer"]["param_groups"]:

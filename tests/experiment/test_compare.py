@@ -267,7 +267,7 @@ def test_failed_runs_are_named_in_their_cell_and_the_rest_goes_on(fake_runs, cap
 def test_metrics_without_a_value_a_user_are_neither_ranked_nor_tested(
     fake_runs, capsys, monkeypatch
 ):
-    """Of those that RecBole has, such as GiniIndex, more is not always better."""
+    """More is not always better of RecBole's metrics without users, such as GiniIndex."""
     process = OneAfterAnother._process
 
     def with_gini(self, directory, stop):

@@ -228,7 +228,7 @@ def test_without_collisions_lenient_is_strict():
 
 
 def test_semantic_ids_of_an_older_version(crowded, tmp_path):
-    """Without the codes before re-assignment: one section less, with the reason."""
+    """One section less, with the reason: the codes before re-assignment are absent."""
     ids = SemanticIds.load(crowded.files.semantic_ids)
     directory = tmp_path / crowded.files.directory.name
     directory.mkdir()

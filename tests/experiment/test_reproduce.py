@@ -73,7 +73,7 @@ def test_printed_figures_are_complete():
 
 
 class Runs:
-    """What the fake runs do: ``made`` so far, hits by model, seconds each; ``failing`` models."""
+    """Fake runs: ``made`` so far, hits by model, seconds each; ``failing`` models."""
 
     def __init__(self):
         self.made, self.options, self.failing = [], [], set()

@@ -374,7 +374,7 @@ def test_failure_inside_a_run_is_told(store, work_here):
 def test_a_planned_configuration_is_taken_whatever_it_holds(
     store, work_here, monkeypatch, tmp_path
 ):
-    """What a config file holds of other models' options is in no plan, and no error."""
+    """Options of other models in a config file are in no plan, and no error."""
     file = tmp_path / "for-all.yaml"
     file.write_text("n_heads: 4\nprecision: bfloat16\n")
     planned = store.plan(Run("GRU4Rec", "Mini", OPTIONS, (file,)))

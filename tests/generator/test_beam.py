@@ -200,7 +200,7 @@ def test_one_node_with_most_of_the_catalogue(loss: str) -> None:
 
 
 def test_flat_trie_skips_the_decoder_without_changing_the_scores(monkeypatch: Any) -> None:
-    """With one child everywhere below the root, the item loss needs the first level only."""
+    """The item loss needs the first level only, with one child everywhere below the root."""
     torch.manual_seed(6)
     codes = torch.cat([torch.arange(12).view(-1, 1, 1), torch.randint(0, 12, (12, 2, 1))], 1)
     catalogue = Catalogue.build(codes, torch.randn(12, VECTOR_DIM).double(), 12)

@@ -196,7 +196,7 @@ def test_exact_scores_and_a_beam_of_all_nodes_agree(
 
 @torch.no_grad()
 def test_without_a_decoder_it_is_a_softmax_over_items() -> None:
-    """Where the codes say nothing, the levels multiply to the softmax of the items' scores."""
+    """The levels multiply to the softmax of the items' scores if the codes say nothing."""
     catalogue = small_catalogue(N_ITEMS, 3, 2, 3, duplicates=0)
     generator = small_generator(catalogue, **OPTIONS)
     generator.decoder.head.weight.zero_()

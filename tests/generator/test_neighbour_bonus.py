@@ -1,4 +1,4 @@
-"""What the neighbours of a history add in the item head, against loops over items."""
+"""Bonus of a history's neighbours in the item head, against loops over items."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def near_values() -> Tensor:
 
 
 def built(values: Tensor) -> Neighbours:
-    """With the decay 0.5."""
+    """Build the bonus with a decay of 0.5."""
     return Neighbours.of_matrix(sparse.csr_matrix(values.numpy()), 0.5)
 
 
@@ -45,7 +45,7 @@ def slow_bonus(values: Tensor, history: list[int], item: int) -> float:
 @pytest.mark.parametrize("cells", [0, 1 << 21])
 @pytest.mark.parametrize("left_out", [0, 4])
 def test_bonus_of_a_history(left_out: int, cells: int, monkeypatch) -> None:
-    """For every item of the trie, repeated items and items outside the trie included."""
+    """Every item of the trie, with histories of repeated items and items outside the trie."""
     monkeypatch.setattr(neighbour_bonus, "_CELLS", cells)  # as a list, and as a table
     torch.manual_seed(2)
     values = near_values()

@@ -70,13 +70,13 @@ def test_the_last_item_is_heard(encoding: str, start: str, tokens: str) -> None:
 
 @pytest.mark.slow
 def test_positions_from_the_first_item_hide_the_last() -> None:
-    """Then it is another place in every row; given many more steps this task is learned anyway."""
+    """The last item then has another place in every row; many more steps learn the task anyway."""
     form = ("bidirectional", "token", "item")
     assert recall(*form, steps=45) > 0.9 > 0.7 > recall(*form, positions="first", steps=45)
 
 
 def test_an_item_has_the_same_position_however_long_the_history_before_it() -> None:
-    """By hand: the encoder's input of the last item, whatever stands before it."""
+    """The encoder's input of the last item, made by hand, whatever stands before it."""
     config = GeneratorSettings(
         n_signals=1, similarity=False, levels=2, codebook_size=ITEMS, code_dim=4, max_history=5,
         hidden_size=4, n_heads=1, encoder_layers=1, dropout=0.0, item_embedding=False,

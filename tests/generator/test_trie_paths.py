@@ -23,7 +23,7 @@ SHAPES = [(3, 1, 6), (3, 3, 2), (4, 2, 3), (2, 2, 4)]  # levels, signals, codes
 
 
 def full_depth(trie: Trie, items: Tensor) -> Choices:
-    """As if every level of every target had to be decoded."""
+    """Take every level of every target for one that must be decoded."""
     paths = choices(trie, items)
     return paths._replace(depth=torch.full_like(paths.depth, trie.levels))
 

@@ -1,4 +1,4 @@
-"""What `inspect` says, against counts and neighbours made by hand."""
+"""Output of `inspect`, against counts and neighbours made by hand."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_metrics_that_need_all_scores_are_refused(tiny):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["GRU4Rec", "ESASRec", "BBQRec"])
 def test_metrics_that_count_in_the_training_data(rundir, tiny, model):
-    """In a whole run, judged by one of them, for every kind of trainer."""
+    """A whole run, judged by one of them, for every kind of trainer."""
     keys = ("data_path", "show_progress", "state", "train_batch_size", "hidden_size")
     options = tiny if model == "BBQRec" else {key: tiny[key] for key in keys}
     counting = {"metrics": ["Recall", *COUNTING], "topk": [3], "valid_metric": "ItemCoverage@3"}

@@ -68,7 +68,7 @@ def test_a_finished_run_can_be_evaluated_under_other_weights(rundir):
 
 
 def test_without_features_it_ranks_by_who_chose_what(rundir):
-    """As with a weight of 0 for the features, and otherwise than with them."""
+    """Ranks as a weight of 0 for the features does, and otherwise than features do."""
     changes = ({"modalities": []}, {"feature_similarity_weight": 0}, {})
     found = [
         run("ItemNeighbours", "Mini", overrides={**OPTIONS, **change})["test_result"]

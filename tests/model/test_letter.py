@@ -172,7 +172,7 @@ def test_diversity_is_least_when_clusters_are_apart(size):
 
 
 def test_even_clusters_allow_the_least_diversity_loss():
-    """With items spread evenly over the codes, equal cluster sizes have the lowest bound."""
+    """Equal cluster sizes have the lowest bound if items are spread evenly over the codes."""
 
     def reached(clusters):
         centres = 20 * torch.eye(2, 4, dtype=torch.float64)

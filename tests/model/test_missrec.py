@@ -198,7 +198,7 @@ def test_fused_scores_equal_a_loop_over_items(model, factor):
 
 @pytest.mark.parametrize("modalities", [1, 2])
 def test_few_modalities_are_fused_like_several(model, modalities):
-    """They have shorter formulas; one more, which no item has, changes nothing."""
+    """Few modalities have shorter formulas; one more, which no item has, changes nothing."""
     torch.nn.init.constant_(model.fusion_factor, 4.0)
     states = torch.randn(4, 16)
     representations = model.representations().detach()[:, : 1 + modalities]

@@ -1,4 +1,4 @@
-"""What a model needs of the data is told before it trains."""
+"""Needs of a model that its data do not meet are told before it trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who was chosen after whom and whose features are alike, against loops over users and items."""
+"""Neighbours by succession and by features, against loops over users and items."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_alike(kept: int, cells: int, monkeypatch) -> None:
 
 
 def test_alike_is_the_cosine_over_the_mean_of_the_nearest() -> None:
-    """Without ties, to the four decimals of the cosines."""
+    """The case without ties, to the four decimals of the cosines."""
     torch.manual_seed(2)
     features = torch.randn(N_ITEMS, 5)
     found = torch.from_numpy(alike([features]).toarray()).float()

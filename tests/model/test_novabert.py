@@ -73,7 +73,7 @@ def test_features_of_masked_items_do_not_reach_the_loss(fusion):
 
 
 def test_features_of_the_candidates_do_not_reach_the_ranking():
-    """At test time nothing but the history's features is read."""
+    """Features of the history alone are read at test time."""
     model, data = build("NOVABERT")
     sharpen(model)
     rows = rows_of_test(data, 1)
@@ -90,7 +90,7 @@ def test_features_of_the_candidates_do_not_reach_the_ranking():
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_side_information_stays_out_of_the_values(fusion, layers):
-    """With attention frozen to uniform, neither features nor positions change anything."""
+    """Neither features nor positions change anything while attention is frozen to uniform."""
     model, _ = build("NOVABERT", nova_fusion=fusion, n_layers=layers)
     sharpen(model)
     items = torch.tensor([[3, 4, 5, 6, 7] + [0] * 15])

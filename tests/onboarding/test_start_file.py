@@ -18,7 +18,7 @@ def uncommented(text):
 
 @pytest.mark.parametrize("model", ["BBQRec", "TIGER", "ESASRec", "SASRec"])
 def test_its_lines_are_the_defaults(model, tmp_path, tiny):
-    """As written, the file is empty; with every # removed, it changes no option."""
+    """The file as written is empty; with every # removed, it changes no option."""
     text = start_file(model, "Mini")
     assert yaml.safe_load(text) is None
     path = tmp_path / "all.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 from collections import Counter
 
@@ -10,10 +11,17 @@ from tests.support.runs import ROOT
 PACKAGE = ROOT / "recbole_bbqrec"
 MODULES = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
 TESTS = list((ROOT / "tests").rglob("*.py"))
+WITH_DOCSTRINGS = ("recbole_bbqrec", "tests", "benchmarks", "trials", "docs")
 MOST_MODULES, MOST_LINES = 12, 350
-#: Folders that may hold more: a module a model, as RecBole has them; a module a part of the card.
 #: Test folders that no room has: across rooms, about the package as a whole, and helpers.
 ACROSS = {"end_to_end", "package", "support"}
+
+#: Words that begin a half-sentence, which says nothing without the name beside it.
+OPENINGS = set(
+    "what which how who whose why when where whether as at by for from in into of on to with within "
+    "without under beyond if unless while because since though that this these they it its there "
+    "then so but and or also only even not".split()
+)
 
 
 def rooms() -> set[str]:
@@ -30,6 +38,17 @@ def test_no_file_is_longer_than_a_sitting():
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     long = {str(path): length for path, length in lengths.items() if length > MOST_LINES}
     assert max(lengths.values()) > 200 and not long
+
+
+def test_a_docstring_begins_with_a_verb_or_a_noun():
+    half_sentences = []
+    for path in (p for folder in WITH_DOCSTRINGS for p in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                first = (ast.get_docstring(node) or "-").split()[0].strip("`.,:;").lower()
+                if first in OPENINGS:
+                    half_sentences.append(f"{path}:{getattr(node, 'lineno', 1)}: {first}")
+    assert not half_sentences
 
 
 def test_setup_cfg_lists_every_package_folder():

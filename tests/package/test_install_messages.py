@@ -1,4 +1,4 @@
-"""What an import without RecBole says, and what the packaging requires on each Python."""
+"""Message of an import without RecBole, and requirements of the packaging on each Python."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_without_recbole_the_import_says_what_to_run(monkeypatch):
     "words", [["-m", "recbole_bbqrec", "models"], [str(ROOT / "run_recbole_bbqrec.py")]]
 )
 def test_without_recbole_a_command_is_one_message(tmp_path, words):
-    """As on Python 3.12 and newer, where pip does not install it."""
+    """Python 3.12 and newer are such: pip does not install RecBole there."""
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as u\nfind = u.find_spec\n"
         "u.find_spec = lambda name, *more: None if name == 'recbole' else find(name, *more)\n"

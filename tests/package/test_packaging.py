@@ -68,7 +68,7 @@ def test_installed_package_finds_its_yaml(installed, tmp_path):
 
 @pytest.mark.slow
 def test_recbole_quick_start_is_never_imported(installed, tmp_path):
-    """That module alone needs ray."""
+    """RecBole's quick_start alone needs ray."""
     script = (
         "import sys, pkgutil, importlib, recbole_bbqrec\n"
         "for m in pkgutil.walk_packages(recbole_bbqrec.__path__, 'recbole_bbqrec.'):\n"

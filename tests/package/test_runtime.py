@@ -1,4 +1,4 @@
-"""What a run asks of the machine."""
+"""Threads, memory and devices that a run asks for."""
 
 import resource
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From McAuley's files to a prepared data set, and from there to a trained model."""
+"""McAuley's files become a prepared data set, and this a trained model."""
 
 from __future__ import annotations
 

@@ -352,7 +352,7 @@ def test_lines_of_faults(tmp_path):
 
 
 def test_ragged_item_rows(shop, tmp_path):
-    """They are counted, and features in the order of the file are then refused."""
+    """Ragged rows are counted, and features in the order of the file are then refused."""
     (shop / "i.csv").write_text("sku,title\nsku-1,one\nsku-2\nsku-3,three\n")
     report = prepare_own("Own", source(shop, items="i.csv"), tmp_path)
     assert dict(report.ledger.items())["unreadable rows of the items file"].first == "line 3"
@@ -362,7 +362,7 @@ def test_ragged_item_rows(shop, tmp_path):
 
 
 def test_users_too_short_to_be_tested(tmp_path):
-    """What the report says of them, against the split that a run makes."""
+    """The report's count of them, against the split that a run makes."""
     items = "abcdef"
     lengths = {"one": 1, "two": 2, "too": 2, "three": 3, "four": 4, "six": 6}
     rows = [f"{user},{items[k]},{k}" for user, n in lengths.items() for k in range(n)]

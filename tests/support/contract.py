@@ -92,7 +92,7 @@ def working_in(directory: Path) -> Iterator[None]:
 
 @dataclass
 class Loaded:
-    """What ``load_data_and_model`` returns, by name."""
+    """Result of ``load_data_and_model``, by name."""
 
     config: Any
     model: Any

@@ -88,7 +88,7 @@ class DeviceTensor(Tensor):
 
 
 class _Dispatch(TorchDispatchMode):
-    """For operators without an argument on the device: factories, and moves to it."""
+    """Dispatch of operators without an argument on the device: factories, and moves to it."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _call(func, args, kwargs or {})
@@ -202,7 +202,7 @@ def waits() -> Iterator[Counter[str]]:
 
 @contextlib.contextmanager
 def second_device() -> Iterator[torch.device]:
-    """While the block runs, tensors can be moved to the device that it is given."""
+    """Give the block a device to which tensors can be moved."""
     autocast, enabled, make = torch.autocast, torch.is_autocast_enabled, torch.tensor
 
     def no_autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:

@@ -11,7 +11,7 @@ from recbole_bbqrec.trainer.phases.generate_phase import GeneratePhase
 
 
 class Model(nn.Module):
-    """As much of a generative model as the phase touches."""
+    """The parts of a generative model that the phase touches."""
 
     def __init__(self):
         super().__init__()

@@ -96,7 +96,7 @@ def test_each_user_has_old_and_new_events_by_time(runs):
 
 @pytest.mark.slow
 def test_metrics_before_and_after_are_those_of_the_newest_day(runs):
-    """After: of the evaluation's values for each user; before: of the old run's lists."""
+    """The metrics after are the evaluation's for each user, those before of the old run's lists."""
     told = json.loads((runs.after / "result.json").read_text())["updated"]["newest"]
     assert told["day"] == "2027-07-01" and told["unknown"] == 2
     users = PerUser.load(runs.after / "per_user.npz")
@@ -147,7 +147,7 @@ def test_an_update_starts_from_the_old_weights_and_resumes_to_the_bit(runs, monk
 
 @pytest.mark.slow
 def test_an_updated_run_is_a_run(runs, capsys):
-    """It recommends to new users, is evaluated, takes items and a further update."""
+    """The run recommends to new users, is evaluated, takes items and a further update."""
     new = load_run(runs.after)
     assert len(new.recommend(users=["newcomer"], k=5)) == 5
     assert main(["evaluate", str(runs.after)]) == 0
