@@ -57,7 +57,7 @@ def crowded(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def card(crowded) -> dict:
-    """Its report card."""
+    """Report card of the crowded run."""
     from recbole_bbqrec.experiment.report_card.collect import collect
 
     return collect(crowded, sample=EXACT_USERS)

@@ -304,7 +304,7 @@ def test_killed_runs_go_on(store):
 
 @pytest.mark.slow
 def test_worker_ends_when_the_store_is_gone(store):
-    """Its standard input closes when the store's process dies; its lock is free afterwards."""
+    """A worker's standard input closes when the store dies; the lock is free afterwards."""
     planned = store.plan(gru(epochs=400, stopping_step=1000))
     write_plan(planned)
     process = subprocess.Popen(

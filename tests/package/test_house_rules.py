@@ -17,11 +17,12 @@ MOST_MODULES, MOST_LINES = 12, 350
 ACROSS = {"end_to_end", "package", "support"}
 
 #: Words that begin a half-sentence, which says nothing without the name beside it.
-OPENINGS = set(
-    "what which how who whose why when where whether as at by for from in into of on to with within "
-    "without under beyond if unless while because since though that this these they it its there "
-    "then so but and or also only even not".split()
-)
+OPENINGS = {
+    "what", "which", "how", "who", "whose", "why", "when", "where", "whether", "as", "at", "by",
+    "for", "from", "in", "into", "of", "on", "to", "with", "within", "without", "under", "beyond",
+    "if", "unless", "while", "because", "since", "though", "that", "this", "these", "they", "it",
+    "its", "there", "then", "so", "but", "and", "or", "also", "only", "even", "not",
+}  # fmt: skip
 
 
 def rooms() -> set[str]:

@@ -41,7 +41,7 @@ def test_an_old_run_has_its_metrics_again(saved, model):
 
 
 def test_an_old_interrupted_run_continues(saved):
-    """Its last state is that before the second of two epochs."""
+    """The last state is that before the second of two epochs."""
     finished = FinishedRun.at(saved / "ESASRec-old")
     finished.files.result.unlink()
     finished.files.model.unlink()
