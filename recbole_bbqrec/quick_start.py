@@ -22,10 +22,11 @@ from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.processes import check_shareable
 from recbole_bbqrec.config.resume import configure, fixed_options
-from recbole_bbqrec.data.histories import Histories, split_hash
+from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.data.identity import check_same_data, data_identity, feature_sources
 from recbole_bbqrec.data.loaders import create_dataset, data_loaders
 from recbole_bbqrec.data.protocol.report import log_report, split_report
+from recbole_bbqrec.data.protocol.split_hash import split_hash
 from recbole_bbqrec.data.protocol.targets import Targets, describe_targets
 from recbole_bbqrec.distributed import group
 from recbole_bbqrec.loaded_run import LoadedRun
@@ -174,12 +175,9 @@ def _run(
     ready = time.perf_counter()
     peaks = {"prepare": peak_memory_mib(config["device"])}  # peak up to the end of each stage
 
-    score, valid_result = trainer.fit(
-        prepared.train_data,
-        prepared.valid_data,
-        saved=files is not None,
-        show_progress=config["show_progress"],
-    )
+    saves, shows = files is not None, config["show_progress"]
+    loaders = prepared.train_data, prepared.valid_data
+    score, valid_result = trainer.fit(*loaders, saved=saves, show_progress=shows)
     trained = time.perf_counter()
     peaks["train"] = peak_memory_mib(config["device"])
     test = test and not config["tokenize_only"]  # phase one alone has no ranking to test

@@ -110,11 +110,11 @@ class Recommender:
         events = self.dataset.file_events
         if events is None:  # files that are split already: what the model reads is what is known
             return self._latest(names, users)[0]
-        first = np.searchsorted(events.users, users)
-        counts = np.searchsorted(events.users, users, side="right") - first  # [n]
+        first, counts = events.spans(users)  # [n]
         place = np.arange(int(counts.max(initial=1)))
         index = np.minimum(first[:, None] + place, len(events) - 1)  # [n, S]
-        return torch.from_numpy(events.items[index] * (place < counts[:, None]))
+        items = events.items[index].astype(np.int64)
+        return torch.from_numpy(items * (place < counts[:, None]))
 
     def _latest(self, names: Sequence[str], users: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return the latest items int64 [n, T] of users, right padded, and their numbers [n].
@@ -125,11 +125,11 @@ class Recommender:
         """
         width, events = self.width, self.dataset.file_events
         if events is not None:
-            end = np.searchsorted(events.users, users, side="right")  # [n]
-            length = np.minimum(end - np.searchsorted(events.users, users), width)
+            first, counts = events.spans(users)  # [n]
+            end, length = first + counts, np.minimum(counts, width)
             place = np.arange(width)
             index = np.minimum((end - length)[:, None] + place, len(events) - 1)  # [n, T]
-            latest = events.items[index] * (place < length[:, None])
+            latest = events.items[index].astype(np.int64) * (place < length[:, None])
             return torch.from_numpy(latest), torch.from_numpy(length)
         items = torch.zeros(len(users), width, dtype=torch.int64)
         lengths = torch.zeros(len(users), dtype=torch.int64)

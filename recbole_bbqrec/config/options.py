@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Optional, Union
 
 from recbole_bbqrec.config.checks.intervals import are_intervals
+from recbole_bbqrec.data.layout.settings import LayoutSettings
 from recbole_bbqrec.data.protocol.settings import SplitSettings
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.generator.settings import GeneratorSettings
@@ -157,14 +158,14 @@ ONE_PHASE = (
 
 #: Heading to the settings below it, for lists of all options.
 SETTINGS_BY_TOPIC: dict[str, tuple[type[Settings], ...]] = {
-    "Every run": (RunSettings, ProtocolSettings, SplitSettings, TrainingSettings),
+    "Every run": (RunSettings, ProtocolSettings, SplitSettings, LayoutSettings, TrainingSettings),
     "Phase one: items to semantic IDs": PHASE_ONE,
     "Phase two: generating the next item": PHASE_TWO,
     "Models of one phase": ONE_PHASE,
 }
 
 #: Options of every run, RecBole's own models included.
-RUN_OPTIONS = checks_by_option(RunSettings, SplitSettings)
+RUN_OPTIONS = checks_by_option(RunSettings, SplitSettings, LayoutSettings)
 
 #: RecBole's options whose values RecBole itself does not check.
 RECBOLE_OPTIONS = checks_by_option(TrainingSettings, ProtocolSettings)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
-from recbole.utils.enum_type import FeatureType
 
 from recbole_bbqrec.data.catalogue import add_catalogue, add_later
 from recbole_bbqrec.data.features import ModalityFeatures, load_modality
+from recbole_bbqrec.data.layout.event_store import EventStore
+from recbole_bbqrec.data.layout.prefix_dataset import PrefixDataset
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import ID_SIGNAL, RunConfig
 
 
-class MultiModalDataset(SequentialDataset):
-    """A :class:`SequentialDataset` that also holds the features named in ``modalities``.
+class MultiModalDataset(PrefixDataset):
+    """RecBole's :class:`SequentialDataset` that also holds the features named in ``modalities``.
 
     Ids, vocabulary and split are those of the plain class: features are read after the ids are
     final and aligned by raw token. The parts of a split share the matrices (RecBole copies a
@@ -28,11 +27,10 @@ class MultiModalDataset(SequentialDataset):
     (``<Dataset>.added.txt``): scaling and principal components stay those of the others.
     """
 
-    inter_feat: Interaction
     added_items: torch.Tensor
 
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: RunConfig, store: EventStore | None = None) -> None:
+        super().__init__(config, store)
         self.added_items = add_later(self)
         self._features = self._load_features()
 
@@ -87,41 +85,6 @@ class MultiModalDataset(SequentialDataset):
         other.inter_feat = new_inter_feat
         return other
 
-    def data_augmentation(self) -> None:
-        """One row per prefix of each user, as RecBole makes them, without its Python loops.
-
-        Identical to the parent's result; columns it does not handle go to the parent.
-        """
-        simple = {FeatureType.TOKEN, FeatureType.FLOAT}
-        numerical = self.config["numerical_features"] or []
-        fields = list(self.inter_feat)
-        if any(self.field2type[f] not in simple or f in numerical for f in fields):
-            super().data_augmentation()
-            return
-        self._aug_presets()
-        self._check_field("uid_field", "time_field")
-        self.sort(by=[self.uid_field, self.time_field], ascending=True)
-
-        users = self.inter_feat[self.uid_field].numpy()  # [n_events], grouped by user
-        first, target = _prefix_rows(users)
-        start = np.maximum(first, target - self.max_item_list_len)  # [n_rows]
-        length = torch.from_numpy(target - start)  # [n_rows]
-        offsets = torch.arange(self.max_item_list_len)  # [T]
-        inside = offsets < length[:, None]  # [n_rows, T]
-        index = (torch.from_numpy(start)[:, None] + offsets)[inside]  # [n_history_events]
-
-        lists: dict[str, torch.Tensor] = {self.item_list_length_field: length}
-        for name in fields:
-            if name == self.uid_field:
-                continue
-            values = self.inter_feat[name]  # [n_events]
-            column = torch.zeros(inside.shape, dtype=values.dtype)  # [n_rows, T]
-            column[inside] = values[index]
-            lists[getattr(self, f"{name}_list_field")] = column
-        rows = self.inter_feat[target]
-        rows.update(Interaction(lists))
-        self.inter_feat = rows
-
 
 def check_modalities(value: object) -> list[str]:
     """Return ``modalities`` as a list of names; None means no modality.
@@ -146,15 +109,3 @@ def check_modalities(value: object) -> list[str]:
     if len(set(value)) != len(value):
         raise UserError(f"modalities is {list(value)}, which repeats a name; {expected}.")
     return list(value)
-
-
-def _prefix_rows(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find each row's first event of the user and its target, in events grouped by user.
-
-    Both are indices into the events, int64 [n_rows]; every event but a user's first is a target.
-    """
-    same = users[1:] == users[:-1]  # [n_events - 1]
-    target = np.flatnonzero(same) + 1
-    begins = np.flatnonzero(np.concatenate([[True], ~same]))  # [n_users]
-    first = begins[np.searchsorted(begins, target, side="right") - 1]
-    return first.astype(np.int64), target.astype(np.int64)

@@ -17,9 +17,17 @@ def warn_of_duplicates(dataset: ItemDataset) -> None:
     if not twice.any():
         return
     user, item, time = frame[fields][twice].iloc[0]
-    tokens = [dataset.field2id_token[f][int(n)] for f, n in zip(fields, (user, item))]
+    log_duplicates(dataset, int(twice.sum()), len(frame), (int(user), int(item)), time)
+
+
+def log_duplicates(
+    dataset: ItemDataset, count: int, events: int, first: tuple[int, int], time: float
+) -> None:
+    """Log ``count`` repeated events of ``events``; ``first`` has ids of a user and an item."""
+    fields = [dataset.uid_field, dataset.iid_field]
+    tokens = [dataset.field2id_token[field][number] for field, number in zip(fields, first)]
     getLogger().warning(
-        f"{int(twice.sum()):,} of {len(frame):,} events stand there twice, with the same user, "
+        f"{count:,} of {events:,} events stand there twice, with the same user, "
         f"item and time (the first: user {tokens[0]}, item {tokens[1]}, time {time:.15g}). All are "
         "read; remove them from the .inter file if they were recorded twice."
     )

@@ -18,7 +18,7 @@ from recbole_bbqrec.data.loaded_columns import header_columns, is_loaded
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
 
-_EXACT = 1 << 24  # whole numbers up to here are exact in float32
+EXACT_IN_FLOAT32 = 1 << 24  # whole numbers up to here are exact in float32
 
 
 def check_times(config: RunConfig) -> None:
@@ -100,7 +100,7 @@ def keep_order(dataset: ItemDataset) -> None:
     distinct = np.unique(times.to_numpy())
     if len(np.unique(distinct.astype(np.float32))) == len(distinct):
         return
-    by_user = len(distinct) > _EXACT and dataset.uid_field is not None
+    by_user = len(distinct) > EXACT_IN_FLOAT32 and dataset.uid_field is not None
     ranked = times.groupby(frame[dataset.uid_field]) if by_user else times
     frame[field] = ranked.rank(method="dense").astype(np.float64)
     getLogger().info(

@@ -8,7 +8,6 @@ pair exactly once an epoch.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +17,15 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from recbole_bbqrec.data.catalogue import added_items
+from recbole_bbqrec.data.layout.mapped_split import TrainingHistories
+from recbole_bbqrec.data.layout.prefix_rows import PrefixRows
 from recbole_bbqrec.data.protocol.row_order import consecutive, in_time_order
 from recbole_bbqrec.distributed import group, sums
 from recbole_bbqrec.protocols import ItemDataset
 
 ENCODINGS = ("causal", "bidirectional")
 UNITS = ("targets", "histories")
+_ITEMS = 1 << 22  # looked at together
 _BUCKET_BATCHES = 50  # batches in a chunk sorted by length: more pad less but mix less
 
 
@@ -44,7 +45,7 @@ class Histories:
     [([5, 6], [6, 7]), ([8, 0], [9, 0])]
 
     Attributes:
-        items: int64 [n_events], internal item ids.
+        items: int64 [n_events], internal item ids; int32 where the events are mapped.
         offsets: int64 [n_users + 1]; user u owns ``items[offsets[u] : offsets[u + 1]]``.
         users: int64 [n_users], internal user ids, ascending.
     """
@@ -69,8 +70,11 @@ class Histories:
                 ``benchmark_filename`` files. Their order does not matter.
         """
         rows = train_dataset.inter_feat
+        if isinstance(rows, TrainingHistories):
+            return cls(rows.items, rows.offsets, rows.users)
         if rows not in _HISTORIES:
-            _HISTORIES[rows] = _of_rows(train_dataset)
+            found = _of_prefixes(train_dataset) if isinstance(rows, PrefixRows) else None
+            _HISTORIES[rows] = _of_rows(train_dataset) if found is None else found
         return _HISTORIES[rows]
 
     def __len__(self) -> int:
@@ -79,12 +83,35 @@ class Histories:
     def trained_items(self, n_items: int) -> torch.Tensor:
         """Return bool [n_items], true for the items of any training history."""
         seen = torch.zeros(n_items, dtype=torch.bool)
-        seen[self.items] = True
+        for items in self.items.split(_ITEMS):
+            seen[items.long()] = True
         return seen
 
 
 #: Histories of the rows of a data set, which several parts of a run ask for.
 _HISTORIES: WeakKeyDictionary[Any, Histories] = WeakKeyDictionary()
+
+
+def _of_prefixes(train_dataset: ItemDataset) -> Histories | None:
+    """Take the histories from the events, unless a user's rows leave some between them out."""
+    rows = train_dataset.inter_feat
+    users = rows[train_dataset.uid_field].numpy()  # [n_rows]
+    order = np.argsort(users, kind="stable")
+    users, target = users[order], rows.target.numpy()[order]
+    opens = np.r_[True, users[1:] != users[:-1]][: users.size]  # the first row of its user
+    if (np.diff(target)[~opens[1:]] != 1).any():
+        return None
+    begins = np.flatnonzero(opens)  # [n_users]
+    length = rows[train_dataset.item_list_length_field].numpy()[order[begins]]
+    counts = np.diff(np.r_[begins, users.size])  # [n_users], rows per user
+    offsets = np.r_[0, np.cumsum(length + counts)].astype(np.int64)
+    index = np.arange(offsets[-1])
+    index += np.repeat(target[begins] - length - offsets[:-1], np.diff(offsets))
+    return Histories(
+        rows.event_values(train_dataset.iid_field)[torch.from_numpy(index)],
+        torch.from_numpy(offsets),
+        torch.from_numpy(users[begins].astype(np.int64)),
+    )
 
 
 def _of_rows(train_dataset: ItemDataset) -> Histories:
@@ -114,36 +141,6 @@ def _of_rows(train_dataset: ItemDataset) -> Histories:
         torch.from_numpy(offsets),
         torch.from_numpy(users[begins].astype(np.int64)),
     )
-
-
-def split_hash(train: Any, valid: Any, test: Any) -> str:
-    """Identify a leave-one-out split by its raw tokens, with 16 hex characters.
-
-    SHA-256 over users sorted by token: user token, training item tokens in order, validation
-    and test item tokens; then the items that a catalogue adds to those with events. Independent
-    of internal ids and of MAX_ITEM_LIST_LENGTH; equal for two data sets exactly when they train
-    and evaluate on the same events in the same order.
-    """
-    histories = Histories.from_training_data(train)
-    item_token = train.field2id_token[train.iid_field]
-    user_token = train.field2id_token[train.uid_field]
-    offsets = histories.offsets.tolist()
-    items = item_token[histories.items.numpy()]
-    parts: dict[int, list[list[str]]] = {}
-    for index, user in enumerate(histories.users.tolist()):
-        parts[user] = [[str(t) for t in items[offsets[index] : offsets[index + 1]]], [], []]
-    for slot, dataset in ((1, valid), (2, test)):
-        rows = dataset.inter_feat
-        pairs = zip(rows[dataset.uid_field].tolist(), rows[dataset.iid_field].tolist())
-        for user, item in pairs:
-            parts.setdefault(user, [[], [], []])[slot].append(str(item_token[item]))
-    digest = hashlib.sha256()
-    for user in sorted(parts, key=lambda internal: str(user_token[internal])):
-        fields = [[str(user_token[user])], *parts[user]]
-        digest.update("\n".join("\t".join(tokens) for tokens in fields).encode() + b"\n\n")
-    for token in sorted(added_items(train)):
-        digest.update(f"item\t{token}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 class _Tensors(NamedTuple):
@@ -226,8 +223,7 @@ class HistoryBatches:
         self._start, self._length, self._first = cut(histories.offsets, max_length)
         if self._start.numel() == 0:
             raise ValueError("no user has two training events; there is nothing to predict")
-        # One event of padding, so that the gather of targets may look one place further.
-        self._events = torch.cat([histories.items, histories.items.new_zeros(1)])
+        self._events = histories.items
         # Size of each row in the unit of batch_size, int64 [n_rows].
         targets = self._length - self._first
         self._size = targets if unit == "targets" else torch.ones_like(targets)
@@ -280,7 +276,9 @@ class HistoryBatches:
         inside = step < length[:, None]  # [B, T]
         mask = inside & (step >= self._first[rows][:, None])  # [B, T]
         index = torch.where(inside, index, 0)
-        return HistoryBatch(self._events[index] * inside, self._events[index + 1] * mask, length)
+        # A row ends one event before its user's last, so that there is an event after each.
+        items, targets = self._events[index].long(), self._events[index + 1].long()
+        return HistoryBatch(items * inside, targets * mask, length)
 
 
 def _causal_windows(

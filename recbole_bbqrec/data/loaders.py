@@ -13,12 +13,16 @@ from recbole.data.utils import create_samplers, get_dataloader
 
 from recbole_bbqrec.data.catalogue import add_catalogue
 from recbole_bbqrec.data.catalogue_size import check_catalogue_size
-from recbole_bbqrec.data.duplicates import warn_of_duplicates
+from recbole_bbqrec.data.duplicates import log_duplicates, warn_of_duplicates
 from recbole_bbqrec.data.event_times import check_has_times, check_times, keep_order
 from recbole_bbqrec.data.field_counts import check_field_counts
+from recbole_bbqrec.data.layout.event_files import event_store
+from recbole_bbqrec.data.layout.event_store import StoredEvents
+from recbole_bbqrec.data.layout.mapped_split import HistoryLoader, TrainingHistories
+from recbole_bbqrec.data.layout.settings import is_mapped
 from recbole_bbqrec.data.loaded_columns import header_columns
 from recbole_bbqrec.data.protocol.apply import build, find_events, plan_split
-from recbole_bbqrec.data.protocol.events import read_events
+from recbole_bbqrec.data.protocol.events import Events, read_events
 from recbole_bbqrec.data.protocol.settings import SplitSettings, split_settings
 from recbole_bbqrec.data.protocol.ties import tie_statistics
 from recbole_bbqrec.errors import UserError
@@ -37,9 +41,11 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
         UserError: RecBole cannot read the files, they have no times, nothing is left after
             filtering, or the data cannot serve the protocol.
     """
+    settings = split_settings(config)
+    if is_mapped(config):
+        return _mapped(config, dataset_class, settings)
     check_field_counts(config)
     check_times(config)
-    settings = split_settings(config)
     try:
         with _real_times_loaded(config, settings.real_time_field):
             dataset = dataset_class(config)
@@ -65,6 +71,21 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
     dataset.plan = plan_split(dataset, events, settings)
     dataset.events = dataset.plan.events if dataset.plan else events
     keep_order(dataset)
+    return dataset
+
+
+def _mapped(config: Config, dataset_class: type, settings: SplitSettings) -> Any:
+    """Make the data set of mapped events."""
+    store = event_store(config)
+    dataset = dataset_class(config, store)
+    add_catalogue(dataset)
+    repeated = store.facts["repeated"]
+    if repeated["count"]:
+        first = repeated["user"], repeated["item"]
+        log_duplicates(dataset, repeated["count"], len(store), first, repeated["time"])
+    dataset.file_events = dataset.events = StoredEvents(store, settings.day_length)
+    dataset.ties = tie_statistics(dataset.events, dataset.field2id_token[dataset.iid_field])
+    dataset.plan = None
     return dataset
 
 
@@ -164,7 +185,7 @@ def split(config: Config, dataset: ItemDataset) -> list[Any]:
         )
     check_catalogue_size(config, dataset, parts)
     events = getattr(dataset, "events", None)
-    if plan is None and events is not None:
+    if plan is None and isinstance(events, Events):  # others know theirs
         find_events(parts, events)
     return parts
 
@@ -180,9 +201,14 @@ def _asks_for_test(split: dict[str, Any]) -> bool:
 def data_loaders(config: Config, dataset: ItemDataset) -> tuple[Any, Any, Any]:
     """Build training, validation and test loaders, as RecBole's ``data_preparation`` does."""
     built = split(config, dataset)
-    samplers = create_samplers(config, dataset, built)
+    mapped = isinstance(built[0].inter_feat, TrainingHistories)
+    # RecBole's samplers keep a set for every user; where all items are ranked, nobody asks them.
+    samplers = [None] * 3 if mapped else create_samplers(config, dataset, built)
     loaders = []
     for phase, part, sampler in zip(("train", "valid", "test"), built, samplers):
+        if mapped and phase == "train":
+            loaders.append(HistoryLoader(config, part))
+            continue
         shuffle = config["shuffle"] if phase == "train" else False
         loaders.append(get_dataloader(config, phase)(config, part, sampler, shuffle=shuffle))
     return loaders[0], loaders[1], loaders[2]

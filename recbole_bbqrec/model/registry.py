@@ -24,6 +24,7 @@ from recbole.model import sequential_recommender as recbole_sequential
 from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.data.layout.prefix_dataset import PrefixDataset
 from recbole_bbqrec.errors import UserError, did_you_mean
 
 # RecBole's SINE switches this debugging aid on for the whole process when the package is imported;
@@ -341,9 +342,9 @@ def property_bases(model: str) -> tuple[list[str], list[str]]:
 
 
 def get_dataset_class(model: str) -> type:
-    """Return the dataset class of a model: ours if it reads features, else RecBole's choice."""
+    """Return the dataset class of a model: ours for ours, else RecBole's choice."""
     facts = spec(model)
-    if facts.reads_features:
-        return MultiModalDataset
+    if facts.reads_features or facts.trains_on_histories:
+        return MultiModalDataset if facts.reads_features else PrefixDataset
     named = facts.base or model  # an own class has the dataset of the RecBole model it extends
     return getattr(recbole_datasets, f"{named}Dataset", recbole_datasets.SequentialDataset)

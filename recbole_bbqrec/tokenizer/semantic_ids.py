@@ -88,7 +88,7 @@ class SemanticIds:
         with reading(path, "semantic IDs", remedy):
             tensors, header = _read(path)
             codes, vectors = tensors["codes"], tensors["vectors"]
-            text = bytes(tensors["item_tokens"].tolist()).decode()
+            text = tensors["item_tokens"].numpy().tobytes().decode()
             return cls(
                 item_tokens=tuple(text.split("\n")), codes=codes, vectors=vectors,
                 codebooks=tensors.get("codebooks"), signals=tuple(header["signals"]),

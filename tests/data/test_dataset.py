@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
 
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset, check_modalities
+from recbole_bbqrec.data.histories import Histories
+from recbole_bbqrec.data.layout.prefix_rows import PrefixRows
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.splits import planned_split_hash
 from tests.support.data import make_config, random_sequences, write_features, write_inter
@@ -128,6 +131,46 @@ def test_augmentation_equals_recbole(tmp_path, longest):
         assert list(a) == list(b)
         for field in a:
             torch.testing.assert_close(a[field], b[field], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        np.array([4, 0, 4]), torch.tensor([3]), torch.tensor([], dtype=torch.int64), np.array([]),
+        [5, 1], [], slice(2, 6), range(3), 7, np.arange(40) % 3 == 0,
+    ],
+)  # fmt: skip
+def test_rows_are_recboles_whatever_asks_for_them(tmp_path, index):
+    rng = np.random.default_rng(0)
+    write_inter(tmp_path, "Tiny", random_sequences(rng, 4, 40, 25))
+    config = make_config(tmp_path, "Tiny", MAX_ITEM_LIST_LENGTH=3)
+    kinds = (MultiModalDataset, SequentialDataset)
+    ours, theirs = (kind(config).build()[0].inter_feat[:40] for kind in kinds)
+    assert isinstance(ours, PrefixRows)
+    a, b = ours[index], theirs[index]
+    assert len(a) == len(b) and list(a) == list(b)
+    for field in b:
+        torch.testing.assert_close(a[field], b[field], rtol=0, atol=0)
+    # What a model or a loader of RecBole's adds to rows stays with them.
+    for rows in (ours, theirs):
+        rows.update(Interaction({"mark": torch.arange(len(rows))}))
+        rows.sort(by=["item_id", "mark"])
+        rows.drop("timestamp")
+    assert list(ours[index]) == list(theirs[index])
+    for field, values in theirs[index].to("cpu").interaction.items():
+        torch.testing.assert_close(ours[index].to("cpu")[field], values, rtol=0, atol=0)
+
+
+def test_rows_take_the_memory_of_indices(tmp_path):
+    sequences = {f"u{n}": [f"i{i}" for i in range(100)] for n in range(30)}
+    write_inter(tmp_path, "Long", sequences)
+    parts = MultiModalDataset(make_config(tmp_path, "Long", MAX_ITEM_LIST_LENGTH=50)).build()
+    histories = Histories.from_training_data(parts[0])
+    assert histories.offsets.tolist() == list(range(0, 30 * 98 + 1, 98))
+    for part in parts:
+        rows = part.inter_feat
+        held = [rows.target, rows.interaction.first, *rows.interaction.events.values()]
+        assert sum(tensor.numel() for tensor in held) <= 5 * 100 * 30  # RecBole's: 100 * 100 * 30
 
 
 def test_augmentation_of_other_columns_is_recboles(tmp_path):

@@ -8,8 +8,8 @@ from recbole.data.dataset import SequentialDataset
 
 from recbole_bbqrec.data import event_times
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.loaders import create_dataset, split
+from recbole_bbqrec.data.protocol.split_hash import split_hash
 from recbole_bbqrec.errors import UserError
 from tests.support.data import make_config, random_sequences, write_inter
 
@@ -37,7 +37,7 @@ def read(root, dataset_class):
 @pytest.mark.parametrize("by_user", [False, True])
 def test_order_of_close_times_decides(tmp_path, monkeypatch, dataset_class, by_user):
     if by_user:
-        monkeypatch.setattr(event_times, "_EXACT", 5)
+        monkeypatch.setattr(event_times, "EXACT_IN_FLOAT32", 5)
     rng = np.random.default_rng(0)
     sequences = random_sequences(rng, 30, 40, 12)
     small, close = tmp_path / "small", tmp_path / "close"

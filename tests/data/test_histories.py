@@ -12,7 +12,8 @@ import torch
 from recbole.data.dataset import SequentialDataset
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.data.histories import Histories, HistoryBatches, split_hash
+from recbole_bbqrec.data.histories import Histories, HistoryBatches
+from recbole_bbqrec.data.protocol.split_hash import split_hash
 from recbole_bbqrec.errors import UserError
 from tests.support.data import make_config, random_sequences, write_features, write_inter
 

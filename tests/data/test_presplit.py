@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from recbole_bbqrec.config.config import BBQRecConfig
-from recbole_bbqrec.data.histories import Histories, split_hash
+from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.data.loaders import create_dataset, split
+from recbole_bbqrec.data.protocol.split_hash import split_hash
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.registry import get_dataset_class
 from recbole_bbqrec.quick_start import run

@@ -10,9 +10,10 @@ from recbole.data.dataset import SequentialDataset
 from recbole.utils import get_model
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.data.histories import Histories, split_hash
+from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.data.loaders import create_dataset, split
 from recbole_bbqrec.data.protocol.settings import parse
+from recbole_bbqrec.data.protocol.split_hash import split_hash
 from recbole_bbqrec.data.protocol.targets import describe_targets
 from recbole_bbqrec.errors import UserError
 from tests.support.data import make_config

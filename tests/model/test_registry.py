@@ -12,6 +12,7 @@ from recbole.utils import get_model as get_recbole_model
 
 from recbole_bbqrec.config.yaml_files import properties_directory
 from recbole_bbqrec.data.dataset import MultiModalDataset
+from recbole_bbqrec.data.layout.prefix_dataset import PrefixDataset
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
@@ -48,9 +49,8 @@ def test_flags_agree_with_the_class(name):
     assert (facts.trained_as is not None) == issubclass(model, WithNeighbours)
     assert callable(model.check_options)
     assert reference_in(model) == facts.reference != ""
-    assert get_dataset_class(name) is (
-        MultiModalDataset if facts.reads_features else SequentialDataset
-    )
+    of_histories = PrefixDataset if facts.trains_on_histories else SequentialDataset
+    assert get_dataset_class(name) is (MultiModalDataset if facts.reads_features else of_histories)
     assert (properties_directory() / "model" / f"{name}.yaml").is_file()
     if issubclass(model, BBQRec):
         assert facts.uses_id == model.use_id

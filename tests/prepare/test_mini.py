@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.data.histories import Histories, split_hash
+from recbole_bbqrec.data.histories import Histories
+from recbole_bbqrec.data.protocol.split_hash import split_hash
 from recbole_bbqrec.prepare import mini
 from recbole_bbqrec.prepare.mini import make_mini
 from tests.support.data import make_config

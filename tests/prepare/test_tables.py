@@ -18,8 +18,8 @@ from recbole.data.dataset import SequentialDataset
 from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.loaders import create_dataset, split
+from recbole_bbqrec.data.protocol.split_hash import split_hash
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.atomic_files import Former
 from recbole_bbqrec.prepare.tables import build as own

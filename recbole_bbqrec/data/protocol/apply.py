@@ -59,7 +59,7 @@ def build(dataset: Any, plan: Plan) -> list[Any]:
     parts = []
     for part in (TRAIN, VALID, TEST):
         chosen = np.flatnonzero(plan.part[index] == part)
-        parts.append(dataset.copy(rows[chosen]))
+        parts.append(dataset.copy(rows[chosen.tolist()]))  # a list: the rows remain indices
         parts[-1].event_index = index[chosen]
     return parts
 

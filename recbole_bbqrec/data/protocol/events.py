@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -64,6 +65,15 @@ class Events:
         result = np.zeros(int(self.users.max(initial=0)) + 1, dtype=np.int64)
         result[self.users[begins]] = begins
         return result
+
+    def pieces(self) -> Iterator[Events]:
+        """Yield the events, whole users together: here all at once."""
+        yield self
+
+    def spans(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the index of the first event of each user, and the number of events: int64 [n]."""
+        first = np.searchsorted(self.users, users)
+        return first, np.searchsorted(self.users, users, side="right") - first
 
     def take(self, index: np.ndarray) -> Events:
         """Return the events at ``index``, in its order."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.data.protocol.settings import LEAVE_ONE_OUT, split_settings
 from recbole_bbqrec.data.protocol.ties import WARN_ABOVE, tie_lines
 from recbole_bbqrec.protocols import ItemDataset, RunConfig
@@ -25,11 +26,9 @@ def split_report(config: RunConfig, dataset: ItemDataset, parts: Sequence[Any]) 
     settings = split_settings(config)
     loo = config["eval_args"]["split"] == {"LS": "valid_and_test"}
     name = settings.protocol or (LEAVE_ONE_OUT if loo else "eval_args")
-    train, _, test = (part.inter_feat for part in parts)
-    item, user = dataset.iid_field, dataset.uid_field
-    trained = np.zeros(dataset.item_num, dtype=bool)
-    trained[train[item].numpy()] = True
-    trained[train[f"{item}{dataset.config['LIST_SUFFIX']}"].numpy()] = True
+    test, item, user = parts[2].inter_feat, dataset.iid_field, dataset.uid_field
+    histories = Histories.from_training_data(parts[0])
+    trained = histories.trained_items(dataset.item_num).numpy()
     users = np.unique(test[user].numpy())
     report: dict[str, Any] = {
         "protocol": name,
@@ -37,7 +36,7 @@ def split_report(config: RunConfig, dataset: ItemDataset, parts: Sequence[Any]) 
             kind: len(part.inter_feat) for kind, part in zip(("train", "valid", "test"), parts)
         },
         "test_users": len(users),
-        "test_users_not_trained": int((~np.isin(users, train[user].numpy())).sum()),
+        "test_users_not_trained": int((~np.isin(users, histories.users.numpy())).sum()),
         "test_targets_not_trained": int((~trained[test[item].numpy()]).sum()),
         "items_not_trained": int((~trained[1:]).sum()),
         "ties": getattr(dataset, "ties", {}),

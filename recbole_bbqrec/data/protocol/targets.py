@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from recbole_bbqrec.data.histories import Histories
+from recbole_bbqrec.data.layout.prefix_rows import PrefixRows
 from recbole_bbqrec.data.protocol.events import Events
+
+_USERS = 1 << 18  # whose transitions are looked at together
 
 Targets = Mapping[str, np.ndarray]
 
@@ -27,23 +30,47 @@ def describe_targets(part: Any, train: Any, events: Events | None) -> Targets:
         ``gap_days``, float32 [n_rows], days between the history's last item and the target (NaN:
         unknown), and ``same_day``, bool [n_rows].
     """
-    rows = part.inter_feat
-    target = rows[part.iid_field].numpy().astype(np.int64)
-    length = rows[part.item_list_length_field].numpy()
-    history = rows[f"{part.iid_field}{part.config['LIST_SUFFIX']}"].numpy()
-    last = history[np.arange(len(target)), length - 1].astype(np.int64)
+    target = part.inter_feat[part.iid_field].numpy().astype(np.int64)
     histories = Histories.from_training_data(train)
-    items, n_items = histories.items.numpy(), part.item_num
-    inner = np.ones(max(len(items) - 1, 0), dtype=bool)
-    inner[histories.offsets.numpy()[1:-1] - 1] = False  # pairs across two users
-    transitions = (items[:-1] * n_items + items[1:])[inner]
     described = {
-        "memorized": np.isin(last * n_items + target, transitions),
-        "cold": ~histories.trained_items(n_items).numpy()[target],
+        "memorized": _follows_in_training(_last_items(part), target, histories, part.item_num),
+        "cold": ~histories.trained_items(part.item_num).numpy()[target],
     }
     index = getattr(part, "event_index", None)
-    if events is not None and index is not None and events.known[index].any():
-        gap = (events.times[index] - events.times[index - 1]) / events.day_length
-        described["gap_days"] = gap.astype(np.float32)
-        described["same_day"] = events.days[index] == events.days[index - 1]
+    if events is None or index is None:
+        return described
+    time, before = events.times[index], events.times[index - 1]
+    if not np.isnan(time).all():
+        described["gap_days"] = ((time - before) / events.day_length).astype(np.float32)
+        day, day_before = (np.floor(times / events.day_length) for times in (time, before))
+        described["same_day"] = day == day_before
     return described
+
+
+def _last_items(part: Any) -> np.ndarray:
+    """Return the last item of each row's history, int64 [n_rows]."""
+    rows = part.inter_feat
+    if isinstance(rows, PrefixRows):
+        return rows.last(part.iid_field).numpy()
+    length = rows[part.item_list_length_field].numpy()
+    history = rows[f"{part.iid_field}{part.config['LIST_SUFFIX']}"].numpy()
+    last: np.ndarray = history[np.arange(len(length)), length - 1].astype(np.int64)
+    return last
+
+
+def _follows_in_training(
+    last: np.ndarray, target: np.ndarray, histories: Histories, n_items: int
+) -> np.ndarray:
+    """Say of each ``target`` whether it follows ``last`` somewhere in training: bool [n]."""
+    pairs, place = np.unique(last * n_items + target, return_inverse=True)
+    found = np.zeros(len(pairs), dtype=bool)
+    items, offsets = histories.items.numpy(), histories.offsets.numpy()
+    users = len(offsets) - 1
+    for first in range(0, users, _USERS):  # so many at once that memory stays bounded
+        bounds = offsets[first : first + _USERS + 1]
+        part = items[bounds[0] : bounds[-1]].astype(np.int64)
+        inner = np.ones(max(len(part) - 1, 0), dtype=bool)
+        inner[bounds[1:-1] - bounds[0] - 1] = False  # pairs across two users
+        transitions = (part[:-1] * n_items + part[1:])[inner]
+        found |= np.isin(pairs, transitions)
+    return found[place]

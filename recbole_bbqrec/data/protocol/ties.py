@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,27 +22,32 @@ def tie_statistics(events: Events, tokens: np.ndarray) -> dict[str, Any]:
         and, of the tied pairs, the share whose tokens ascend (``ascending_ties``; None without
         ties).
     """
-    first = events.earlier == 0
-    result: dict[str, Any] = {
-        "users": int(first.sum()), "users_without_times": int((first & ~events.known).sum()),
-    }  # fmt: skip
-    second = np.flatnonzero(events.known & ~first)  # later event of each consecutive pair
-    if len(second) == 0:
+    rank = np.empty(len(tokens), dtype=np.int64)
+    rank[_order(tokens)] = np.arange(len(tokens))
+    counts = sum((_counts(piece, rank) for piece in events.pieces()), Counter())
+    result: dict[str, Any] = {key: counts[key] for key in ("users", "users_without_times")}
+    if not counts["pairs"]:
         return result
+    shares = {key: counts[key] / counts["pairs"] for key in ("tied_pairs", "same_day_pairs")}
+    shares.update({key: counts[key] / counts["last"] for key in ("tied_last", "same_day_last")})
+    ties = counts["tied_pairs"]
+    return {**result, **shares, "ascending_ties": counts["ascending"] / ties if ties else None}
+
+
+def _counts(events: Events, rank: np.ndarray) -> Counter[str]:
+    """Count users and pairs of consecutive events; ``rank`` [n_items] orders the items' tokens."""
+    first = events.earlier == 0
+    second = np.flatnonzero(events.known & ~first)  # later event of each consecutive pair
     tied = events.times[second] == events.times[second - 1]
     same_day = events.days[second] == events.days[second - 1]
     last = events.later[second] == 0
-    rank = np.empty(len(tokens), dtype=np.int64)
-    rank[_order(tokens)] = np.arange(len(tokens))
     ascends = rank[events.items[second]] > rank[events.items[second - 1]]
-    result.update(
-        tied_pairs=float(tied.mean()),
-        same_day_pairs=float(same_day.mean()),
-        tied_last=float(tied[last].mean()),
-        same_day_last=float(same_day[last].mean()),
-        ascending_ties=float(ascends[tied].mean()) if tied.any() else None,
-    )
-    return result
+    found = {
+        "users": first, "users_without_times": first & ~events.known, "last": last,
+        "tied_pairs": tied, "same_day_pairs": same_day, "ascending": ascends & tied,
+        "tied_last": tied & last, "same_day_last": same_day & last,
+    }  # fmt: skip
+    return Counter({"pairs": len(second), **{key: int(v.sum()) for key, v in found.items()}})
 
 
 def tie_lines(statistics: dict[str, Any]) -> list[str]:

@@ -35,6 +35,8 @@ NOT_IN_KEY: dict[str, str] = {
     "text_columns": "the same",
     "save_data": "a copy of what was read",
     "resume": "a resumed run has the bits of an uninterrupted one",
+    "data_layout": "where events are kept; they are the same",
+    "mapped_folder": "the same",
     # display and logging
     "show_progress": "display",
     "state": "amount of logging",

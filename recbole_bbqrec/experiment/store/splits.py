@@ -11,9 +11,9 @@ from recbole.utils.argument_list import dataset_arguments, evaluation_arguments
 from recbole_bbqrec.atomic import write_bytes
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset
-from recbole_bbqrec.data.histories import split_hash
 from recbole_bbqrec.data.loaders import create_dataset, split
 from recbole_bbqrec.data.protocol.settings import SplitSettings
+from recbole_bbqrec.data.protocol.split_hash import split_hash
 from recbole_bbqrec.experiment.store.run_key import (
     code_version,
     counted_options,

@@ -54,10 +54,11 @@ class ValidationRows:
             chosen = torch.randperm(n, generator=generator)[:sample].sort().values
         else:
             chosen = torch.arange(n)
+        rows = rows[chosen]
         return cls(
-            rows[dataset.iid_field + suffix][chosen],
-            rows[dataset.item_list_length_field][chosen],
-            rows[dataset.iid_field][chosen],
+            rows[dataset.iid_field + suffix],
+            rows[dataset.item_list_length_field],
+            rows[dataset.iid_field],
         )
 
 

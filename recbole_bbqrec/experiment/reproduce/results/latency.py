@@ -53,8 +53,8 @@ def measure(model_file: Path, data_path: str, beams: Sequence[int], users: int =
     rows = test_data._dataset.inter_feat
     generator = torch.Generator().manual_seed(config["seed"])
     chosen = torch.randperm(len(rows), generator=generator)[: max(users, WARM_UP)]
-    items = rows[model.ITEM_SEQ][chosen].to(device)
-    lengths = rows[model.ITEM_SEQ_LEN][chosen].to(device)
+    rows = rows[chosen].to(device)
+    items, lengths = rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]
     by_beams = {}
     for width in beams:
         model.num_beams = width
