@@ -172,7 +172,8 @@ def scale(options: argparse.Namespace) -> Path:
     gpu = options.device == "cuda"
     given = {
         "data_path": "data", "modalities": ["text", "image"], "show_progress": False,
-        "state": "ERROR", "use_gpu": gpu, "precision": "bfloat16", "num_beams": 50,
+        "state": "ERROR", "use_gpu": gpu, "num_beams": 50,
+        "precision": "bfloat16" if gpu else "float32",  # most CPUs have no bfloat16
         "tokenizer_epochs": 3, "tokenizer_warmup_epochs": 1, "epochs": 2, "eval_step": 2,
     }  # fmt: skip
     if options.small:
@@ -188,7 +189,8 @@ def scale(options: argparse.Namespace) -> Path:
     ]
     test = result["seconds"]["test"]
     rows.append((f"all {users:,} test users, beam 50", test, f"{users / test:,.0f} users/s"))
-    print(f"BBQRec, {users:,} users, {items:,} items, bf16, text and image, batch as by default")
+    print(f"BBQRec, {users:,} users, {items:,} items, {given['precision']}, text and image, batch "
+          "as by default")  # fmt: skip
     common.table(("what", "seconds", "peak memory"), rows)
     print(f"peak memory of the run, MiB: {result['peak_memory_mib']}\n", flush=True)
     return directory

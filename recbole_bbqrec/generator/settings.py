@@ -84,6 +84,17 @@ class GeneratorSettings(Settings):
         True,
         "With the item head: a learned logit for the items of the history, by how long ago.",
     )
+    item_head_sampling: Literal["auto", "full", "sampled"] = option(
+        "auto",
+        "Sampled softmax of the item head in training, corrected by log q; auto: from 200,000 "
+        "items on.",
+    )
+    item_head_samples: Positive = option(8192, "Items drawn a step for it, beside the batch's own.")
+    item_head_ranking: Literal["auto", "exact"] = option(
+        "auto",
+        "exact: all items are scored for a user; auto: from 200,000 items on only those below the "
+        "first-level nodes that look best.",
+    )
     tie_codes: bool = option(False, "Tie output heads to the code embeddings.")
     initializer_range: PositiveNumber = option(
         0.02, "Standard deviation of the initial embeddings of codes, items, levels and positions."
@@ -114,6 +125,8 @@ class GeneratorSettings(Settings):
                 self._refuse("vector_dim", "at least 1 with item_head, or feature_dim")
         if self.repeat_logit and not self.item_head:
             self._refuse("repeat_logit", "False without `item_head`")
+        if self.item_head_sampling == "sampled" and not self.item_head:
+            self._refuse("item_head_sampling", "auto or full without `item_head`")
         if self.item_embedding and self.n_items < 2:
             self._refuse("n_items", "at least 2 with item_embedding")
 

@@ -250,6 +250,14 @@ def test_resumed_equals_uninterrupted(whole, rundir, tiny, stop_after):
     assert measured(resumed["files"]["epochs"]) == measured(whole["files"]["epochs"])
 
 
+def test_a_sampled_item_head_resumes_with_the_same_bits(rundir, tiny):
+    options = {**tiny, "item_head_sampling": "sampled", "item_head_samples": 200}
+    undisturbed = run("BBQRec", "Mini", overrides={**options, "checkpoint_dir": "undisturbed"})
+    resumed = run("BBQRec", "Mini", overrides={**options, "resume": str(killed_run(options, 5))})
+    assert same_weights(resumed["files"]["model"], undisturbed["files"]["model"])
+    assert measured(resumed["files"]["epochs"]) == measured(undisturbed["files"]["epochs"])
+
+
 def test_a_state_of_an_earlier_version_continues(whole, rundir, tiny):
     """The optimizer of version 0.1 had no peak rate for a schedule."""
     directory = killed_run(tiny, stop_after=5)

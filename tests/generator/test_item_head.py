@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recbole_bbqrec.generator.head import head_loss, losses
+from recbole_bbqrec.generator.head import head_loss, parts
 from recbole_bbqrec.generator.head.head_loss import root_loss
 from recbole_bbqrec.generator.head.item_scores import ItemScores
 from recbole_bbqrec.generator.inference import beam
@@ -53,7 +53,7 @@ def build(levels: int, signals: int, codes: int, **options) -> tuple[Catalogue, 
 def test_loss_equals_its_definition(shape, in_parts: bool, options: dict, monkeypatch) -> None:
     if in_parts:
         monkeypatch.setattr(head_loss, "_SCORES", 1)
-        monkeypatch.setattr(losses, "_CHILD_KEYS", 1)
+        monkeypatch.setattr(parts, "KEYS_AT_ONCE", 1)
     catalogue, generator = build(*shape, **options)
     items = torch.tensor([[9, 3, 28, 3], [17, 5, 0, 0]])  # one item occurs twice
     targets = torch.tensor([[0, 3, 28, 9], [0, 17, 0, 0]])
@@ -160,7 +160,7 @@ def test_gradients_do_not_depend_on_the_parts(monkeypatch) -> None:
 
     whole = gradients()
     monkeypatch.setattr(head_loss, "_SCORES", 1)
-    monkeypatch.setattr(losses, "_CHILD_KEYS", 40)
+    monkeypatch.setattr(parts, "KEYS_AT_ONCE", 40)
     for one, other in zip(whole, gradients(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 

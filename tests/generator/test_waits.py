@@ -18,7 +18,7 @@ HEAD = {
 }  # fmt: skip
 FORMS = {
     "BBQRec": HEAD,
-    "BBQRecNoID": {**HEAD, "item_embedding": False},
+    "sampled item head": {**HEAD, "item_head_sampling": "sampled", "item_head_samples": 10},
     "TIGER": {"similarity": False, "dropout": 0.2},
     "items, no head": {"generation_loss": "item"},
     "bidirectional": {"history_encoding": "bidirectional", "decoder_start": "token"},

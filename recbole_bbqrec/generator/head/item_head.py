@@ -35,26 +35,41 @@ class ItemHead(nn.Module):
         self.repeat = (RepeatLogits if config.repeat_logit else NoRepeat)(config.max_history)
         self.dropout = Dropout(config.dropout)  # of states and decoder rows
 
-    def keys(self, catalogue: Catalogue, embedding: Embedding) -> Tensor:
+    def keys(
+        self, catalogue: Catalogue, embedding: Embedding, held: Tensor | None = None
+    ) -> Tensor:
         """Return e_i + W f_i of the trie's items: [I, d], in the order of ``leaf_items``.
+
+        With ``held`` int64 [K], of the items at these places: [K, d].
 
         Raises ValueError when the catalogue has neither features nor vectors.
         """
-        content = self.content(catalogue.content(product_dtype(self.content.weight)))
-        return embedding.add_to(content, catalogue.trie.leaf_items)
+        content = self.content(catalogue.content(product_dtype(self.content.weight), held))
+        items = catalogue.trie.leaf_items
+        return embedding.add_to(content, items if held is None else items[held])
 
     def at_targets(
-        self, catalogue: Catalogue, memory: Memory, rows: Tensor, last: Tensor, embedding: Embedding
+        self,
+        catalogue: Catalogue,
+        memory: Memory,
+        rows: Tensor,
+        last: Tensor,
+        embedding: Embedding,
+        held: Tensor | None = None,
     ) -> ItemScores | None:
-        """Return the scores after the items at ``rows``, ``last`` int64 [n], for training."""
+        """Return the scores after the items at ``rows``, ``last`` int64 [n], for training.
+
+        With ``held`` int64 [K] the keys are those of these places alone.
+        """
         states = memory.cells.unpack(memory.states[:, -1])[rows, last]  # [n, d]
         return ItemScores.of(
             catalogue.trie,
-            self.keys(catalogue, embedding),
+            self.keys(catalogue, embedding, held),
             self.dropout(states),
             self.repeat(),
             memory.items[rows],
             last,
+            held,
         )
 
     def at_end(
@@ -72,12 +87,20 @@ class NoItemHead(nn.Module):
         super().__init__()
         self.content, self.dropout = nn.Identity(), nn.Identity()
 
-    def keys(self, catalogue: Catalogue, embedding: Embedding) -> Tensor:
+    def keys(
+        self, catalogue: Catalogue, embedding: Embedding, held: Tensor | None = None
+    ) -> Tensor:
         """Raise ValueError: there are no keys."""
         raise ValueError("the generator was built without item_head")
 
     def at_targets(
-        self, catalogue: Catalogue, memory: Memory, rows: Tensor, last: Tensor, embedding: Embedding
+        self,
+        catalogue: Catalogue,
+        memory: Memory,
+        rows: Tensor,
+        last: Tensor,
+        embedding: Embedding,
+        held: Tensor | None = None,
     ) -> ItemScores | None:
         """Return None."""
         return None

@@ -41,6 +41,8 @@ class ItemScores:
     * ``keys``: [I, d], e_i + W f_i; ``states``: [n, d], h.
     * ``seen``: int64 [n, T], the items of a history, -1 for none; ``repeat``: [n, T], their r.
     * ``bonus``: added by neighbours; None in training.
+    * ``held``: int64 [K], ascending: the items whose keys [K, d] ``keys`` are; None: of all. With a
+      part of them only :meth:`masses` of nodes above these is known.
     """
 
     trie: Trie
@@ -49,6 +51,7 @@ class ItemScores:
     seen: Tensor
     repeat: Tensor
     bonus: Bonus | None = None
+    held: Tensor | None = None
 
     @classmethod
     def of(
@@ -59,6 +62,7 @@ class ItemScores:
         repeat_logits: Tensor,
         items: Tensor,
         last: Tensor,
+        held: Tensor | None = None,
     ) -> ItemScores:
         """Score after the item in column ``last`` int64 [n] of histories ``items`` int64 [n, T].
 
@@ -66,7 +70,7 @@ class ItemScores:
         """
         ago = last.unsqueeze(1) - torch.arange(items.shape[1], device=items.device)  # [n, T]
         seen = trie.item_places[items].masked_fill(ago < 0, -1)
-        return cls(trie, keys, states, seen, repeat_logits[ago.clamp(min=0)])
+        return cls(trie, keys, states, seen, repeat_logits[ago.clamp(min=0)], held=held)
 
     @classmethod
     def at_end(
@@ -87,6 +91,12 @@ class ItemScores:
         states, seen, repeat = (part[rows] for part in (self.states, self.seen, self.repeat))
         bonus = None if self.bonus is None else self.bonus.take(rows)
         return replace(self, states=states, seen=seen, repeat=repeat, bonus=bonus)
+
+    def with_tensors(
+        self, seen: Tensor, keys: Tensor, states: Tensor, repeat: Tensor
+    ) -> ItemScores:
+        """Return scores of the same items with these tensors, such as those of some histories."""
+        return replace(self, seen=seen, keys=keys, states=states, repeat=repeat)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -131,15 +141,16 @@ class ItemScores:
         first, counts = pointer[nodes], pointer[nodes + 1] - pointer[nodes]
         below = int(counts.sum()) if below is None else below
         if below == len(nodes):  # one item each
-            return self._listed(rows, first)
+            return self.listed(rows, first)
         owner, place = ragged.expand(first, counts, below)  # [E']
-        scores = self._listed(rows[owner], place)
+        scores = self.listed(rows[owner], place)
         return ragged.group_logsumexp(scores, owner, len(nodes))
 
-    def _listed(self, rows: Tensor, places: Tensor) -> Tensor:
+    def listed(self, rows: Tensor, places: Tensor) -> Tensor:
         """Score the items at ``places`` for the histories ``rows``: int64 [E], int64 [E] -> [E]."""
         wide = self.dtype
-        keys = self.keys.index_select(0, places).to(wide)  # [E, d]
+        index = places if self.held is None else torch.searchsorted(self.held, places)
+        keys = self.keys.index_select(0, index).to(wide)  # [E, d]
         scores = (keys * self.states.index_select(0, rows).to(wide)).sum(1)
         same = self.seen.index_select(0, rows) == places.unsqueeze(1)  # [E, T]
         scores = scores + (self.repeat.index_select(0, rows).to(wide) * same).sum(1)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from recbole_bbqrec.generator.batch.trie_paths import Choices, Run, runs_at
-from recbole_bbqrec.generator.head import normaliser
+from recbole_bbqrec.generator.head import normaliser, parts
 from recbole_bbqrec.generator.head.head_loss import root_loss
 from recbole_bbqrec.generator.head.item_scores import ItemScores
+from recbole_bbqrec.generator.head.sampled_head import ItemSample, sampled_root_loss
 from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.trie import Trie
 
 Loss = tuple[Tensor, dict[str, Tensor]]
-
-_CHILD_KEYS = 1 << 24  # numbers in gathered keys held at a time
 
 
 def code_loss(logits: Sequence[Tensor], codes: Tensor, label_smoothing: float = 0.0) -> Loss:
@@ -49,6 +46,7 @@ def item_loss(
     paths: Choices,
     runs: Sequence[Sequence[Run]],
     scores: ItemScores | None = None,
+    sample: ItemSample | None = None,
 ) -> Loss:
     """Minus log-probability of the target among the items that exist, averaged over targets.
 
@@ -59,13 +57,16 @@ def item_loss(
 
     ``logits``: L tensors [o_l, M * N], of the targets that have a choice at a level; ``codes``:
     int64 [n, L, M] and ``scores``, the item head, of all n targets; ``runs``: see
-    :func:`child_runs`. Memory is bounded: large catalogues are scored in parts.
+    :func:`child_runs`; with a ``sample`` its items stand for all at the first level. Memory is
+    bounded: large catalogues are scored in parts.
     """
     offsets = torch.arange(trie.n_signals, device=codes.device) * trie.codebook_size
     terms = []
     for level, (level_logits, which) in enumerate(zip(logits, paths.open)):
         nodes = paths.nodes[which]  # [o, L]
-        if scores is not None and level == 0:
+        if scores is not None and level == 0 and sample is not None:
+            total = sampled_root_loss(level_logits, scores, nodes[:, 0], sample)
+        elif scores is not None and level == 0:
             total = root_loss(level_logits, scores, nodes[:, 0])
         elif scores is not None:
             held = scores.take(which)
@@ -93,7 +94,7 @@ def child_runs(trie: Trie, paths: Choices, head_width: int = 0) -> tuple[list[Ru
     levels = range(1, trie.levels)
     if not head_width:
         return tuple(normaliser.child_runs(trie, paths, level) for level in levels)
-    budget = max(1, _CHILD_KEYS // head_width)
+    budget = max(1, parts.KEYS_AT_ONCE // head_width)
     return tuple(runs_at(trie, paths, level, budget, by_items=True) for level in levels)
 
 
@@ -106,9 +107,8 @@ def _child_loss(
     """
     trie = scores.trie
 
-    def part(run: Run, logits: Tensor, nodes: Tensor, seen: Tensor, *tensors: Tensor) -> Tensor:
-        keys, states, repeat = tensors
-        held = ItemScores(trie, keys, states, seen, repeat)
+    def part(run: Run, logits: Tensor, nodes: Tensor, *tensors: Tensor) -> Tensor:
+        held = scores.with_tensors(*tensors)
         first, counts = trie.children(level, nodes[:, level - 1])  # [b]
         owner, child = ragged.expand(first, counts, run.children)  # [E]
         columns = trie.columns(level, child) + (owner * logits.shape[1])[:, None]  # [E, M]
@@ -117,22 +117,14 @@ def _child_loss(
         own = total[counts.cumsum(0) - counts + nodes[:, level] - first]
         return (ragged.group_logsumexp(total, owner, len(first)) - own).sum()
 
-    parts = [
-        _in_parts(
+    values = [
+        parts.in_parts(
             len(runs) > 1, part, run, logits[run.part], nodes[run.part], scores.seen[run.part],
             scores.keys, scores.states[run.part], scores.repeat[run.part],
         )
         for run in runs
     ]  # fmt: skip
-    return torch.stack(parts).sum()
-
-
-def _in_parts(several: bool, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """Call ``function``; with ``several`` parts, recompute this one in the backward pass."""
-    if not several:
-        return function(*arguments)
-    value: Tensor = checkpoint(function, *arguments, use_reentrant=False)
-    return value
+    return torch.stack(values).sum()
 
 
 def _leaf_term(trie: Trie, paths: Choices, dtype: torch.dtype) -> Tensor:

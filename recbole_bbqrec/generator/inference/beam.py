@@ -19,6 +19,7 @@ from recbole_bbqrec.generator.inference import scoring
 from recbole_bbqrec.generator.inference.allowed import Allowed
 from recbole_bbqrec.generator.inference.compiled_weights import CompiledWeights, compiled
 from recbole_bbqrec.generator.inference.decoding import Decoder
+from recbole_bbqrec.generator.inference.shortlist import root_top
 from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.items.trie import Trie
@@ -84,7 +85,11 @@ def beam_search(
         raise ValueError("beam search needs the generator in evaluation mode: call train(False)")
     weights, loss = weights or compiled(generator), generator.config.generation_loss
     with torch.autocast(memory.lengths.device.type, enabled=False):  # they are cast already
-        decoder = Decoder(weights, memory, weights.item_scores(generator, catalogue, memory))
+        scores = weights.item_scores(generator, catalogue, memory)
+        groups = None
+        if scores is not None and allowed is None:  # which could close all groups that look best
+            groups = weights.shortlist(scores, num_beams)
+        decoder = Decoder(weights, memory, scores, groups)
         return _search(decoder, catalogue.trie, loss, num_beams, top_k, allowed)
 
 
@@ -115,6 +120,8 @@ def _first_level(
     logits = decoder.logits(decoder.start().squeeze(1), 0)  # [B, M * N]
     if decoder.scores is None:
         scores, nodes = scoring.root_top(logits, trie, loss, width, _BLOCK, allowed)
+    elif decoder.groups is not None:
+        scores, nodes = root_top(decoder.scores, decoder.groups, logits, width)
     else:
         scores, nodes = _root_top_of_items(decoder.scores, logits, width, allowed)
     return _Beams(nodes, scores, torch.zeros_like(nodes))

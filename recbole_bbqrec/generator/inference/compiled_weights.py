@@ -20,6 +20,7 @@ from recbole_bbqrec.generator.batch.encoded_history import Memory
 from recbole_bbqrec.generator.head.item_head import NoItemHead
 from recbole_bbqrec.generator.head.item_scores import ItemScores
 from recbole_bbqrec.generator.inference.fused_linear import Affine
+from recbole_bbqrec.generator.inference.shortlist import NodeGroups, node_groups
 from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.network.attention import SimilarityGate, blocking_bias
 from recbole_bbqrec.generator.network.code_decoder import HistoryStart
@@ -98,6 +99,7 @@ class CompiledWeights:
         self.head_sums = torch.eye(config.n_heads, dtype=dtype, device=device)
         self.head_sums = self.head_sums.repeat_interleave(width, 0)
         self._item_keys: tuple[Catalogue, Tensor, Tensor] | None = None
+        self._node_groups: tuple[Tensor, int, NodeGroups | None] | None = None
         self._item_inputs: tuple[Catalogue, Tensor] | None = None
 
     def are_those_of(self, dtype: torch.dtype) -> bool:
@@ -122,6 +124,14 @@ class CompiledWeights:
             keys = head.keys(catalogue, generator.encoder.items).to(self.wide)
             self._item_keys = catalogue, keys, head.repeat().detach()
         return ItemScores.at_end(catalogue, *self._item_keys[1:], memory)
+
+    def shortlist(self, scores: ItemScores, num_beams: int) -> NodeGroups | None:
+        """Return groups of first-level nodes, made once; None to score all items."""
+        known = self._node_groups
+        if known is None or known[0] is not scores.keys or known[1] != num_beams:
+            found = node_groups(scores.trie, scores.keys, self.config.item_head_ranking, num_beams)
+            self._node_groups = known = scores.keys, num_beams, found
+        return known[2]
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self.dtype)

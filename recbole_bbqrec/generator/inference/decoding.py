@@ -15,6 +15,7 @@ from recbole_bbqrec.generator.batch.encoded_history import Memory
 from recbole_bbqrec.generator.head.item_scores import ItemScores
 from recbole_bbqrec.generator.inference.compiled_weights import CompiledWeights, DecoderWeights
 from recbole_bbqrec.generator.inference.fused_linear import feed_forward, linear, normed
+from recbole_bbqrec.generator.inference.shortlist import NodeGroups
 from recbole_bbqrec.generator.network.attention import MIN_SOFTMAX_KEYS, blocking_bias
 
 
@@ -27,10 +28,18 @@ class Decoder:
     """
 
     def __init__(
-        self, weights: CompiledWeights, memory: Memory, scores: ItemScores | None = None
+        self,
+        weights: CompiledWeights,
+        memory: Memory,
+        scores: ItemScores | None = None,
+        groups: NodeGroups | None = None,
     ) -> None:
-        """``scores``: the item head of the B histories, if there is one."""
-        self.weights, self.scores = weights, scores
+        """Prepare for the B histories of ``memory``.
+
+        ``scores``: their item head, if there is one; ``groups``: of first-level nodes, where not
+        all items are to be scored.
+        """
+        self.weights, self.scores, self.groups = weights, scores, groups
         self.memory = _memory_keys_values(weights, memory)
         self.bias = _bias(weights, memory)
         self.history = _history(weights, memory)  # [B, 1, d]

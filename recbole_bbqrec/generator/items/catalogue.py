@@ -58,15 +58,18 @@ class Catalogue:
             vectors = F.normalize(vectors, dim=-1)
         return cls(codes, vectors, Trie.build(codes, codebook_size, items), features, neighbours)
 
-    def content(self, dtype: torch.dtype) -> Tensor:
+    def content(self, dtype: torch.dtype, held: Tensor | None = None) -> Tensor:
         """Return features, or else vectors, of the trie's items: [I, F] or [I, V], by leaf.
 
         Every training step maps them, so the last dtype's are kept: casting costs as much as a
-        layer. Raises ValueError when there are neither.
+        layer. With ``held`` int64 [K], of the items at these places, and nothing is kept. Raises
+        ValueError when there are neither.
         """
         known = self.vectors if self.features is None else self.features
         if known is None:
             raise ValueError("the item head needs item vectors or features; there are none")
+        if held is not None:
+            return known[self.trie.leaf_items[held]].to(dtype)
         if dtype not in self._content:
             self._content.clear()
             with torch.inference_mode(False), torch.no_grad():  # training may read it afterwards

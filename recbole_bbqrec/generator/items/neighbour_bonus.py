@@ -37,6 +37,9 @@ class Bonus(Protocol):
     def at(self, rows: Tensor, places: Tensor, n_items: int) -> Tensor:
         """Look up the numbers [E] of items at ``places`` for histories ``rows``, both int64 [E]."""
 
+    def cells(self) -> tuple[Tensor, Tensor]:
+        """List the history and the place of every number but zeros, both int64 [N]."""
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -114,6 +117,10 @@ class TableBonus:
     def at(self, rows: Tensor, places: Tensor, n_items: int) -> Tensor:
         return self.table[places, rows]
 
+    def cells(self) -> tuple[Tensor, Tensor]:
+        place, row = self.table.nonzero().unbind(1)
+        return row, place
+
 
 @dataclass(frozen=True)
 class SparseBonus:
@@ -143,6 +150,9 @@ class SparseBonus:
         keys, asked = self._rows() * n_items + self.places, rows * n_items + places
         entry = torch.searchsorted(keys, asked).clamp(max=len(keys) - 1)
         return torch.where(keys[entry] == asked, self.values[entry], 0)
+
+    def cells(self) -> tuple[Tensor, Tensor]:
+        return self._rows(), self.places
 
     def _rows(self) -> Tensor:
         """Return the history of each entry, int64 [N]."""

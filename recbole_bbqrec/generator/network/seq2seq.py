@@ -92,9 +92,11 @@ class Generator(nn.Module):
             logits = [self.logits(memory, hidden[:, j], j) for j in range(self.config.levels)]
             return code_loss(logits, codes, self.config.label_smoothing)
         rows = self.decoder(memory, *rest)  # [R, d]
+        sample = batch.sample
+        held = None if sample is None else sample.held
         scores = self.item_head.at_targets(
-            catalogue, memory, batch.rows, batch.last, self.encoder.items
+            catalogue, memory, batch.rows, batch.last, self.encoder.items, held
         )
         rows = self.item_head.dropout(rows)
         logits = [self.logits(memory, row, j) for j, row in enumerate(batch.paths.rows(rows))]
-        return item_loss(logits, catalogue.trie, codes, batch.paths, batch.runs, scores)
+        return item_loss(logits, catalogue.trie, codes, batch.paths, batch.runs, scores, sample)

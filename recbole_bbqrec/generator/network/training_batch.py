@@ -14,6 +14,7 @@ from torch import Tensor
 from recbole_bbqrec.generator.batch.packing import Packing, slots_of
 from recbole_bbqrec.generator.batch.trie_paths import Choices, Run, choices
 from recbole_bbqrec.generator.head.losses import child_runs
+from recbole_bbqrec.generator.head.sampled_head import ItemSample, draw, is_sampled
 from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.network.decoder_rows import Steps
 from recbole_bbqrec.generator.settings import GeneratorSettings
@@ -28,6 +29,7 @@ class TrainingBatch(NamedTuple):
     * ``targets``: int64 [n], row by row; ``rows``, ``last``: int64 [n], the history of each and the
       place that it follows.
     * ``paths``, ``runs``: of the targets in the trie, for the item loss; else None and empty.
+    * ``sample``: items that stand for all in a sampled item head, or None.
     * ``steps``: the decoder's rows.
     """
 
@@ -40,6 +42,7 @@ class TrainingBatch(NamedTuple):
     last: Tensor
     paths: Choices | None
     runs: tuple[list[Run], ...]
+    sample: ItemSample | None
     steps: Steps
 
     @classmethod
@@ -58,12 +61,15 @@ class TrainingBatch(NamedTuple):
         chosen = targets[mask]  # in the order of the packed slots
         paths: Choices | None = None
         runs: tuple[list[Run], ...] = ()
+        sample: ItemSample | None = None
         depth = torch.full((len(chosen),), config.levels)
         if config.generation_loss == "item":
             trie = catalogue.trie_on_cpu
             paths = choices(trie, chosen)
             runs = child_runs(trie, paths, config.hidden_size if config.item_head else 0)
             depth = paths.depth
+            if is_sampled(config, trie):
+                sample = draw(config, trie, torch.cat([items.flatten(), chosen]), paths)
         steps = Steps(slots, depth, int(depth.max()))
         cells = Packing(items != 0)
-        return cls(items, cells, position, slots, chosen, rows, last, paths, runs, steps)
+        return cls(items, cells, position, slots, chosen, rows, last, paths, runs, sample, steps)
