@@ -18,6 +18,8 @@ from recbole_bbqrec.prepare.atomic_files import describe_matrix, write_lines
 from recbole_bbqrec.prepare.written_files import read_entries
 from recbole_bbqrec.upkeep.new_items import NewItems
 
+_BEYOND = 10  # times as far from the mean as any item of the run: no value, but rounding
+
 
 def write_extended(source: Path, target: Path, name: str, new: NewItems) -> None:
     """Write the data set ``name`` in ``source`` and the new items to the folder ``target``.
@@ -58,7 +60,7 @@ def _modality(
     old = open_matrix(source / matrix)
     stored = np.float16 if old.dtype.itemsize == 2 else np.float32
     with np.errstate(over="ignore"):
-        added = rows.astype(stored)
+        added = _within_reach(rows, old).astype(stored)
     if not np.isfinite(added).all():
         raise UserError(
             f"A {modality} feature of a new item exceeds the range of {np.dtype(stored)}, in which "
@@ -69,6 +71,22 @@ def _modality(
     np.save(target / matrix, np.concatenate([old.astype(stored, copy=False), added[new]]))
     write_lines(target / items, [*known, *(tokens[row] for row in new)])
     return describe_matrix(target / matrix, len(known) + len(new), int(old.shape[1]))
+
+
+def _within_reach(rows: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Return new ``rows`` [n, dim] with the mean of ``old`` [N, dim] in columns of mere rounding.
+
+    An SVD may have columns in which the run's items differ by rounding alone, which scaling brings
+    to the size of the others. The rounding of new items is another, and would then be thousands of
+    deviations. Such a column has a new item ten times as far from the mean as any old one.
+    """
+    if not len(old):
+        return rows
+    mean = np.mean(old, axis=0, dtype=np.float64)
+    low, high = (np.asarray(edge, np.float64) for edge in (old.min(axis=0), old.max(axis=0)))
+    farthest = np.maximum(high - mean, mean - low)
+    beyond = (np.abs(rows - mean) > _BEYOND * farthest).any(axis=0) & (farthest > 0)
+    return np.where(beyond, mean, rows)
 
 
 def link_or_copy(path: Path, target: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.tables.features import FeatureFile
 from recbole_bbqrec.prepare.text import TextRecipe, fit_tfidf
-from recbole_bbqrec.upkeep.new_items import Present, read_new_items
+from recbole_bbqrec.upkeep.extended_data import write_extended
+from recbole_bbqrec.upkeep.new_items import NewItems, Present, read_new_items
 
 TEXTS = ["red lamp", "blue lamp", "green tent", "tent of red cloth", "kettle", "blue kettle"]
 
@@ -71,3 +72,23 @@ def test_what_does_not_fit_is_refused(tmp_path):
     (tmp_path / "items.csv").write_text("item_id,title\nc,red lamp\n")
     with pytest.raises(UserError, match="no Shop.text.encoder.npz"):
         read_new_items(where, items=tmp_path / "items.csv")
+
+
+def test_rounding_of_new_items_is_not_blown_up(tmp_path):
+    """Columns: usual, with a new item far out, of a rare label, of mere rounding, constant."""
+    rng = np.random.default_rng(0)
+    old = rng.normal(size=(200, 5))
+    old[:, 2], old[:, 3], old[:, 4] = np.arange(200) == 7, 6e-8 * rng.integers(0, 3, 200), 0.5
+    rows = rng.normal(size=(3, 5))
+    rows[0, 1], rows[:, 2], rows[:, 3], rows[:, 4] = 12, [0, 1, 0], [1e-4, 0, 6e-8], [0.5, 0.5, 1]
+    source, target = tmp_path / "data", tmp_path / "wider"
+    source.mkdir()
+    np.save(source / "Shop.text.npy", old.astype(np.float16))
+    (source / "Shop.text.items.txt").write_text("".join(f"i{n}\n" for n in range(200)))
+    new = NewItems(("a", "b", "c"), {"text": (np.arange(3), rows)})
+    write_extended(source, target, "Shop", new)
+    written = np.load(target / "Shop.text.npy")
+    assert (written[:200] == old.astype(np.float16)).all()
+    kept = [0, 1, 2, 4]
+    assert np.allclose(written[200:][:, kept], rows[:, kept], atol=1e-2)
+    assert written[200:, 3] == pytest.approx(old[:, 3].mean(), abs=6e-8)

@@ -13,6 +13,7 @@ import torch
 from recbole_bbqrec import load_run
 from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.data.catalogue import add_later
 from recbole_bbqrec.data.protocol.events import order_events
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.tables.events import EventOptions
@@ -243,3 +244,25 @@ def test_nothing_new_is_an_error(tmp_path):
         read(tmp_path, "user_id,item_id,timestamp\na,z,100000\n")
     with pytest.raises(UserError, match="none of its 0 rows is usable"):
         read(tmp_path, "user_id,item_id,timestamp\n")
+
+
+def test_items_keep_the_internal_ids_of_the_vocabulary_file(tmp_path):
+    """New items come after them, and the events are those of the same tokens."""
+    present = np.array(["[PAD]", "x", "new", "y"], object)
+    data = SimpleNamespace(
+        dataset_path=tmp_path, dataset_name="Shop", iid_field="item_id",
+        field2id_token={"item_id": present},
+        field2token_id={"item_id": {token: number for number, token in enumerate(present)}},
+        inter_feat=pd.DataFrame({"item_id": [1, 2, 3, 2]}),
+    )  # fmt: skip
+    (tmp_path / "Shop.vocabulary.txt").write_text("y\nx\nlate\n")
+    (tmp_path / "Shop.added.txt").write_text("late\n")
+    added = add_later(data)
+    tokens = data.field2id_token["item_id"]
+    assert tokens.tolist() == ["[PAD]", "y", "x", "late", "new"]
+    assert tokens[data.inter_feat["item_id"]].tolist() == ["x", "new", "y", "new"]
+    assert added.nonzero().squeeze(1).tolist() == [3]
+    assert data.field2token_id["item_id"] == {token: n for n, token in enumerate(tokens)}
+    (tmp_path / "Shop.vocabulary.txt").write_text("y\ngone\n")
+    with pytest.raises(UserError, match="lists 'gone', which is no item"):
+        add_later(data)
