@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 
 import numpy as np
 import pytest
@@ -153,13 +154,16 @@ def test_a_catalogue_adds_its_items(tmp_path):
         ({"encoding": "latin-1"}, "`encoding` is latin-1"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_mapped(tmp_path, monkeypatch, options, says):
+def test_what_cannot_be_mapped(tmp_path, monkeypatch, caplog, options, says):
     write_log(tmp_path, 0)
     message = rf"`data_layout` is mapped, but .*{says}.*Use --data_layout=recbole"
     with pytest.raises(UserError, match=message):
         layout_settings.is_mapped(config_of(tmp_path, "mapped", **options))
     monkeypatch.setattr(layout_settings, "LARGE", 100)
-    assert not layout_settings.is_mapped(config_of(tmp_path, "auto", **options))
+    config = config_of(tmp_path, "auto", **options)
+    with caplog.at_level(logging.INFO):
+        assert not layout_settings.is_mapped(config)
+    assert re.search(f"Log.inter is large and stays in memory, because .*{says}", caplog.text)
 
 
 def test_large_files_are_mapped_unless_told_otherwise(tmp_path, monkeypatch):

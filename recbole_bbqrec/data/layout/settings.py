@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +55,8 @@ def is_mapped(config: RunConfig) -> bool:
             f"Option `data_layout` is mapped, but {reason}. Use --data_layout=recbole, which keeps "
             "the events in memory."
         )
+    if reason is not None:
+        getLogger().info(f"`data_layout`: {path} is large and stays in memory, because {reason}")
     return reason is None
 
 
