@@ -90,10 +90,10 @@ class GeneratorSettings(Settings):
         "items on.",
     )
     item_head_samples: Positive = option(8192, "Items drawn a step for it, beside the batch's own.")
-    item_head_ranking: Literal["auto", "exact"] = option(
-        "auto",
-        "exact: all items are scored for a user; auto: from 200,000 items on only those below the "
-        "first-level nodes that look best.",
+    item_head_ranking: Literal["exact", "shortlist"] = option(
+        "exact",
+        "exact: all items are scored for a user; shortlist: those below the first-level nodes that "
+        "look best.",
     )
     tie_codes: bool = option(False, "Tie output heads to the code embeddings.")
     initializer_range: PositiveNumber = option(

@@ -64,11 +64,10 @@ def test_all_groups_made_exact_give_the_scores_of_all_items(
     trie = catalogue(1.0).trie
     scores = scores_of(trie, bonus is not None)
     logits = torch.randn(5, 2 * CODES, dtype=torch.float64)
-    monkeypatch.setattr(shortlist, "SHORTLIST_FROM", 1)
     monkeypatch.setattr(shortlist, "GROUPS_PER_BEAM", 1)
     if shared == 1:
         monkeypatch.setattr(shortlist, "_LEAST_ITEMS", 20)  # 8 first codes, 64 nodes, 400 items
-    groups = node_groups(trie, scores.keys, "auto", num_beams=1)
+    groups = node_groups(trie, scores.keys, "shortlist", num_beams=1)
     assert groups is not None and groups.shared.shape[1] == shared
     assert len(groups.keys) == (8 if shared == 1 else len(trie.codes[0]))
     every = groups._replace(n_exact=len(groups.keys))
@@ -84,12 +83,11 @@ def sort(values: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def test_estimates_are_masses_where_a_node_is_one_point(monkeypatch) -> None:
-    monkeypatch.setattr(shortlist, "SHORTLIST_FROM", 1)
+def test_estimates_are_masses_where_a_node_is_one_point() -> None:
     items = catalogue(0.0)
     generator = small_generator(items, **HEAD)
     keys = generator.item_head.keys(items, generator.encoder.items)
-    groups = node_groups(items.trie, keys, "auto", num_beams=2)
+    groups = node_groups(items.trie, keys, "shortlist", num_beams=2)
     assert groups is not None
     state = torch.randn(3, keys.shape[1], dtype=torch.float64)
     known = torch.cat([state, state.pow(2).sum(1, keepdim=True), torch.ones(3, 1)], 1).double()
@@ -106,24 +104,21 @@ def top(items: Catalogue, generator: Generator, history: Tensor, ranking: str) -
 
 @torch.no_grad()
 def test_a_beam_finds_what_it_finds_with_all_items(monkeypatch) -> None:
-    monkeypatch.setattr(shortlist, "SHORTLIST_FROM", 1)
     monkeypatch.setattr(shortlist, "GROUPS_PER_BEAM", 3)  # 15 of 64
     items = catalogue(0.1)
     history = torch.randint(1, N_ITEMS, (20, 4))
     generator = small_generator(items, **HEAD)
-    assert torch.equal(*(top(items, generator, history, name) for name in ("auto", "exact")))
+    assert torch.equal(*(top(items, generator, history, name) for name in ("shortlist", "exact")))
     # A neighbour that its group alone would not bring onto the list
     worst = int(beam_search(generator, items, generator.encode(items, history[:1]), 400)[0][0, -1])
     rows = sparse.csr_matrix(([1000.0], ([int(history[0, -1])], [worst])), (N_ITEMS, N_ITEMS))
     items = replace(items, neighbours=Neighbours.of_matrix(rows, 0.5))
-    assert int(top(items, generator, history[:1], "auto")[0, 0]) == worst
+    assert int(top(items, generator, history[:1], "shortlist")[0, 0]) == worst
 
 
-def test_small_catalogues_and_exact_ranking_score_all_items(monkeypatch) -> None:
+def test_all_items_are_scored_where_nothing_is_saved() -> None:
     trie = catalogue(1.0).trie
     keys = torch.randn(N_ITEMS - 1, WIDTH)
-    assert node_groups(trie, keys, "auto", 1) is None
-    monkeypatch.setattr(shortlist, "SHORTLIST_FROM", N_ITEMS - 1)
-    assert node_groups(trie, keys, "auto", 1) is not None
+    assert node_groups(trie, keys, "shortlist", 1) is not None
     assert node_groups(trie, keys, "exact", 1) is None
-    assert node_groups(trie, keys, "auto", 100) is None  # all groups would be listed
+    assert node_groups(trie, keys, "shortlist", 100) is None  # all groups would be listed

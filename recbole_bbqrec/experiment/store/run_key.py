@@ -71,7 +71,7 @@ _NEW_OF_GENERATIVE: dict[str, Any] = {
     "diversity_partners": "code",
     "item_head_sampling": "auto",  # full, as those versions were, below 200,000 items
     "item_head_samples": 8192,
-    "item_head_ranking": "auto",  # exact, likewise
+    "item_head_ranking": "exact",
     "neighbour_search": "auto",  # exact, as those versions did, below 100,000 items
 }
 _NEW_OF_HISTORIES: dict[str, Any] = {

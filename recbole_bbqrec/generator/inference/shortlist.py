@@ -25,8 +25,8 @@ from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.trie import Trie
 from recbole_bbqrec.nn.topk import best_of_columns, best_of_rows
 
-SHORTLIST_FROM = 200_000  # items; with fewer, `auto` scores all of them
 GROUPS_PER_BEAM = 8  # that are scored item by item, for each beam
+_ITEMS = 20  # of such a group, on average: when larger ones have used them up, fewer groups suffice
 _LEAST_ITEMS = 3  # of a group, on average: with fewer the estimates cost as much as the items
 _USERS = 32  # of a block
 
@@ -40,7 +40,7 @@ class NodeGroups(NamedTuple):
     * ``shared``: int64 [G, S], the columns of the codes that a group's tokens share; ``own``: int64
       [M - S, I], those of each item's other codes, by leaf, of which ``items`` int64 [G] says where
       a group begins.
-    * ``n_exact``: groups of a user that are scored item by item.
+    * ``sizes``: int64 [G], items; ``n_exact``: groups of a user that are scored item by item.
     """
 
     keys: Tensor
@@ -49,16 +49,18 @@ class NodeGroups(NamedTuple):
     shared: Tensor
     own: Tensor
     items: Tensor
+    sizes: Tensor
     n_exact: int
 
 
 def node_groups(trie: Trie, keys: Tensor, ranking: str, num_beams: int) -> NodeGroups | None:
     """Group the first-level nodes and summarise ``keys`` [I, d] of the trie's items.
 
-    ``ranking``: auto | exact. Returns None where all items are to be scored.
+    ``ranking``: exact | shortlist. Returns None where all items are to be scored, with "exact" and
+    where the list would hold all groups.
     """
     n_exact, n_items = GROUPS_PER_BEAM * num_beams, len(trie.leaf_items)
-    if ranking == "exact" or n_items < SHORTLIST_FROM or trie.levels == 1:
+    if ranking == "exact" or trie.levels == 1:
         return None
     for n_shared in range(trie.n_signals, 0, -1):
         columns = trie.root_columns[:, :n_shared]
@@ -71,7 +73,8 @@ def node_groups(trie: Trie, keys: Tensor, ranking: str, num_beams: int) -> NodeG
         return None
     first = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
     pointer = trie.item_ptr(0)[first]
-    counts = pointer.diff().to(keys.dtype).unsqueeze(1)  # [G, 1]
+    n_below = pointer.diff()  # [G]
+    counts = n_below.to(keys.dtype).unsqueeze(1)
 
     def mean_of(values: Tensor) -> Tensor:
         return F.embedding_bag(trie.every_place, values, pointer[:-1], mode="sum") / counts
@@ -81,7 +84,7 @@ def node_groups(trie: Trie, keys: Tensor, ranking: str, num_beams: int) -> NodeG
     spread = (squares - mean.pow(2).mean(1, keepdim=True)).clamp_(min=0)
     own = trie.root_columns[trie.item_nodes[trie.leaf_items, 0], n_shared:].t().contiguous()
     rows = torch.cat([mean, spread / 2, counts.log()], dim=1)
-    return NodeGroups(rows, first, of_node, shared, own, pointer[:-1], n_exact)
+    return NodeGroups(rows, first, of_node, shared, own, pointer[:-1], n_below, n_exact)
 
 
 def root_top(
@@ -101,12 +104,19 @@ def _top_of(
     items: ItemScores, groups: NodeGroups, logits: Tensor, width: int
 ) -> tuple[Tensor, Tensor]:
     estimate = _estimates(items, groups, logits)  # [G, b]
-    chosen = best_of_columns(estimate, groups.n_exact)[1]  # [b, P]
+    best, chosen = best_of_columns(estimate, groups.n_exact)  # [b, P]
+    best, order = best.sort(1, descending=True)
+    chosen = chosen.gather(1, order)
+    sizes = groups.sizes[chosen]
+    kept = sizes.cumsum(1) - sizes < _ITEMS * groups.n_exact
+    kept[:, :width] = True  # a node for each beam at least
     first = groups.first[chosen].flatten()
-    owner, node = ragged.expand(first, groups.first[chosen + 1].flatten() - first)  # [E]
+    counts = (groups.first[chosen + 1].flatten() - first) * kept.flatten()
+    owner, node = ragged.expand(first, counts)  # [E]
     row = owner // groups.n_exact
     scores = items.masses(0, row, node) + _codes(items.trie, logits, row, node)
     exact = ragged.group_logsumexp(scores, owner, chosen.numel()).view(chosen.shape)
+    exact = torch.where(kept, exact, best)
     total = estimate.scatter_(0, chosen.t(), exact.t()).logsumexp(0)  # [b]
     counts = torch.bincount(row, minlength=len(logits))
     start = counts.cumsum(0) - counts
