@@ -64,8 +64,9 @@ def measure(
     """
     part = new.test_data._dataset
     kept, rows = torch.from_numpy(np.flatnonzero(chosen)), part.inter_feat
-    history = rows[part.iid_field + part.config["LIST_SUFFIX"]][kept].long()
-    target = rows[part.iid_field][kept].long()
+    rows = rows[kept]
+    history = rows[part.iid_field + part.config["LIST_SUFFIX"]].long()
+    target = rows[part.iid_field].long()
     number_of = {token: number for number, token in enumerate(old.dataset.item_tokens)}
     earlier = torch.tensor([number_of.get(token, 0) for token in new.dataset.item_tokens])
     unknown = int((earlier[target] == 0).sum())

@@ -112,7 +112,7 @@ def test_rows_equal_recboles(tmp_path, monkeypatch, caplog, log, options):
     users = np.arange(1, ours.user_num)
     for a, b in zip(ours.file_events.spans(users), theirs.file_events.spans(users)):
         assert a.tolist() == b.tolist()
-    for name in ("items", "users", "earlier"):
+    for name in ("items", "users", "earlier", "times", "days", "known"):
         found, expected = (getattr(each.file_events, name) for each in (ours, theirs))
         np.testing.assert_array_equal(found, expected)
 

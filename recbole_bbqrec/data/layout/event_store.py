@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from recbole_bbqrec.atomic import sha256_of
-from recbole_bbqrec.data.protocol.events import Events
+from recbole_bbqrec.data.protocol.events import Events, TimedEvents
 from recbole_bbqrec.reading import read_json_object, reading
 
 FORMAT = 1
@@ -83,7 +83,7 @@ def held_out(counts: np.ndarray) -> np.ndarray:
     return np.clip(counts - 2, 0, 2)
 
 
-class StoredEvents:
+class StoredEvents(TimedEvents):
     """The events of a store as a protocol reads them; see :class:`Events`.
 
     Args:

@@ -16,8 +16,25 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # odd constants of the SplitMix64 gener
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
+class TimedEvents:
+    """Days of events, from their ``times``, float64 [n], and the ``day_length``."""
+
+    times: np.ndarray
+    day_length: float
+
+    @property
+    def days(self) -> np.ndarray:
+        """Day of each event, float64 [n]; NaN where the time is not known."""
+        return np.floor(self.times / self.day_length)
+
+    @property
+    def known(self) -> np.ndarray:
+        """True where the real time is known, bool [n]."""
+        return ~np.isnan(self.times)
+
+
 @dataclass(frozen=True)
-class Events:
+class Events(TimedEvents):
     """Events sorted by user and, within a user, as RecBole orders them.
 
     Attributes:
@@ -35,16 +52,6 @@ class Events:
 
     def __len__(self) -> int:
         return len(self.row)
-
-    @property
-    def days(self) -> np.ndarray:
-        """Day of each event, float64 [n]; NaN where the time is not known."""
-        return np.floor(self.times / self.day_length)
-
-    @property
-    def known(self) -> np.ndarray:
-        """True where the real time is known, bool [n]."""
-        return ~np.isnan(self.times)
 
     @cached_property
     def earlier(self) -> np.ndarray:
