@@ -3,8 +3,8 @@
 Each stage runs in a process of its own, so that its peak is not another's; imports are not counted
 in the seconds, but in the memory. The log is drawn (benchmarks/large_events.py), and so are the
 semantic IDs, which phase two is given. The network is BBQRec on the item's ID alone with the code
-loss: the item head and its neighbours are off, since the head scores every item at every target,
-and so is the item embedding, whose optimizer alone keeps 1 KiB an item.
+loss: the item head and its neighbours are off (benchmarks/scale.py and cost.py have theirs), and so
+is the item embedding, whose optimizer alone keeps 1 KiB an item.
 
     python benchmarks/large_data.py --events 50000000 --folder /tmp/large --threads 1
     python benchmarks/large_data.py --folder /tmp/large --layout recbole --stages draw,load
