@@ -99,9 +99,10 @@ def find_resumable(config: BBQRecConfig) -> RunFiles | None:
         if _is_other(files, wanted):
             continue
         try:
-            begun = files.resume.is_file() or files.config.is_file()
-            # Asking for the claim also removes what was left of a run killed in its first epoch.
-            if not begun or files.is_claimed or not files.resume.is_file():
+            # A lock is the first file of a run. Asking for the claim also removes what was left of
+            # one killed before its first epoch ended, or while it kept its data.
+            ours = any(path.is_file() for path in (files.lock, files.config, files.resume))
+            if not ours or files.is_claimed or not files.resume.is_file():
                 continue
             stored = BBQRecConfig.from_text(_stored_config(files.resume))
         except (UserError, OSError) as error:

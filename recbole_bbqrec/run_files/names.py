@@ -83,10 +83,9 @@ class RunFiles:
             InUseError: another process holds the lock.
             UserError: this user may not write to the run.
         """
-        path = self.directory / LOCK
-        lock = FileLock(str(path))
+        lock = FileLock(str(self.lock))
         try:
-            with writing(path):
+            with writing(self.lock):
                 lock.acquire(timeout=0)
         except Timeout:
             raise InUseError(
@@ -116,6 +115,11 @@ class RunFiles:
         beside = self.directory.with_name(self.directory.name + _CHECKPOINT)
         alone = self.model_inside.is_file() and not beside.is_file()
         return self.model_inside if alone else beside
+
+    @property
+    def lock(self) -> Path:
+        """Lock of the process that works on the run."""
+        return self.directory / LOCK
 
     @property
     def model_inside(self) -> Path:

@@ -114,6 +114,19 @@ def test_a_run_at_work_is_left_alone_and_one_without_a_state_too(make, caplog):
         assert not left.exists()
 
 
+def test_what_a_run_killed_while_it_kept_its_data_left_is_removed(make):
+    """A run has its options and its state later than its data."""
+    killed = make("killed", 5)
+    with killed.claim():
+        pass
+    killed.config.unlink()
+    killed.resume.unlink()
+    left = killed.data / "Mini" / ".Mini.text.npy.abcdefgh.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    assert found() is None and not left.exists()
+
+
 def test_claiming_a_run_removes_what_a_killed_process_left(make):
     files, other = make("ours", 0), make("other", 5)
     left = [
