@@ -19,6 +19,7 @@ from typing import Any
 from recbole.utils import init_seed, set_color
 
 from recbole_bbqrec.atomic import write_text
+from recbole_bbqrec.config.checks.recbole_models import refusing_options
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.config.processes import check_shareable
 from recbole_bbqrec.config.resume import configure, fixed_options
@@ -239,7 +240,8 @@ def prepare(config: BBQRecConfig) -> Prepared:
 def build_model(config: BBQRecConfig, train_data: Any) -> Any:
     """Seed, then construct the model on the run's device, as RecBole does before training."""
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    model = get_model(config["model"])(config, train_data._dataset)
+    with refusing_options(config):
+        model = get_model(config["model"])(config, train_data._dataset)
     return model.to(config["device"])
 
 

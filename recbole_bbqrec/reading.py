@@ -21,6 +21,8 @@ import yaml
 from recbole_bbqrec.errors import UserError
 
 _DEEPEST = 100  # brackets within brackets in YAML
+_MOST_VALUES = 100_000  # of a YAML file, those that aliases repeat included
+_MERGE = "<<"  # the key of YAML that takes the content of another table
 _SHOWN = 200  # characters of a parser's message
 _ARRAY = b"\x93NUMPY"  # the first bytes of a .npy file
 
@@ -61,7 +63,8 @@ def read_text(path: str | Path, kind: str, remedy: str, encoding: str = "utf-8")
 def read_json(path: str | Path, kind: str, remedy: str) -> Any:
     """Return the content of a JSON file."""
     with reading(path, kind, remedy):
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        # Editors on Windows begin a file with a byte order mark.
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
 
 
 def read_json_object(path: str | Path, kind: str, remedy: str) -> dict[str, Any]:
@@ -75,8 +78,16 @@ def read_json_object(path: str | Path, kind: str, remedy: str) -> dict[str, Any]
 class PlainLoader(yaml.SafeLoader):
     """SafeLoader for plain data: dates stay texts, and only tables, lists and values are built.
 
-    It also reads ``1e-3`` as a number, as RecBole's files and users expect.
+    It also reads ``1e-3`` as a number, as RecBole's files and users expect. A key that stands twice
+    in a table is an error: one of the two values would be lost.
     """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in getattr(node, "value", ()) if isinstance(key.value, str)]
+        twice = [key for key in keys if keys.count(key) > 1 and key != _MERGE]
+        if twice:
+            raise ValueError(f"`{twice[0]}` is given twice in one table; remove one")
+        return super().construct_mapping(node, deep)
 
 
 PlainLoader.yaml_implicit_resolvers = {
@@ -102,14 +113,17 @@ def parse_yaml(text: str) -> Any:
     The loader is a SafeLoader, which builds no objects: YAML cannot run code here.
 
     Raises:
-        ValueError: not YAML, or nested too deeply.
+        ValueError: not YAML, nested too deeply, too large, or a key that stands twice.
     """
     loader = None
     if _deepest(text) > _DEEPEST:  # the parser would take minutes over thousands of brackets
         raise ValueError("nested too deeply")
     try:
         loader = PlainLoader(text)
-        return loader.get_single_data()
+        content = loader.get_single_data()
+        if _count(content, {}) > _MOST_VALUES:
+            raise ValueError(f"over {_MOST_VALUES:,} values, with those that aliases repeat")
+        return content
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
     except RecursionError as error:
@@ -126,6 +140,17 @@ def _deepest(text: str) -> int:
         depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
         deepest = max(deepest, depth)
     return deepest
+
+
+def _count(content: Any, known: dict[int, int]) -> int:
+    """Return the number of values, each as often as aliases repeat it; ``known`` by identity."""
+    if not isinstance(content, (list, dict)):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = _MOST_VALUES  # counts as too large if it holds itself
+        parts = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(content)]
 
 
 def read_yaml_file(path: str | Path, kind: str, remedy: str) -> Any:

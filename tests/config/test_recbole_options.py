@@ -6,6 +6,8 @@ import pytest
 
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.quick_start import run
+from tests.support.runs import ROOT
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,8 @@ from recbole_bbqrec.errors import UserError
         ("train_neg_sample_args", "uniform", "a table"),
         ("val_interval", {"rating": ">=3"}, r"`val_interval.rating` is '>=3'; expected intervals"),
         ("val_interval", {"rating": "[3,inf"}, "intervals"),
+        ("val_interval", {"rating": "(3,3)"}, "intervals"),
+        ("user_inter_num_interval", "[5,5)", "intervals"),
         ("val_interval", "[3,inf)", "a table"),
         ("val_interval", {"rating": []}, "intervals"),
         ("rm_dup_inter", "frist", "one of first, last"),
@@ -119,9 +123,10 @@ def test_a_single_cutoff_is_a_list_of_one():
         ("GRU4Rec", "dropout_prob", "0.1x", r"\[0, 1\)"),
         ("NARM", "dropout_probs", 0.3, "two probabilities"),
         ("NARM", "dropout_probs", [0.3], "two probabilities"),
-        ("DIN", "mlp_hidden_size", [], "a list of numbers"),
+        ("DIN", "mlp_hidden_size", [], "a list of whole numbers"),
+        ("NextItNet", "dilations", [1, -4], "each at least 1"),
         ("SASRec", "gpu_id", "x", "the number of a GPU"),
-        ("DIN", "mlp_hidden_size", "256", "a list of numbers"),
+        ("DIN", "mlp_hidden_size", "256", "a list of whole numbers"),
         ("GRU4RecF", "pooling_mode", "average", "mean, max, sum"),
         ("HGN", "pooling_type", "mean", "max, average"),
         ("BERT4Rec", "mask_ratio", 0, "above 0"),
@@ -129,6 +134,7 @@ def test_a_single_cutoff_is_a_list_of_one():
         ("SASRecCPR", "reranker_CAN_NUM", "20,100", "falling order"),
         ("RepeatNet", "joint_train", "yes", "True or False"),
         ("Caser", "reg_weight", "x", "a number"),
+        ("GCSAN", "weight", 3, "at most 1"),
     ],
 )
 def test_values_that_recboles_models_cannot_use_are_named(model, option, value, says):
@@ -144,3 +150,9 @@ def test_every_model_accepts_its_own_defaults_and_what_they_write_otherwise():
     assert BBQRecConfig("SASRecCPR", "Mini", overrides={"use_proj_bias": True})["use_proj_bias"]
     given = {"reranker_CAN_NUM": "500,100,20", "weight_mode": "static", "dropout_prob": 0}
     assert BBQRecConfig("GRU4RecCPR", "Mini", overrides=given)["weight_mode"] == "static"
+
+
+def test_an_assertion_of_recboles_model_is_one_error(rundir):
+    given = {"data_path": str(ROOT / "dataset"), "short_item_length": 100}
+    with pytest.raises(UserError, match="SHAN refuses its options: .*"):
+        run("SHAN", "Mini", overrides={**given, "state": "ERROR"})

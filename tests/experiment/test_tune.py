@@ -103,6 +103,9 @@ def test_values_drawn(write):
     assert all(0.25 <= d["d"] <= 0.5 for d in drawn)
     assert {d["e"] for d in drawn} == {0.1, 0.2, 0.3, 0.4}
     assert all(d == yaml.safe_load(yaml.safe_dump(d)) for d in drawn)
+    assert space[1].extremes == [64, 256]
+    assert read_space(write("a quniform 60,100,30"))[0].grid == [60, 90]
+    assert read_space(write("a quniform 64,100,30"))[0].grid == [90]  # none outside the bounds
     assert space[1].grid == [64, 128, 192, 256] and space[4].grid == [0.1, 0.2, 0.3, 0.4]
 
 
@@ -118,6 +121,13 @@ def test_values_drawn(write):
         ("a uniform 1", ["low,high"]),
         ("a uniform 2,1", ["low < high"]),
         ("a quniform 1,2,0", ["step"]),
+        ("a quniform 1,10,100", ["no multiple of 100"]),
+        ("a quniform 0,30000000,1", ["1,000,000"]),
+        ("a quniform 0,1,1e-320", ["1,000,000"]),
+        ("a quniform 1e308,1.5e308,1", ["1,000,000"]),
+        ("a loguniform -900,-800", ["exponents"]),
+        ("a choice [...]", ["Ellipsis", "numbers"]),
+        ("a choice [b'x']", ["b'x'"]),
         ("a loguniform -1,1e999", ["exponents"]),
         ("a loguniform -4,-2x", ["exponents", "-4,-2x"]),
         ("a uniform 0,\x001", ["low,high"]),

@@ -27,6 +27,10 @@ GOOD = {
     "npy": (open_array, None),
     "npz": (read_arrays, None),
 }
+#: A billion values in a kilobyte: each line repeats the line before nine times.
+NESTED = "a0: &a0 [x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
 
 
 @pytest.fixture
@@ -79,6 +83,17 @@ def test_json_that_is_no_object_is_refused(tmp_path):
         read_json_object(tmp_path / "list.json", "a plan", "Make it again.")
 
 
+def test_a_byte_order_mark_before_json_is_passed_over(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + GOOD["json"][1])
+    assert read_json_object(tmp_path / "a.json", "a plan", "Make it again.")["a"][0] == 1
+
+
+def test_yaml_may_repeat_and_merge():
+    assert parse_yaml("a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}\ne: [*a, *a]") == {
+        "a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}, "e": [{"b": 1, "c": 2}] * 2,
+    }  # fmt: skip
+
+
 def test_yaml_is_plain_data():
     assert parse_yaml("a: 2024-02-30\nb: 2019-10-01 00:00:00\nc: 1e-3\nd: 0x10") == {
         "a": "2024-02-30", "b": "2019-10-01 00:00:00", "c": 0.001, "d": 16,
@@ -90,7 +105,8 @@ def test_yaml_is_plain_data():
     [
         "!!python/object/apply:os.system ['true']", "!!binary aGk=", "!!set {a}", "!!timestamp x",
         "!!omap [a: 1]", "[" * 3000, "a: " + "{b: " * 101, "- " * 3000, "{[1]: 2}",
-        "a: b: c", "0b_", "!other x", "\x00", "*unknown",
+        "a: b: c", "0b_", "!other x", "\x00", "*unknown", "a: 1\na: 2", "b: {c: 1, 'c': 2}",
+        "a: &a [*a]", "a: &a {b: *a}", NESTED,
     ],
 )  # fmt: skip
 def test_yaml_that_is_no_plain_data_is_refused(tmp_path, text):

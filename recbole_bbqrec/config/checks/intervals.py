@@ -19,4 +19,4 @@ def _is_interval(text: str) -> bool:
         low, high = map(float, ends)
     except ValueError:
         return False
-    return low <= high  # False for NaN
+    return low < high or (low == high and text[0] == "[" and text[-1] == "]")  # False for NaN

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.protocols import RunConfig
 from recbole_bbqrec.settings import (
     Check,
     NotNegative,
@@ -53,6 +55,7 @@ CHECKS: dict[str, Check] = {
     "initializer_range": check_of(PositiveNumber),
     "temperature": check_of(PositiveNumber),
     "mask_ratio": check_of(Annotated[float, between(0, 1, open_below=True)]),
+    "weight": check_of(Annotated[float, between(0, 1)]),  # of GCSAN
     "ft_ratio": check_of(Annotated[float, between(0, 1)]),
     "n_facet_context": check_of(NotNegative),
     "n_facet_reranker": check_of(NotNegative),
@@ -134,6 +137,18 @@ def check_recbole_model(model: str, listed: Mapping[str, Any], values: Mapping[s
             )
 
 
+@contextmanager
+def refusing_options(config: RunConfig) -> Iterator[None]:
+    """Turn an assertion of RecBole's in the block, which builds a model, into an error of ours."""
+    try:
+        yield
+    except AssertionError as error:
+        reason = str(error).rstrip(".") or "an assertion in its code does not hold"
+        raise UserError(
+            f"{config['model']} refuses its options: {reason}. Correct them."
+        ) from error
+
+
 def _like(default: Any) -> Check | None:
     """Return the check of the type that ``default`` has; None if that says nothing."""
     if isinstance(default, bool):
@@ -143,6 +158,9 @@ def _like(default: Any) -> Check | None:
     if isinstance(default, str) and default not in ("", "None"):
         return Check("a text", "str", lambda v: isinstance(v, str))
     if isinstance(default, list) and default:
+        if all(check_of(Positive).accepts(part) for part in default):
+            return Check("a list of whole numbers, each at least 1", "list of int >= 1",
+                         lambda v: is_filled(v, check_of(Positive).accepts))  # fmt: skip
         of_numbers = is_number(default[0])
         return Check(
             f"a list of {'numbers' if of_numbers else 'texts'}",

@@ -26,6 +26,9 @@ from recbole_bbqrec.errors import UserError
 
 CHOICE, UNIFORM, QUNIFORM, LOGUNIFORM = "choice", "uniform", "quniform", "loguniform"
 _BOUNDS = {UNIFORM: "low,high", QUNIFORM: "low,high,step", LOGUNIFORM: "low,high (exponents of e)"}
+_MOST = 1_000_000  # multiples of a step
+_ROUNDING = 1e-9  # 0.3 / 0.1 is a little less than 3
+_PLAIN = (type(None), bool, int, float, str, list, tuple, dict)
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,17 @@ class Parameter:
 
     @property
     def extremes(self) -> list[Any]:
-        """Values to check in place of all: every value of a grid, or the two bounds."""
-        return self.grid or [self.value(bound) for bound in self.values]
+        """Values to check in place of all: those of a choice, or the two bounds."""
+        if self.kind == CHOICE:
+            return list(self.values)
+        bounds = self._multiples if self.kind == QUNIFORM else self.values
+        return [self.value(bound) for bound in bounds]
 
     @property
     def _multiples(self) -> tuple[int, int]:
-        """The first and last multiple of the step of ``quniform``."""
+        """The first and last multiple of the step of ``quniform`` within its bounds."""
         low, high, step = self.values
-        return round(low / step), round(high / step)
+        return math.ceil(low / step - _ROUNDING), math.floor(high / step + _ROUNDING)
 
     def distribution(self) -> Any:
         """Return optuna's distribution of what :meth:`value` takes.
@@ -134,7 +140,11 @@ def _values(kind: str, text: str, where: str) -> tuple[Any, ...]:
         if not isinstance(values, (list, tuple)) or not values:
             raise UserError(f"{where}: `{text}`; expected a list of values such as [0.1,0.2].")
         # RecBole writes a list as text ('[64,32]'), because it evaluates each value once more.
-        return tuple(parse_value(v) if isinstance(v, str) else v for v in values)
+        values = tuple(parse_value(v) if isinstance(v, str) else v for v in values)
+        odd = [value for value in values if not isinstance(value, _PLAIN)]
+        if odd:
+            raise UserError(f"{where}: `{odd[0]!r}`; expected numbers, texts, True, None or lists.")
+        return values
     if kind not in _BOUNDS:
         raise UserError(f"{where}: type `{kind}`; expected one of {CHOICE}, {', '.join(_BOUNDS)}.")
     expected = _BOUNDS[kind]
@@ -146,6 +156,13 @@ def _values(kind: str, text: str, where: str) -> tuple[Any, ...]:
         raise UserError(f"{where}: `{text}`; expected {expected}.")
     if numbers[0] >= numbers[1] or (kind == QUNIFORM and numbers[2] <= 0):
         raise UserError(f"{where}: `{text}`; expected low < high and a step above 0.")
+    if kind == QUNIFORM:
+        low, high, step = numbers
+        if high / step - low / step > _MOST or math.isinf(low / step):
+            raise UserError(f"{where}: `{text}` has over {_MOST:,} values; use a larger step.")
+        first, last = Parameter("", kind, numbers)._multiples
+        if first > last:
+            raise UserError(f"{where}: `{text}`; no multiple of {step} lies in this range.")
     return numbers
 
 
@@ -153,8 +170,8 @@ def _number(word: str, kind: str) -> int | float:
     value = ast.literal_eval(word.lstrip("+"))
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(word)
-    if kind == LOGUNIFORM:
-        math.exp(value)  # OverflowError above 709
+    if kind == LOGUNIFORM and math.exp(value) == 0:  # below -745; OverflowError above 709
+        raise ValueError(word)
     return value
 
 
