@@ -25,7 +25,7 @@ from recbole_bbqrec.loaded_run import LoadedRun
 from recbole_bbqrec.model.parts.item_features import item_features
 from recbole_bbqrec.model.sequential_recommender.bbqrec import BBQRec
 from recbole_bbqrec.model.settings import GeneratorFeatureSettings
-from recbole_bbqrec.quick_start import build_model, load_run, prepare
+from recbole_bbqrec.quick_start import build_model, prepare
 from recbole_bbqrec.run_files.checkpoint import (
     load_checkpoint,
     load_model_file,
@@ -39,6 +39,7 @@ from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.settings import read
 from recbole_bbqrec.tokenizer.collisions import count_collisions, resolve_collisions
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
+from recbole_bbqrec.upkeep.base_run import open_base_run
 from recbole_bbqrec.upkeep.extended_data import write_extended
 from recbole_bbqrec.upkeep.nearest import NEAREST, Nearest, nearest_trained
 from recbole_bbqrec.upkeep.new_items import NewItems, Present
@@ -77,31 +78,15 @@ def open_for_items(path: Path) -> tuple[FinishedRun, LoadedRun, Present]:
     Raises:
         UserError: there is no finished run, or one that cannot be extended.
     """
-    finished = FinishedRun.at(path)
-    files, model = finished.files, finished.result["model"]
-    if not files.manifest.is_file():
+    finished, run = open_base_run(
+        path, BBQRec, "BBQRec or a variant of it, to which items can be added"
+    )
+    files = finished.files
+    if not files.tokenizer_network.is_file():
         raise UserError(
-            f"The run at {path} keeps no data of its own (--save_data=False, or an earlier "
-            "version), which a run with new items is made of. Run again, without that option."
+            f"The run at {path} has no {files.tokenizer_network.name}, which makes semantic IDs "
+            "for new items. Restore it, or add the items to a run that trained both phases."
         )
-    run = load_run(path)
-    if not isinstance(run.model, BBQRec):
-        raise UserError(
-            f"The run at {path} is of {model}; items can be added to BBQRec and its variants. "
-            "Train one of them (python -m recbole_bbqrec models)."
-        )
-    if run.dataset.item_feat is not None:  # type: ignore[attr-defined]
-        raise UserError(
-            f"The run at {path} reads columns of items (`load_col`), which new items do not have. "
-            "Run without them."
-        )
-    for file in (files.semantic_ids, files.tokenizer_network):
-        if not file.is_file():
-            raise UserError(
-                f"The run at {path} has no {file.name}: its semantic IDs came from another run "
-                "(`tokenizer_path`), or the file was removed. Add the items to a run that trained "
-                "both phases."
-            )
     names = run.model.modalities_of(run.config)
     widths = {name: run.dataset.item_features(name).dim for name in names}
     name = run.config["dataset"]

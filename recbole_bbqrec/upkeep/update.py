@@ -37,6 +37,7 @@ from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer.registry import get_trainer_class
 from recbole_bbqrec.trainer.shared_work import no_tensorboard
 from recbole_bbqrec.upkeep.add_items import add_items, changed_ids, open_for_items
+from recbole_bbqrec.upkeep.base_run import open_base_run
 from recbole_bbqrec.upkeep.new_events import Counts, merge, read_new_events, write_updated
 from recbole_bbqrec.upkeep.new_items import read_new_items
 from recbole_bbqrec.upkeep.newest_day import NewestDay, measure_newest_day
@@ -164,35 +165,14 @@ def update(
 
 def _open(path: Path) -> LoadedRun:
     """Load the run, or say why it cannot be updated."""
-    files = FinishedRun.at(path).files
-    if not files.manifest.is_file():
-        raise UserError(
-            f"The run at {path} keeps no data of its own (--save_data=False, or an earlier "
-            "version), to which an update adds. Run again, without that option."
-        )
-    old = load_run(path)
-    if not isinstance(old.model, GenerativeRecommender):
-        raise UserError(
-            f"The run at {path} is of {old.config['model']}; expected a generative model, whose "
-            "phase two goes on. Train other models anew."
-        )
-    if not files.semantic_ids.is_file():
-        raise UserError(
-            f"The run at {path} has no {files.semantic_ids.name}: its semantic IDs came from "
-            "another run (`tokenizer_path`), or the file was removed. Update a run that trained "
-            "both phases."
-        )
+    words = "a generative model, whose phase two goes on; train others anew"
+    old = open_base_run(path, GenerativeRecommender, words)[1]
     for option, expected in _COLUMNS.items():
         if old.config[option] != expected:
             raise UserError(
                 f"The run at {path} has `{option}` {old.config[option]!r}; an update writes "
                 f"{expected!r}. Prepare the data with `prepare`, and run again."
             )
-    if old.dataset.item_feat is not None or old.dataset.user_feat is not None:  # type: ignore[attr-defined]
-        raise UserError(
-            f"The run at {path} reads columns of items or users (`load_col`), which new ones do "
-            "not have. Run without them."
-        )
     return old
 
 

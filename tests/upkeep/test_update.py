@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,11 +18,14 @@ from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.data.catalogue import add_later
 from recbole_bbqrec.data.protocol.events import order_events
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.model.sequential_recommender.bbqrec import BBQRec
 from recbole_bbqrec.prepare.tables.events import EventOptions
 from recbole_bbqrec.prepare.tables.ledger import Ledger
 from recbole_bbqrec.run_files.per_user import PerUser
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer.phases.generate_phase import GeneratePhase
+from recbole_bbqrec.upkeep.add_items import open_for_items
+from recbole_bbqrec.upkeep.base_run import open_base_run
 from recbole_bbqrec.upkeep.new_events import merge, read_new_events
 from tests.support.contract import small_bbqrec
 
@@ -73,6 +78,22 @@ def test_no_semantic_id_changes_and_the_run_is_not_touched(runs):
     assert told["counts"] == {"events": 37, "users": 31, "new_users": 1, "older": 1}
     assert (told["items_added"], told["ids_changed"], told["epochs"]) == (1, 0, 2)
     assert "unheard-of" in told["left_out"] and "has already" in told["left_out"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "absent, says",
+    [("data/manifest.json", "keeps no data of its own"), ("semantic_ids.safetensors", "phases")],
+)
+def test_a_run_of_which_none_can_be_made_is_refused(runs, tmp_path, absent, says):
+    lacking = tmp_path / "lacking"
+    shutil.copytree(runs.before, lacking)
+    (lacking / absent).unlink()
+    for open_run in (open_for_items, partial(open_base_run, model_kind=BBQRec, kind_words="")):
+        with pytest.raises(UserError, match=says):
+            open_run(lacking)
+    with pytest.raises(UserError, match="is of BBQRec; expected a tree"):
+        open_base_run(runs.before, int, "a tree")
 
 
 @pytest.mark.slow
