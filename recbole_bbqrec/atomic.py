@@ -79,6 +79,12 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_output(path: Path, text: str) -> None:
+    """Replace a file of a command's own output folder, and remove what a killed one left of it."""
+    remove_unfinished(path.parent, of=path.name)
+    write_text(path, text)
+
+
 def remove_unfinished(folder: Path, of: str | None = None) -> None:
     """Remove the temporary files that killed processes left in ``folder``.
 

@@ -357,6 +357,9 @@ def test_without_matplotlib_all_but_the_chart(fake_runs, capsys, monkeypatch):
         raise ImportError("No module named 'matplotlib'")
 
     monkeypatch.setattr(compare_cli, "save_chart", absent)
+    Path("comparison").mkdir()
+    for name in (".chart.png.abcdefgh.tmp", ".results.csv.12345678.tmp"):  # of a killed process
+        (Path("comparison") / name).write_text("half")
     assert main(command()) == 0
     assert "pip install matplotlib" in capsys.readouterr().out
     left = sorted(path.name for path in Path("comparison").iterdir())
