@@ -398,10 +398,10 @@ def test_beats_popularity_on_mini(rundir, tiny):
     """A short run of the documented setting ranks far better than counting does."""
     overrides = {
         "data_path": tiny["data_path"],
-        "tokenizer_epochs": 14,
-        "tokenizer_warmup_epochs": 6,
-        "epochs": 6,
-        "eval_step": 3,
+        "tokenizer_epochs": 7,
+        "tokenizer_warmup_epochs": 3,
+        "epochs": 4,
+        "eval_step": 4,
         "generation_loss": "item",  # the faster of the two to learn
         "show_progress": False,
         "state": "WARNING",

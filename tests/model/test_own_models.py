@@ -134,12 +134,13 @@ def test_own_classes_run_reload_and_compare_for_real(package, capsys):
     result = run(spec(package).load(), "Mini", overrides={**QUICK, "twist": 3.0})
     assert result["model"] == "MyOwn" and "saved/MyOwn-" in result["files"]["model"]
     assert load_run(result["files"]["model"]).model.twist == 3.0
-    arguments = [f"--data_path={QUICK['data_path']}", "--epochs=1"]
+    small = {"data_path": QUICK["data_path"], "epochs": 1, "MAX_ITEM_LIST_LENGTH": 5}
+    arguments = [f"--{name}={value}" for name, value in small.items()]
     code = main(["compare", f"--models={package},SASRec", "--datasets=Mini", *arguments])
     assert code == 0, capsys.readouterr()
     assert "MyOwn" in capsys.readouterr().out
     store = RunStore("runs")
-    again = Run("MyOwn", "Mini", {"data_path": QUICK["data_path"], "epochs": 1})
+    again = Run("MyOwn", "Mini", small)
     assert store.find(again) is not None
     Path("mine.py").write_text(MODULE + "# another version of it\n")
     assert store.find(again) is None
