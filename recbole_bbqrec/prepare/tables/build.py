@@ -101,7 +101,7 @@ class OwnReport:
 
     def table(self) -> str:
         """Return the report as text, with the command that trains on the data set."""
-        order = "in the order of the file"
+        order = "in the order of the file (no column of times; --time_column names one)"
         for role in ("time", "order"):
             if role in self.columns:
                 order = f"ordered by {self.columns[role]!r}"

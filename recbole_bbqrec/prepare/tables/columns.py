@@ -15,7 +15,8 @@ USUAL = {
              "article_id", "movie_id", "track_id", "video_id", "news_id", "book_id"),
     # unix_time first: in a prepared data set `timestamp` holds positions
     "time": ("unix_time", "timestamp", "time", "unix_review_time", "event_time", "datetime", "date",
-             "ts", "t_dat", "created_at", "review_time"),
+             "ts", "t_dat", "created_at", "review_time", "order_date", "order_time", "ordered_at",
+             "purchase_date", "purchase_time", "purchased_at", "event_date", "event_timestamp"),
     "order": ("order", "position"),
     "rating": ("rating", "overall", "stars", "score"),
     "title": ("title", "name", "product_title", "product_name", "item_name", "prod_name"),
