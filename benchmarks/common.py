@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
@@ -258,3 +259,16 @@ def top_operators(title: str, call: Callable[[], Any], rows: int = 8) -> None:
 def precision_of(options: argparse.Namespace, name: str | None = None) -> Any:
     """Return the autocast context of ``--precision``, or of the precision ``name``."""
     return autocast(PRECISIONS[name or options.precision], CPU)
+
+
+class FirstBatches:
+    """The first batches of every epoch; the number of an epoch's batches stays."""
+
+    def __init__(self, batches: Any, count: int) -> None:
+        self.batches, self.count = batches, count
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int) -> Iterator[Any]:
+        return itertools.islice(self.batches.epoch(epoch), self.count)

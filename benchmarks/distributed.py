@@ -9,11 +9,9 @@ are random.
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -29,19 +27,6 @@ from recbole_bbqrec.trainer.registry import get_trainer_class
 from recbole_bbqrec.trainer.shared_work import no_tensorboard
 
 TURNS = 3
-
-
-class FirstBatches:
-    """The first batches of every epoch; the number of an epoch's batches stays."""
-
-    def __init__(self, batches: Any, count: int) -> None:
-        self.batches, self.count = batches, count
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, epoch: int) -> Iterator[Any]:
-        return itertools.islice(self.batches.epoch(epoch), self.count)
 
 
 class Traffic:
@@ -104,7 +89,7 @@ def main() -> None:
         rows = []
         for title, phase in (("phase one", one), ("phase two", two)):
             n_steps = phase.steps(0)
-            phase.batches = FirstBatches(phase.batches, steps)
+            phase.batches = common.FirstBatches(phase.batches, steps)
             alone, together, volume = measure(phase, steps, traffic)
             ms, epochs = (1000 * alone, 1000 * together), (alone * n_steps, together * n_steps)
             rows.append((title, *ms, *epochs, alone / together, volume))

@@ -12,10 +12,8 @@ is the item embedding, whose optimizer alone keeps 1 KiB an item.
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,24 +114,11 @@ def histories_of(data: Prepared) -> Histories:
     return Histories.from_training_data(data.train_data._dataset)
 
 
-class Begun:
-    """The first steps of every epoch of some batches."""
-
-    def __init__(self, batches: Any, steps: int) -> None:
-        self.batches, self.steps = batches, steps
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, number: int) -> Iterator[Any]:
-        return itertools.islice(self.batches.epoch(number), self.steps)
-
-
 def train(options: Any) -> dict[str, Any]:
     data, trainer = _model(options)
     phase = trainer._generate_phase(histories_of(data), None)
     steps = len(phase.batches)
-    phase.batches = Begun(phase.batches, options.steps)
+    phase.batches = common.FirstBatches(phase.batches, options.steps)
     begin = time.perf_counter()
     phase.train_epoch(0, lambda terms: None)
     seconds = time.perf_counter() - begin

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from recbole_bbqrec.cli.arguments import describe
+from recbole_bbqrec.cli.arguments import describe, read_fields
 from recbole_bbqrec.cli.grammar import CommandParser
+from recbole_bbqrec.cli.prepare import ITEMS
+from recbole_bbqrec.cli.upkeep.new_items import add_new_items
 from recbole_bbqrec.errors import UserError
 
 DESCRIPTION = """\
@@ -26,17 +28,7 @@ def add_arguments(parser: CommandParser) -> None:
     add = parser.group("finished run")
     add("run", "RUN", "saved/<Model>-<time>, or the .pth file beside it", type=Path)
     add = parser.group("new items")
-    add("--items", "FILE", "table of the new items (CSV, TSV, parquet, JSON lines): tokens, titles "
-        "and texts (default: none)", type=Path)  # fmt: skip
-    add("--features", "MOD=FILE.npy[,ITEMS.txt]", "vectors of a modality that the run reads, and "
-        "the item of each row (default: the rows of --items); may be given several times",
-        action="append", default=[])  # fmt: skip
-    add("--text_columns", "COLUMNS", "columns of --items that make an item's text (default: the "
-        "usual ones)")  # fmt: skip
-    add("--items_item_column", "COLUMN", "column of the item in --items (default: a usual name)")
-    add("--title_column", "COLUMN", "column of the title in --items (default: a usual name)")
-    add("--text_encoder", "NAME", "sentence encoder of the run's texts, where it lies in a "
-        "folder (default: that of the run)")  # fmt: skip
+    add_new_items(add)
     add = parser.group("how")
     add("--nearest", "N", "items of training whose mean stands for what only training teaches",
         type=int, default=10)  # fmt: skip
@@ -69,8 +61,7 @@ def main(args: argparse.Namespace) -> int:
     from recbole_bbqrec.upkeep.new_items import read_new_items
 
     files = [FeatureFile.parse(text) for text in args.features]
-    text = tuple((args.text_columns or "").split(",")) if args.text_columns else ()
-    options = ItemOptions(args.items_item_column, args.title_column, text)
+    options = read_fields(ItemOptions, args, ITEMS)
     _, _, present = open_for_items(args.run)
     new = read_new_items(present, files, args.items, options, args.text_encoder)
     churn = add_items(args.run, new, args.output, args.nearest)

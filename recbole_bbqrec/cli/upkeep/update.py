@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from recbole_bbqrec.cli.arguments import add_fields, describe, read_fields
 from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.cli.prepare import EVENTS, ITEMS
+from recbole_bbqrec.cli.upkeep.new_items import add_new_items
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.tables.events import EventOptions
 from recbole_bbqrec.prepare.tables.items import ItemOptions
@@ -42,14 +43,7 @@ def add_arguments(parser: CommandParser) -> None:
         required=True)  # fmt: skip
     add_fields(add, EventOptions, _EVENTS)
     add = parser.group("new items")
-    add("--items", "FILE", "table of items; those that the run has stay as they are (default: "
-        "none)", type=Path)  # fmt: skip
-    add("--features", "MOD=FILE.npy[,ITEMS.txt]", "vectors of a modality that the run reads, and "
-        "the item of each row (default: the rows of --items); may be given several times",
-        action="append", default=[])  # fmt: skip
-    add("--text_encoder", "NAME", "sentence encoder of the run's texts, where it lies in a "
-        "folder (default: that of the run)")  # fmt: skip
-    add_fields(add, ItemOptions, ITEMS)
+    add_new_items(add)
     add = parser.group("training")
     add("--epochs", "N", "epochs of phase two", type=int, default=2)
     add("--learning_rate", "X", "peak of the schedule (default: that of the run)", type=float)
