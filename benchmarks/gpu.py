@@ -14,8 +14,10 @@
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import os
+import pstats
 import shutil
 import tempfile
 import time
@@ -25,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import common
 import numpy as np
@@ -33,8 +36,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recbole_bbqrec.config.config import BBQRecConfig, options_read
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
+from recbole_bbqrec.generator.network.training_batch import TrainingBatch
 from recbole_bbqrec.model.registry import MODELS
 from recbole_bbqrec.nn import optim
+from recbole_bbqrec.nn.transfer import send
 from recbole_bbqrec.quick_start import load_run, prepare, run
 
 MINI = Path(__file__).resolve().parents[1] / "dataset" / "Mini"
@@ -63,6 +68,14 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default=default)
     parser.add_argument("--small", action="store_true", help="a minute on two cores")
     parser.add_argument("--skip", nargs="*", default=(), choices=("models", "scale", "steps"))
+    parser.add_argument(
+        "--models",
+        nargs="*",
+        default=None,
+        choices=tuple(MODELS),
+        metavar="MODEL",
+        help="of part 1, to share them out among processes; default: all",
+    )
     options = parser.parse_args()
     name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     print(f"# {name}, torch {torch.__version__}, {os.cpu_count()} cores\n", flush=True)
@@ -89,7 +102,7 @@ def models(options: argparse.Namespace) -> int:
     """Print a row for each model; return how many are wrong on the device."""
     write_cut(Path("data"))
     rows, failed = [], 0
-    for name in SMALL_MODELS if options.small else MODELS:
+    for name in options.models or (SMALL_MODELS if options.small else MODELS):
         try:
             row = compare(name, options.device)
         except Exception as error:  # the others still have to run on a machine that is lent
@@ -257,16 +270,45 @@ def steps(options: argparse.Namespace, saved: Path) -> None:
                   f"{balance:.0f} FLOP a byte", end="")  # fmt: skip
     print("\n")
     operators(step, sample[: min(10, count)], options.device)
+    python_time(step, sample, device)
     common.table(("steps", "median ms", "slowest ms"), rows)
     if options.device == "cpu":
         print("torch.compile is left out: on a CPU compiling takes minutes")
         return
+    try:
+        rows = [("CUDA graph of one batch, without optimizer", *graphed(model, sample[-1], device))]
+    except Exception as error:
+        rows = [(f"CUDA graph: {type(error).__name__}: {error}"[:90], float("nan"), float("nan"))]
+    common.table(("steps", "median ms", "slowest ms"), rows)
     try:  # last, as it may compile for long
         model.generator.loss = torch.compile(model.generator.loss, dynamic=True)
         rows = [("torch.compile", *timed(step, sample[:10], device))]
     except Exception as error:
         rows = [(f"torch.compile: {type(error).__name__}", float("nan"), float("nan"))]
     common.table(("steps", "median ms", "slowest ms"), rows)
+
+
+def graphed(model: Any, batch: Any, device: torch.device) -> tuple[float, float]:
+    """Return milliseconds of forward and backward without the host, by replays of a CUDA graph."""
+    network = model.generator
+    layout = TrainingBatch.of(network.config, model.catalogue, batch.items, batch.targets)
+    layout = send(layout, device)  # what a graph holds is there before it is recorded
+
+    def work() -> None:
+        model.zero_grad(set_to_none=True)
+        model.history_loss(batch)[0].backward()
+
+    with mock.patch.object(TrainingBatch, "of", return_value=layout):
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                work()
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+    return timed(lambda _: graph.replay(), [None] * 20, device)
 
 
 def timed(step: Callable[[Any], None], sample: list[Any], device: Any) -> tuple[float, float]:
@@ -300,7 +342,8 @@ def synchronisations(step: Callable[[Any], None], sample: list[Any], device: Any
                 step(batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    places = Counter(f"{Path(w.filename).name}:{w.lineno}" for w in caught)
+    found = [w for w in caught if "synchronizing" in str(w.message)]
+    places = Counter(f"{Path(w.filename).name}:{w.lineno}" for w in found)
     return f"{sum(places.values())} {dict(places.most_common(12))}"
 
 
@@ -317,9 +360,33 @@ def operators(step: Callable[[Any], None], sample: list[Any], device: str) -> No
     key = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     events = sorted(profile.key_averages(), key=lambda event: -getattr(event, key))[:14]
     total = sum(getattr(event, key) for event in profile.key_averages()) or 1
+    print(f"time on the device a step: {total / 1000 / len(sample):.2f} ms\n")
     rows = [(e.key[:60], e.count, getattr(e, key) / 1000, f"{getattr(e, key) / total:.0%}")
             for e in events]  # fmt: skip
     common.table(("operator", "calls", "ms", "share"), rows)
+
+
+def python_time(step: Callable[[Any], None], sample: list[Any], device: torch.device) -> None:
+    """Print the Python functions that take most of the host's time in steps."""
+    profile = cProfile.Profile()
+    profile.enable()
+    for batch in sample:
+        step(batch)
+    profile.disable()
+    wait(device)
+    found = pstats.Stats(profile).stats.items()  # type: ignore[attr-defined]
+    rows = [
+        (
+            f"{Path(file).name}:{line} {name}"[:60],
+            calls,
+            1000 * own / len(sample),
+            1000 * all_ / len(sample),
+        )
+        for (file, line, name), (_, calls, own, all_, _) in sorted(found, key=lambda x: -x[1][2])[
+            :16
+        ]
+    ]
+    common.table(("Python function", "calls", "own ms a step", "with callees"), rows)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from recbole_bbqrec.generator.head.item_scores import ItemScores, product_dtype, sum_below_roots
 
-_SCORES = 1 << 21  # scores held at a time
+_SCORES = 1 << 21  # scores held at a time on a CPU
+_SCORES_ELSEWHERE = 1 << 25  # on other devices, where few large operations are best
 
 
 class _RootLoss(torch.autograd.Function):
@@ -39,7 +40,8 @@ class _RootLoss(torch.autograd.Function):
         total = logits.new_zeros((), dtype=wide)
         d_keys = torch.zeros(keys.shape, dtype=wide, device=keys.device) if want_grad else None
         d_logits, d_states, d_repeat = [], [], []
-        width = max(16, _SCORES // len(keys))
+        at_once = _SCORES if keys.device.type == "cpu" else _SCORES_ELSEWHERE
+        width = max(16, at_once // len(keys))
         for start in range(0, len(nodes), width):
             part = slice(start, start + width)
             held, node = scores.take(part), nodes[part].unsqueeze(0)  # [1, w]

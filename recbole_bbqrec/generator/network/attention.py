@@ -13,10 +13,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recbole_bbqrec.generator.settings import GeneratorSettings
 
-_GATED_ITEMS = 7  # query items gated at a time: more take more memory, fewer more overhead
+_GATED_ITEMS = 7  # query items gated at a time on a CPU: more take more memory, fewer more overhead
+_GATED_VALUES = 1 << 25  # gated values held at a time elsewhere, where few large operations are best
+# Not cuDNN's: it plans every new shape for 50 ms (on an H200), and each batch has a shape of its own.
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 MIN_SOFTMAX_KEYS = 16  # pad to this many keys: shorter rows are slow, see softmax()
 
 
@@ -78,7 +82,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         return _weights(q * q.shape[-1] ** -0.5, k, bias).to(v.dtype) @ v
     if bias is not None:
         bias = bias.to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    with sdpa_kernel(_KERNELS):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 def _weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
@@ -212,8 +217,12 @@ def _blocks(
     heads, n_rows, _ = table.shape
     n_items = buckets.shape[1]
     first = torch.arange(heads, device=buckets.device).view(1, heads, 1, 1) * n_rows
-    for begin in range(0, n_items, _GATED_ITEMS):
-        end = min(begin + _GATED_ITEMS, n_items)
+    at_once = _GATED_ITEMS
+    if buckets.device.type != "cpu":
+        of_item = len(buckets) * n_items * levels * table[:, 0].numel()
+        at_once = max(1, _GATED_VALUES // max(1, of_item))
+    for begin in range(0, n_items, at_once):
+        end = min(begin + at_once, n_items)
         seen = end if causal else n_items
         pair = buckets[:, None, begin:end, :seen] + first
         yield slice(begin * levels, end * levels), seen, pair
