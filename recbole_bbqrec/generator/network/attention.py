@@ -18,8 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from recbole_bbqrec.generator.settings import GeneratorSettings
 
 _GATED_ITEMS = 7  # query items gated at a time on a CPU: more take more memory, fewer more overhead
-_GATED_VALUES = 1 << 25  # gated values held at a time elsewhere, where few large operations are best
-# Not cuDNN's: it plans every new shape for 50 ms (on an H200), and each batch has a shape of its own.
+_GATED_VALUES = 1 << 25  # gated values held at a time elsewhere: few large operations are best
+# Not cuDNN's: it plans every new shape for 50 ms (on an H200), and each batch has its own.
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 MIN_SOFTMAX_KEYS = 16  # pad to this many keys: shorter rows are slow, see softmax()
 
