@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from recbole_bbqrec.config.config import BBQRecConfig, options_read
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.generator.network.training_batch import TrainingBatch
-from recbole_bbqrec.model.registry import MODELS
+from recbole_bbqrec.model.specs import MODELS
 from recbole_bbqrec.nn import optim
 from recbole_bbqrec.nn.transfer import send
 from recbole_bbqrec.quick_start import load_run, prepare, run

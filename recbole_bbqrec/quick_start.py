@@ -35,7 +35,7 @@ from recbole_bbqrec.model.registry import get_dataset_class, get_model
 from recbole_bbqrec.prepare.on_demand import check_files, make_at_once, prepare_missing
 from recbole_bbqrec.protocols import ItemDataset
 from recbole_bbqrec.run_files.checkpoint import load_model_file, load_weights
-from recbole_bbqrec.run_files.console import DETAIL
+from recbole_bbqrec.run_files.console import DETAIL, show_block
 from recbole_bbqrec.run_files.final_block import final_block
 from recbole_bbqrec.run_files.finished_run import FinishedRun
 from recbole_bbqrec.run_files.kept_data import ReadFiles, keep_model, own_data
@@ -221,7 +221,7 @@ def _run(
     result.setdefault("files", {}).update(log_paths(trainer))
     logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
     logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
-    logger.info("\n" + final_block(result))
+    show_block(final_block(result))
     return result
 
 

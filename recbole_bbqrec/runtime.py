@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # torch takes seconds to load, and not every command needs it
+    import torch
 
 # glibc mallopt parameters (malloc.h)
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
@@ -65,6 +66,8 @@ def prepare_process(
     not applied on a GPU, where it forbids operations that the models use; only RecBole's cuDNN
     settings apply there.
     """
+    import torch
+
     if allocator:
         tune_allocator()
     if num_threads is not None:
@@ -80,6 +83,8 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
 
     On a CPU bfloat16 is faster only with special instructions, so users must ask for it.
     """
+    import torch
+
     if precision == "auto":
         gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if gpu else torch.float32
@@ -88,6 +93,8 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
 
 def autocast(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Return a context that autocasts to ``dtype``; it does nothing for float32."""
+    import torch
+
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device_type=device.type, dtype=dtype)
@@ -114,5 +121,7 @@ def peak_memory_mib(device: torch.device) -> dict[str, float]:
 
         peak["process"] = psutil.Process().memory_info().peak_wset / _MIB
     if device.type == "cuda":
+        import torch
+
         peak["gpu"] = torch.cuda.max_memory_allocated(device) / _MIB
     return peak

@@ -11,7 +11,8 @@ from recbole_bbqrec.cli.main import VERBS, parser_of
 from recbole_bbqrec.cli.models import model_rows
 from recbole_bbqrec.config.options import SETTINGS_BY_TOPIC
 from recbole_bbqrec.config.yaml_files import properties_directory
-from recbole_bbqrec.model.registry import MODELS, property_bases
+from recbole_bbqrec.model.registry import property_bases
+from recbole_bbqrec.model.specs import MODELS
 from recbole_bbqrec.settings import options_of
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from recbole_bbqrec import compat
 from recbole_bbqrec.cli.grammar import CLOSED_PIPE, FAILED, INTERRUPTED, USER_ERROR, CommandParser
 from recbole_bbqrec.errors import LostProcessError, UserError, did_you_mean
+from recbole_bbqrec.version import __version__
 
 
 class Verb(NamedTuple):
@@ -38,9 +39,10 @@ _PLACES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, e
 
 _GRAMMAR = """\
 Arguments are written --name=value, and lists --models=A,B.
-`VERB --help` lists the arguments of a verb. For a first run:
+`VERB --help` lists the arguments of a verb; `--version` prints the version.
+For a first run:
 
-  python -m recbole_bbqrec run --model=BBQRec --dataset=Mini"""
+  python -m recbole_bbqrec run --model=BBQRec --dataset=ml-100k"""
 
 VERBS = {
     "run": Verb("run", _TRAIN, "train and test one model", _RESUME, True),
@@ -76,13 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a run of several was lost; 2, a user error; 130,
     interrupted; 141, standard output was closed, as in ``inspect NAME | head``.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--version" in words[:2]:  # after a verb, too: run_recbole_bbqrec.py puts one before it
+        print(f"recbole_bbqrec {__version__}")
+        return 0
     try:
         compat.require_recbole()
     except ImportError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     try:
-        code = _main(list(sys.argv[1:] if arguments is None else arguments))
+        code = _main(words)
         if sys.stdout is not None:  # None where the caller closed it
             sys.stdout.flush()  # here: at exit, a closed pipe would print a message
         return code

@@ -9,7 +9,8 @@ from recbole_bbqrec.cli.arguments import describe
 from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import overlay_files
-from recbole_bbqrec.model.registry import MODELS, ModelSpec, model_names, property_bases, spec
+from recbole_bbqrec.model.registry import property_bases, spec
+from recbole_bbqrec.model.specs import MODELS, ModelSpec, model_names
 
 
 class ModelRow(NamedTuple):

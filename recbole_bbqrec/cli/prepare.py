@@ -9,12 +9,13 @@ from pathlib import Path
 from recbole_bbqrec.cli.arguments import Field, add_data_path, add_fields, describe, read_fields
 from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare import mini
 from recbole_bbqrec.prepare.encoders.photos import CLIP
 from recbole_bbqrec.prepare.encoders.sentences import SENTENCE_T5
 from recbole_bbqrec.prepare.folder import PRECOMPUTED, TFIDF, prepare_from_source
 from recbole_bbqrec.prepare.mcauley.build import RAW_FOLDER, prepare_from_raw
 from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, MIRRORS, Mirror
-from recbole_bbqrec.prepare.on_demand import ML_100K
+from recbole_bbqrec.prepare.on_demand import ML_100K, make_mini
 from recbole_bbqrec.prepare.recbole_files import make_ml_100k
 from recbole_bbqrec.prepare.tables.build import OwnSource, prepare_own
 from recbole_bbqrec.prepare.tables.events import REPEATS, EventOptions
@@ -73,7 +74,7 @@ def add_arguments(parser: CommandParser) -> None:
     purpose = (
         "Make a data set. Give its name and one source: --source, --raw or --interactions. Without "
         f"any, {categories} are made from McAuley's files of 2014, which are downloaded, and "
-        f"{ML_100K} from those that RecBole installs."
+        f"{ML_100K} from those that RecBole installs; {mini.NAME} is synthetic."
     )
     example = "Shop --interactions=orders.csv --items=goods.csv"
     notes = "After an interruption, the same command reuses what was downloaded and encoded."
@@ -118,6 +119,9 @@ def main(args: argparse.Namespace) -> int:
     if not given and args.name == ML_100K:
         folder = make_ml_100k(args.data_path, args.text_encoder or TFIDF, args.force)
         print(f"{ML_100K}: {folder}, of the files that RecBole installs")
+        return 0
+    if not given and args.name == mini.NAME:
+        print(f"{mini.NAME}: {make_mini(Path(args.data_path), args.force)}, synthetic")
         return 0
     if not given and args.name not in CATEGORIES:
         raise UserError(

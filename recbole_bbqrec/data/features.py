@@ -18,14 +18,16 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.reading import open_array, read_text, read_yaml_file, reading
+
+if TYPE_CHECKING:  # torch takes seconds to load, and `prepare` does without
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,8 @@ def load_modality(
     stored = np.float16 if rows.dtype == np.float16 else np.float32
     matrix = np.zeros((len(item_tokens), rows.shape[1]), dtype=stored)  # [n_items, dim]
     matrix[ids] = rows[source[ids - 1]]
+    import torch
+
     present = torch.zeros(len(item_tokens), dtype=torch.bool)  # [n_items]
     present[torch.from_numpy(ids)] = True
     logger.info("%s: %s / %s items", modality, f"{ids.size:,}", f"{len(item_tokens) - 1:,}")

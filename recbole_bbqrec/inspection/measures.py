@@ -22,6 +22,7 @@ from recbole_bbqrec.data.protocol.settings import SplitSettings
 from recbole_bbqrec.data.protocol.ties import tie_statistics
 from recbole_bbqrec.data.titles import read_titles
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.on_demand import how_to_make
 from recbole_bbqrec.prepare.tables.events import EventOptions, read_events
 from recbole_bbqrec.prepare.tables.ledger import Ledger
 
@@ -115,8 +116,8 @@ def inspect_folder(
     path = folder / f"{name}.inter"
     if not path.is_file():
         raise UserError(
-            f"{path} not found; expected a prepared data set. Make it with `python -m "
-            f"recbole_bbqrec prepare {name} ...`, or set --data_path."
+            f"{path} not found; expected a prepared data set. Set --data_path, or "
+            f"{how_to_make(name, folder)}."
         )
     options = EventOptions(user="user_id", item="item_id", user_core=1, item_core=1)
     left_out = Ledger()

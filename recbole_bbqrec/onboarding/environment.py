@@ -132,8 +132,9 @@ def _data_sets(data_path: Path) -> list[Row]:
         with_features = f"with {', '.join(features)}" if features else "without features"
         rows.append(Row(name, f"{megabytes:.1f} MB of interactions, {with_features}"))
     names = {row.name for row in rows}
-    if "ml-100k" not in names:
-        rows.append(Row("ml-100k", "made by the first run: --dataset=ml-100k"))
+    for name in ("ml-100k", "Mini"):
+        if name not in names:
+            rows.append(Row(name, f"made by the first run: --dataset={name}"))
     if not names:
         remedy = "--data_path=DIR if they are elsewhere; `prepare` makes one from your tables"
         rows.insert(0, Row("prepared", f"none in {data_path}", remedy))

@@ -7,13 +7,12 @@ import shlex
 from collections.abc import Collection
 from pathlib import Path
 
-from recbole.config import Config
-
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.prepare import mini
-from recbole_bbqrec.prepare.atomic_files import check_folder
+from recbole_bbqrec.prepare.atomic_files import check_folder, check_target, rebuilding
 from recbole_bbqrec.prepare.mcauley.files import CATEGORIES, raw_files
-from recbole_bbqrec.prepare.written_files import is_changed
+from recbole_bbqrec.prepare.written_files import is_changed, write_record
+from recbole_bbqrec.protocols import RunConfig
 from recbole_bbqrec.reading import reading
 
 ML_100K = "ml-100k"  # RecBole installs its files
@@ -22,13 +21,11 @@ logger = logging.getLogger(__name__)
 
 def how_to_make(name: str, directory: Path) -> str:
     """Return the command that makes data set ``name`` in ``directory`` (its own folder)."""
-    if name == mini.NAME:
-        place = shlex.quote(str(directory))
-        return f"make it with `python -m recbole_bbqrec.prepare.mini --output {place}`"
     root = f" --data_path {shlex.quote(str(directory.parent))}"
     root = "" if directory.parent == Path("dataset") else root
-    if name == ML_100K:
-        return f"make it with `python -m recbole_bbqrec prepare {name}{root}`"
+    if name in (mini.NAME, ML_100K):
+        force = " --force" if directory.is_dir() else ""
+        return f"make it with `python -m recbole_bbqrec prepare {name}{root}{force}`"
     if name not in CATEGORIES:
         return f"make it with `python -m recbole_bbqrec prepare {name} --source DIR{root}`"
     files = raw_files(name)
@@ -51,7 +48,7 @@ def prepare_missing(name: str, directory: Path, modalities: Collection[str]) -> 
         return
     check_folder(directory)
     if name == mini.NAME:
-        mini.make_mini(directory)
+        make_mini(directory.parent, force=directory.exists())
     elif name == ML_100K:
         from recbole_bbqrec.prepare.recbole_files import make_ml_100k
 
@@ -73,17 +70,31 @@ def prepare_missing(name: str, directory: Path, modalities: Collection[str]) -> 
         )
 
 
-def make_at_once(config: Config) -> None:
+def make_mini(output_root: Path, force: bool = False) -> Path:
+    """Make the data set Mini in ``output_root``; return its folder.
+
+    Raises:
+        UserError: the folder exists and ``force`` is not set, or it cannot be written.
+    """
+    target = check_target(mini.NAME, output_root, force, (), ("text", "image"))
+    with rebuilding(target) as work:
+        mini.make_mini(work)
+        write_record(work, mini.NAME)
+    return target.path
+
+
+def make_at_once(config: RunConfig) -> None:
     """Make what a run needs and what takes seconds, where it is absent.
 
-    That is the data set ml-100k, and text of the columns of ``NAME.item`` that `text_columns`
-    names, if the run reads text.
+    That is the data sets ml-100k and Mini, and text of the columns of ``NAME.item`` that
+    `text_columns` names, if the run reads text.
 
     Raises:
         UserError: it cannot be made of the files that are there.
     """
     directory, name = Path(config["data_path"]), config["dataset"]
-    if name == ML_100K and not config["benchmark_filename"]:
+    at_once = name == ML_100K or (name == mini.NAME and not directory.exists())
+    if at_once and not config["benchmark_filename"]:
         prepare_missing(name, directory, ())
     columns = config["text_columns"]
     if columns and "text" in (config["modalities"] or ()) and directory.is_dir():
@@ -92,7 +103,7 @@ def make_at_once(config: Config) -> None:
         add_item_text(directory, name, columns, config["field_separator"], config["encoding"])
 
 
-def check_files(config: Config) -> None:
+def check_files(config: RunConfig) -> None:
     """Raise a UserError if the interaction file of the data set is missing or closed.
 
     One that has changed since ``prepare`` wrote it is named in a warning: a user may edit it.
@@ -106,10 +117,15 @@ def check_files(config: Config) -> None:
             return
     if config["benchmark_filename"]:
         return
+    raise missing(name, directory)
+
+
+def missing(name: str, directory: Path) -> UserError:
+    """Return the error for a data set without interactions, with the names that are meant."""
     root = directory.parent
     found = sorted(p.name for p in root.glob("*") if (p / f"{p.name}.inter").is_file())
     have = f"Data sets there: {', '.join(found)}." if found else "There is no data set there."
-    raise UserError(
+    return UserError(
         f"Data set `{name}` has no file {directory / (name + '.inter')}. {have}"
         f"{did_you_mean(name, [*found, mini.NAME, ML_100K, *CATEGORIES])} "
         f"Choose one with --dataset, set `data_path`, or {how_to_make(name, directory)}."

@@ -18,10 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
-from sklearn.preprocessing import normalize
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
@@ -111,6 +107,9 @@ def encode_labels(counts: np.ndarray, dim: int = 256, seed: int = 2025) -> np.nd
     such a column turns each occurrence into an outlier. Returns float16 [n_items, width], rows
     of unit length; an item without labels has a zero row.
     """
+    from scipy import sparse
+    from sklearn.feature_extraction.text import TfidfTransformer
+
     weighted = TfidfTransformer().fit_transform(sparse.csr_matrix(counts, dtype=np.float64))
     return _reduce(weighted, dim, seed)[0]
 
@@ -134,6 +133,8 @@ class TextRecipe:
         """Encode ``texts`` by TF-IDF as float16 [n_texts, width], rows of unit length or zero."""
         if self.idf is None or self.components is None:
             raise ValueError(f"{self.encoder} is no TF-IDF encoder")
+        from sklearn.preprocessing import normalize
+
         vectorizer = _vectorizer(vocabulary={term: i for i, term in enumerate(self.terms)})
         vectorizer.idf_ = self.idf
         projected = vectorizer.transform(texts) @ self.components.astype(np.float32).T
@@ -176,7 +177,10 @@ def _bytes(lines: Sequence[str]) -> np.ndarray:
     return np.frombuffer("\n".join(lines).encode(), dtype=np.uint8)
 
 
-def _vectorizer(**settings: Any) -> TfidfVectorizer:
+def _vectorizer(**settings: Any) -> Any:
+    """Return scikit-learn's ``TfidfVectorizer``, which takes a second to import."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, **settings)
 
 
@@ -195,7 +199,10 @@ def fit_tfidf(
     return vectors, TextRecipe("tfidf", (), terms, idf, components.astype(np.float16))
 
 
-def _reduce(weighted: sparse.spmatrix, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _reduce(weighted: Any, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.preprocessing import normalize
+
     width = min(dim, *weighted.shape)
     svd = TruncatedSVD(n_components=width, n_iter=4, random_state=seed)
     # The reduction shortens rows by different factors.

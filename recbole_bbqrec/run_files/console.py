@@ -1,49 +1,76 @@
-"""Filter of what the terminal shows of a run's log; the log file always has everything.
+"""Parts of a run that are shown, and where; the log file always has everything.
 
-Lines are folded at the width of the terminal, at most 120 columns. Details, such as the list of
-all options, are for the file and for ``--verbose``.
+The log goes to standard error, without details such as the list of all options unless ``--verbose``
+asks for them. The final block goes to standard output where ``run`` was typed; a caller in Python
+finds it in the log. On a terminal, lines are folded at its width, at most 120 columns.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import re
 import shutil
+import sys
+from collections.abc import Iterator
+
+from recbole_bbqrec.distributed.group import is_main
 
 _WIDEST = 120  # columns
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")  # colours take no room
 
 #: For ``logger.info(..., extra=DETAIL)``: not for everyone who watches.
 DETAIL = {"detail": True}
+_BLOCK = {"final_block": True}
 
 
 class Shown(enum.Enum):
-    """Amount of the log that the terminal shows."""
+    """Amount of the log that standard error shows."""
 
     WARNINGS = "warnings"
     NORMAL = "normal"
     DETAILS = "details"
 
 
-_shown = Shown.NORMAL
+_shown, _block_on_stdout = Shown.NORMAL, False
 
 
-def show(how_much: Shown) -> None:
-    """Set what the terminal shows of the runs that this process starts from now on."""
-    global _shown
-    _shown = how_much
+@contextlib.contextmanager
+def show(how_much: Shown, *, block_on_stdout: bool = False) -> Iterator[None]:
+    """Set what is shown of the runs in the block.
+
+    Args:
+        how_much: amount of the log.
+        block_on_stdout: print the final block to standard output, not to standard error.
+    """
+    global _shown, _block_on_stdout
+    before = _shown, _block_on_stdout
+    _shown, _block_on_stdout = how_much, block_on_stdout
+    try:
+        yield
+    finally:
+        _shown, _block_on_stdout = before
 
 
 def limit(handler: logging.StreamHandler) -> None:
     """Let a handler show what :func:`show` said, and fold lines on a terminal."""
-    on_terminal = handler.stream.isatty()
     if _shown is Shown.WARNINGS:
         handler.setLevel(logging.WARNING)
-    elif on_terminal and _shown is Shown.NORMAL:
+    elif _shown is Shown.NORMAL:
         handler.addFilter(lambda record: not getattr(record, "detail", False))
-    if on_terminal and handler.formatter is not None:
+    if _block_on_stdout:
+        handler.addFilter(lambda record: not getattr(record, "final_block", False))
+    if handler.stream.isatty() and handler.formatter is not None:
         handler.setFormatter(_Folding(handler.formatter))
+
+
+def show_block(text: str) -> None:
+    """Log the final block, and print it if :func:`show` says so; one of several processes does."""
+    logging.getLogger().info(f"\n{text}", extra=_BLOCK)
+    closed = sys.stdout is None
+    if _block_on_stdout and is_main() and not closed:
+        print(fold(text, _width()) if sys.stdout.isatty() else text)
 
 
 class _Folding(logging.Formatter):
@@ -54,8 +81,11 @@ class _Folding(logging.Formatter):
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        width = min(_WIDEST, shutil.get_terminal_size().columns)
-        return fold(self._inner.format(record), width)
+        return fold(self._inner.format(record), _width())
+
+
+def _width() -> int:
+    return min(_WIDEST, shutil.get_terminal_size().columns)
 
 
 def fold(text: str, width: int) -> str:

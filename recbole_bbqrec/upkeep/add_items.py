@@ -41,8 +41,9 @@ from recbole_bbqrec.tokenizer.collisions import count_collisions, resolve_collis
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.upkeep.base_run import open_base_run
 from recbole_bbqrec.upkeep.extended_data import write_extended
-from recbole_bbqrec.upkeep.nearest import NEAREST, Nearest, nearest_trained
+from recbole_bbqrec.upkeep.nearest import Nearest, nearest_trained
 from recbole_bbqrec.upkeep.new_items import NewItems, Present
+from recbole_bbqrec.upkeep.settings import NEAREST
 
 _SAME_FEATURES = 1e-2  # largest difference of a feature of mean square one; PCA rounds
 _OTHER_CODES = 0.01  # share of the old items whose codes may come out otherwise on a machine

@@ -29,8 +29,8 @@ from recbole_bbqrec.quick_start import load_run, run
 from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.settings import read
 from recbole_bbqrec.upkeep.add_items import Churn, add_items, open_for_items
-from recbole_bbqrec.upkeep.nearest import NEAREST
 from recbole_bbqrec.upkeep.new_items import NewItems
+from recbole_bbqrec.upkeep.settings import NEAREST
 
 _K = 10  # length of the lists
 _LEAST = 2  # events that a user needs: a history and a target

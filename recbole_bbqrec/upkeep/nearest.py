@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEAREST = 10  # items whose mean stands for what training alone could teach; see docs/new_items.md
+from recbole_bbqrec.upkeep.settings import NEAREST
+
 _CELLS = 1 << 25  # cosines in memory at a time
 
 

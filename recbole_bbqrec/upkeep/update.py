@@ -41,9 +41,9 @@ from recbole_bbqrec.upkeep.base_run import open_base_run
 from recbole_bbqrec.upkeep.new_events import Counts, merge, read_new_events, write_updated
 from recbole_bbqrec.upkeep.new_items import read_new_items
 from recbole_bbqrec.upkeep.newest_day import NewestDay, measure_newest_day
+from recbole_bbqrec.upkeep.settings import EPOCHS
 from recbole_bbqrec.version import __version__
 
-EPOCHS = 2  # of an update, see docs/update.md
 _BASE = "base"
 _NO_FILTER = "[1,inf)"  # the run's own filters have acted on its events
 _COLUMNS = {

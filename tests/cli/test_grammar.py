@@ -15,6 +15,7 @@ from recbole_bbqrec.cli.grammar import CommandParser, HelpFormatter
 from recbole_bbqrec.cli.main import VERBS, main, parse
 from recbole_bbqrec.config.values import parse_overrides
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPARE = ["compare", "--models=SASRec", "--datasets=Mini"]
@@ -159,6 +160,12 @@ def test_mistakes_in_options_of_the_models(options, message):
     args = parsed(*COMPARE, *options)
     with pytest.raises(UserError, match=message):
         model_options(args, args.models, args.datasets)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["run", "--version"]])
+def test_version(words, capsys):
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"recbole_bbqrec {__version__}\n"
 
 
 def test_help_of_the_whole(capsys):

@@ -8,7 +8,8 @@ import torch
 from recbole_bbqrec.config.checks.negative_sampling import KEY, UNIFORM, needs_negatives
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.model.registry import MODELS, get_model, model_names
+from recbole_bbqrec.model.registry import get_model
+from recbole_bbqrec.model.specs import MODELS, model_names
 from recbole_bbqrec.quick_start import prepare, run
 from tests.support.runs import ROOT
 

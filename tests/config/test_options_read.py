@@ -15,7 +15,8 @@ from recbole_bbqrec.config.config import BBQRecConfig, check_options_read, optio
 from recbole_bbqrec.config.options import MODEL_OPTIONS, OF_EVERY_RUN
 from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import overlay_files
-from recbole_bbqrec.model.registry import MODELS, get_model, model_names, property_bases, spec
+from recbole_bbqrec.model.registry import get_model, property_bases, spec
+from recbole_bbqrec.model.specs import MODELS, model_names
 from recbole_bbqrec.quick_start import build_model, prepare
 from recbole_bbqrec.trainer.history_trainer import HistoryTrainer
 from recbole_bbqrec.trainer.registry import get_trainer_class

@@ -23,7 +23,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.settings import GeneratorSettings
 from recbole_bbqrec.model import baseline_settings as of_baselines
 from recbole_bbqrec.model import settings as of_models
-from recbole_bbqrec.model.registry import MODELS
+from recbole_bbqrec.model.specs import MODELS
 from recbole_bbqrec.settings import (
     Positive,
     Probability,

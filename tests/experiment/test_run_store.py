@@ -366,7 +366,8 @@ def test_two_processes_never_share_a_run(store, work_here):
 def test_failure_inside_a_run_is_told(store, work_here):
     """An error that only the run itself can meet: the data vanish between plan and start."""
     planned = store.plan(gru())
-    planned.config.resolved["data_path"] = str(store.root / "gone")
+    (store.root / "emptied" / "Mini").mkdir(parents=True)
+    planned.config.resolved["data_path"] = str(store.root / "emptied")
     assert work_here(planned) == FAILED
     assert "Mini.inter" in error_of(planned)
 

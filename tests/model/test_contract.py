@@ -16,7 +16,8 @@ from recbole_bbqrec.config.config import options_read
 from recbole_bbqrec.data.histories import Histories, HistoryBatches
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.inference.exact import exact_scores
-from recbole_bbqrec.model.registry import MODELS, spec
+from recbole_bbqrec.model.registry import spec
+from recbole_bbqrec.model.specs import MODELS
 from recbole_bbqrec.nn.optim import build_optimizer
 from recbole_bbqrec.quick_start import build_model
 from recbole_bbqrec.run_files.epochs import read_epochs

@@ -14,10 +14,11 @@ from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.experiment.store.store import Run, RunStore
-from recbole_bbqrec.model import registry
+from recbole_bbqrec.model import specs
 from recbole_bbqrec.model.registry import get_dataset_class, is_ours, property_bases, spec
 from recbole_bbqrec.model.sequential_recommender.bbqrec import BBQRec
 from recbole_bbqrec.model.sequential_recommender.esasrec import ESASRec
+from recbole_bbqrec.model.specs import OWN_MODELS
 from tests.support.runs import ROOT
 
 MODULE = """\
@@ -42,7 +43,7 @@ QUICK = {"epochs": 1, "data_path": str(ROOT / "dataset"), "show_progress": False
 @pytest.fixture(autouse=True)
 def forget_own_models():
     yield
-    registry.OWN_MODELS.clear()
+    OWN_MODELS.clear()
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_entry_points_name_models_of_other_packages(package, monkeypatch):
             return self if group == "recbole_bbqrec.models" else []
 
     point = type("Point", (), {"name": "MyOwn", "value": package})
-    monkeypatch.setattr(registry, "entry_points", lambda: Points([point]))
+    monkeypatch.setattr(specs, "entry_points", lambda: Points([point]))
     assert spec("MyOwn").load().__name__ == "MyOwn"
 
 

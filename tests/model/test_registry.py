@@ -17,15 +17,9 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
 from recbole_bbqrec.model.base.history_model import HistoryRecommender
 from recbole_bbqrec.model.parts.neighbour_model import WithNeighbours
-from recbole_bbqrec.model.registry import (
-    MODELS,
-    get_dataset_class,
-    get_model,
-    model_names,
-    property_bases,
-    spec,
-)
+from recbole_bbqrec.model.registry import get_dataset_class, get_model, property_bases, spec
 from recbole_bbqrec.model.sequential_recommender.bbqrec import BBQRec
+from recbole_bbqrec.model.specs import MODELS, model_names
 
 RECBOLES = [name for name in model_names() if name not in MODELS]
 

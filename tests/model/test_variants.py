@@ -15,7 +15,8 @@ from recbole_bbqrec.config.values import read_yaml
 from recbole_bbqrec.config.yaml_files import overlay_files, properties_directory
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.model.registry import MODELS, property_bases
+from recbole_bbqrec.model.registry import property_bases
+from recbole_bbqrec.model.specs import MODELS
 from recbole_bbqrec.quick_start import build_model, load_data_and_model, prepare, run
 from recbole_bbqrec.run_files.epochs import read_epochs
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds

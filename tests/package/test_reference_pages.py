@@ -8,7 +8,7 @@ import pytest
 
 from recbole_bbqrec.cli.main import VERBS
 from recbole_bbqrec.config.options import MODEL_OPTIONS, RECBOLE_OPTIONS, RUN_OPTIONS
-from recbole_bbqrec.model.registry import MODELS
+from recbole_bbqrec.model.specs import MODELS
 from tests.support.runs import ROOT
 
 

@@ -375,11 +375,11 @@ def test_absent_data_set_is_explained(rundir, capsys):
         ["run", "--model=BBQRec", "--dataset=Toys"], capsys,
         "Toys.inter", "`python -m recbole_bbqrec prepare Toys`", "--prepare",
     )  # fmt: skip
-    fails(["run", "--model=BBQRec", "--dataset=Mini"], capsys, "recbole_bbqrec.prepare.mini")
     fails(["run", "--model=BBQRec", "--dataset=Own"], capsys, "prepare Own --source DIR")
     there = "--data_path=my data"
-    for name, told in (("Own", "--data_path 'my data'`"), ("Mini", "--output 'my data/Mini'`")):
-        fails(["run", "--model=BBQRec", f"--dataset={name}", there], capsys, told)
+    for name in ("Own --source DIR", "Toys"):
+        told = f"prepare {name} --data_path 'my data'"
+        fails(["run", "--model=BBQRec", f"--dataset={name.split()[0]}", there], capsys, told)
     fails(["run", "--model=BBQRec", "--dataset=Own", "--prepare"], capsys, "cannot be downloaded")
     fails(["run", "--model=BBQRec", "--dataset=Own", "--prepare=3"], capsys, "True or False")
 

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import yaml
 
+from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.data.dataset import MultiModalDataset
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.data.protocol.split_hash import split_hash
+from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare import mini
 from recbole_bbqrec.prepare.mini import make_mini
+from recbole_bbqrec.prepare.on_demand import check_files, make_at_once
 from tests.support.data import make_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +55,25 @@ def test_times_never_go_back_and_few_are_tied():
     gaps = np.concatenate([np.diff(sequence) for sequence in times.values()])
     assert (gaps >= 0).all() and (gaps % 86_400 == 0).all()
     assert 0.02 < (gaps == 0).mean() < 0.04 and 7 < gaps.mean() / 86_400 < 10
+
+
+def test_a_run_makes_mini_where_there_is_no_folder_of_it(tmp_path):
+    config = {"data_path": tmp_path / "Mini", "dataset": "Mini", "benchmark_filename": None,
+              "text_columns": None}  # fmt: skip
+    make_at_once(config)
+    assert (tmp_path / "Mini" / "Mini.inter").read_bytes() == (MINI / "Mini.inter").read_bytes()
+    (tmp_path / "Mini" / "Mini.inter").unlink()
+    make_at_once(config)  # whose folder it is now is unknown
+    with pytest.raises(UserError, match=r"prepare Mini --data_path .* --force"):
+        check_files(config)
+
+
+def test_prepare_makes_mini_and_replaces_it_only_if_told(tmp_path, capsys):
+    command = ["prepare", "Mini", f"--data_path={tmp_path}"]
+    assert main(command) == 0 and "synthetic" in capsys.readouterr().out
+    assert main(command) == 2 and "--force" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    assert not list(tmp_path.glob("Mini.bak*")), "all of it was written by prepare"
 
 
 def test_another_seed_is_another_data_set(tmp_path):

@@ -16,18 +16,12 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture(autouse=True)
-def _reset():
-    yield
-    console.show(Shown.NORMAL)
-
-
 def shown(how_much: Shown, stream: io.StringIO) -> str:
     """Log a line of each kind and return what the stream has."""
-    console.show(how_much)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    console.limit(handler)
+    with console.show(how_much):
+        console.limit(handler)
     logger = logging.Logger("test")
     logger.addHandler(handler)
     logger.info("options", extra=DETAIL)
@@ -37,18 +31,30 @@ def shown(how_much: Shown, stream: io.StringIO) -> str:
 
 
 @pytest.mark.parametrize(
-    ("how_much", "stream", "lines"),
+    ("how_much", "lines"),
     [
-        (Shown.NORMAL, Terminal(), ["INFO epoch 1", "WARNING ties"]),
-        (Shown.DETAILS, Terminal(), ["INFO options", "INFO epoch 1", "WARNING ties"]),
-        (Shown.WARNINGS, Terminal(), ["WARNING ties"]),
-        # A file or a pipe keeps everything, but for --quiet.
-        (Shown.NORMAL, io.StringIO(), ["INFO options", "INFO epoch 1", "WARNING ties"]),
-        (Shown.WARNINGS, io.StringIO(), ["WARNING ties"]),
+        (Shown.NORMAL, ["INFO epoch 1", "WARNING ties"]),
+        (Shown.DETAILS, ["INFO options", "INFO epoch 1", "WARNING ties"]),
+        (Shown.WARNINGS, ["WARNING ties"]),
     ],
 )
-def test_what_is_shown(how_much, stream, lines):
-    assert shown(how_much, stream).splitlines() == lines
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_what_is_shown_depends_on_no_terminal(how_much, stream, lines):
+    assert shown(how_much, stream()).splitlines() == lines
+
+
+@pytest.mark.parametrize("how_much", Shown)
+@pytest.mark.parametrize("on_stdout", [False, True])
+def test_the_final_block_is_shown_once(how_much, on_stdout, capsys, monkeypatch):
+    root, stream, file = logging.getLogger(), io.StringIO(), io.StringIO()
+    monkeypatch.setattr(root, "handlers", [logging.StreamHandler(s) for s in (stream, file)])
+    monkeypatch.setattr(root, "level", logging.INFO)
+    with console.show(how_much, block_on_stdout=on_stdout):
+        console.limit(root.handlers[0])
+        console.show_block("  model  BBQRec")
+    logged = "" if on_stdout or how_much is Shown.WARNINGS else "\n  model  BBQRec\n"
+    assert stream.getvalue() == logged and file.getvalue() == "\n  model  BBQRec\n"
+    assert capsys.readouterr().out == ("  model  BBQRec\n" if on_stdout else "")
 
 
 def test_long_lines_are_folded_on_a_terminal_only(monkeypatch):

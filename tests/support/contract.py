@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from recbole_bbqrec.model.registry import MODELS, spec
+from recbole_bbqrec.model.registry import spec
+from recbole_bbqrec.model.specs import MODELS
 from recbole_bbqrec.quick_start import load_data_and_model, run
 from tests.support import fused
 from tests.support.rqvae import small

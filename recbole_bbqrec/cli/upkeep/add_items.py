@@ -10,6 +10,7 @@ from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.cli.prepare import ITEMS
 from recbole_bbqrec.cli.upkeep.new_items import add_new_items
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.upkeep.settings import NEAREST
 
 DESCRIPTION = """\
 Write a new run that has the items of a finished run and new ones, and recommends both. Nothing is
@@ -31,7 +32,7 @@ def add_arguments(parser: CommandParser) -> None:
     add_new_items(add)
     add = parser.group("how")
     add("--nearest", "N", "items of training whose mean stands for what only training teaches",
-        type=int, default=10)  # fmt: skip
+        type=int, default=NEAREST)  # fmt: skip
     add("--hide", "SHARE", "instead of adding items: train the run again without this share of its "
         "items, add them, and print recall on them (default: no)", type=float)  # fmt: skip
     add("--seed", "N", "of the choice of hidden items", type=int, default=0)

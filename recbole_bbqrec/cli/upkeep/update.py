@@ -13,6 +13,7 @@ from recbole_bbqrec.cli.upkeep.new_items import add_new_items
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.tables.events import EventOptions
 from recbole_bbqrec.prepare.tables.items import ItemOptions
+from recbole_bbqrec.upkeep.settings import EPOCHS
 
 if TYPE_CHECKING:
     from recbole_bbqrec.upkeep.newest_day import NewestDay
@@ -45,7 +46,7 @@ def add_arguments(parser: CommandParser) -> None:
     add = parser.group("new items")
     add_new_items(add)
     add = parser.group("training")
-    add("--epochs", "N", "epochs of phase two", type=int, default=2)
+    add("--epochs", "N", "epochs of phase two", type=int, default=EPOCHS)
     add("--learning_rate", "X", "peak of the schedule (default: that of the run)", type=float)
     add = parser.group("output")
     add("--output", "DIR", "folder of the new run; must not exist", type=Path, required=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable
 
 from recbole_bbqrec.atomic import writing
-from recbole_bbqrec.model.registry import OWN_MODELS, OWN_MODELS_VARIABLE
+from recbole_bbqrec.model.specs import OWN_MODELS, OWN_MODELS_VARIABLE
 from recbole_bbqrec.run_files.names import FAILURE, LOG
 
 #: Environment variable with the numbers of the GPUs that a worker may use, else `gpu_id` decides.

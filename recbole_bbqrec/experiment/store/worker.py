@@ -26,6 +26,7 @@ from recbole_bbqrec.experiment.store.evaluate_anew import evaluate_anew
 from recbole_bbqrec.experiment.store.process import ASSIGNED_GPUS
 from recbole_bbqrec.quick_start import run
 from recbole_bbqrec.reading import read_json_object
+from recbole_bbqrec.run_files.console import Shown, show
 from recbole_bbqrec.run_files.names import (
     CONFIG,
     FAILURE,
@@ -92,7 +93,8 @@ def _run(directory: Path, plan: dict[str, Any]) -> dict[str, Any]:
     overrides = {"checkpoint_dir": SAVED, "resume": "auto", "show_progress": False}
     if os.environ.get(ASSIGNED_GPUS):
         overrides["gpu_id"] = os.environ[ASSIGNED_GPUS]
-    result = run(options["model"], options["dataset"], [file], overrides, test=plan["test"])
+    with show(Shown.DETAILS):  # into the log of the store
+        result = run(options["model"], options["dataset"], [file], overrides, test=plan["test"])
     return _relative(directory, result)
 
 
