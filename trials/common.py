@@ -25,9 +25,13 @@ from tests.support.runs import TINY as OF_THE_TESTS  # noqa: E402
 TINY: dict[str, Any] = {**OF_THE_TESTS, "num_threads": 1, "epochs": 3}
 
 
-def arguments(description: str | None, n: int, small: int) -> argparse.Namespace:
+def arguments(
+    description: str | None, n: int, small: int, more: Sequence[str] = ()
+) -> argparse.Namespace:
     """Parse the arguments of every trial: how many cases, their seed, and where to work."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    for name in more:
+        parser.add_argument(f"--{name}", default=None)
     parser.add_argument("--n", type=int, default=None, help=f"number of cases (default: {n})")
     parser.add_argument("--small", action="store_true", help=f"{small} cases, under a minute")
     parser.add_argument("--seed", type=int, default=0)

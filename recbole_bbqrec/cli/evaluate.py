@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recbole_bbqrec.atomic import write_output
+from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.cli.arguments import describe, refuse_file, refuse_misspelt
 from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.config.values import parse_overrides
@@ -104,5 +104,5 @@ def _write(evaluations: Sequence[Evaluation], split: str, output: Path) -> list[
     if targets:
         texts["by_target.csv"] = csv_text(targets)
     for name, text in texts.items():
-        write_output(output / name, text)
+        write_text(output / name, text)
     return [*texts, *filter(None, files)]

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from recbole_bbqrec.atomic import write_output
+from recbole_bbqrec.atomic import write_text
 from recbole_bbqrec.cli.arguments import describe, refuse_file
 from recbole_bbqrec.cli.grammar import CommandParser
 from recbole_bbqrec.errors import UserError
@@ -58,9 +58,9 @@ def main(args: argparse.Namespace) -> int:
     refuse_file(output)
     overrides = {} if args.data_path is None else {"data_path": args.data_path}
     report = collect(run, sample=args.sample, overrides=overrides, echo=_log)
-    write_output(output / REPORT_DATA, json.dumps(report, indent=1, allow_nan=False) + "\n")
-    write_output(output / REPORT_PAGE, render(report))
-    write_output(output / MODEL_CARD, model_card(report))
+    write_text(output / REPORT_DATA, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(output / REPORT_PAGE, render(report))
+    write_text(output / MODEL_CARD, model_card(report))
     print("\n".join(str(output / name) for name in (REPORT_PAGE, REPORT_DATA, MODEL_CARD)))
     if args.pictures:
         drawn = pictures(report)

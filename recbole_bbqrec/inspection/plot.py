@@ -31,7 +31,8 @@ def save_picture(found: Inspection, path: str | os.PathLike[str], dpi: int = 110
 
     # A dollar sign in a title is no formula.
     style: Any = {"font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False,
-             "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
+             "axes.spines.top": False, "axes.spines.right": False,
+             "svg.hashsalt": "inspect"}  # fmt: skip
     with matplotlib.rc_context(style):
         table = _table_rows(found)
         table_inches = _ROW_INCHES * (len(table) + 1)
@@ -52,8 +53,10 @@ def save_picture(found: Inspection, path: str | os.PathLike[str], dpi: int = 110
             for number, cells in enumerate(table):
                 for left, text, options in cells:
                     figure.text(left, top - number * step, text, va="center", **options)
+        form = Path(path).suffix[1:].lower()
+        undated = {"Date": None} if form == "svg" else None  # the same data give the same bytes
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, format=Path(path).suffix[1:].lower())
+            figure.savefig(temporary, format=form, metadata=undated)
 
 
 def _headline(found: Inspection) -> str:

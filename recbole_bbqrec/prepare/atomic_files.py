@@ -20,7 +20,6 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from recbole_bbqrec.atomic import sha256_of
+from recbole_bbqrec.atomic import folder_beside, sha256_of
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.interactions import Interaction
 from recbole_bbqrec.prepare.text import clean, item_text
@@ -92,6 +91,7 @@ def check_target(
         raise UserError(f"Data set name {name!r}; expected letters, digits, '_' and '-'.")
     target = Path(output_root) / name
     check_folder(target)
+    _settle(target.resolve() if target.is_symlink() else target)
     suffixes = ["inter", "titles.tsv"]
     suffixes += [f"{m}.{kind}" for m in modalities for kind in ("npy", "items.txt")]
     replacements = [f"{name}.{suffix}" for suffix in suffixes]
@@ -127,13 +127,11 @@ def rebuilding(target: Target) -> Iterator[Path]:
         UserError: the disk is full or closed to writing, or a file is where a folder must be;
             ``target`` is then unchanged, as after any other exception.
     """
-    work, place = None, target.path
+    place = target.path
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-        work.chmod(0o777 & ~_umask())  # mkdtemp's folder is private to its owner
-        yield work
-        _replace(work, place, target.backup)
+        with folder_beside(place) as work:
+            yield work
+            _replace(work, place, target.backup)
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
@@ -141,9 +139,6 @@ def rebuilding(target: Target) -> Iterator[Path]:
             f"{place} cannot be written: {error.strerror}; nothing was changed there. Make room, "
             "or choose another folder with --data_path."
         ) from error
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def write_interactions(
@@ -279,7 +274,7 @@ def _replace(work: Path, target: Path, backup: Path | None) -> None:
     if not target.exists():
         os.rename(work, target)
         return
-    aside = work.with_name(work.name + ".old")
+    aside = backup or _aside(target)
     os.rename(target, aside)
     try:
         os.rename(work, target)
@@ -288,11 +283,16 @@ def _replace(work: Path, target: Path, backup: Path | None) -> None:
         raise
     if backup is None:
         shutil.rmtree(aside)
-    else:
-        os.rename(aside, backup)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _aside(path: Path) -> Path:
+    """Return where the folder ``path`` is while another takes its place."""
+    return path.with_name(f".{path.name}.old")
+
+
+def _settle(path: Path) -> None:
+    """Finish what a process left that was killed while it replaced the folder ``path``."""
+    aside = _aside(path)
+    if aside.is_dir() and not path.exists():
+        os.rename(aside, path)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pandas as pd
 import recbole
 import yaml
 
+from recbole_bbqrec.atomic import folder_beside
 from recbole_bbqrec.atomic import write_text as write_file
 from recbole_bbqrec.data.loaded_columns import header_columns
 from recbole_bbqrec.errors import UserError, did_you_mean
@@ -94,8 +94,7 @@ def add_item_text(
             "Remove it, or complete the two."
         )
     items = _read_items(folder / f"{name}.item", columns, separator, encoding)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as temporary:
-        work = Path(temporary)
+    with folder_beside(folder / name) as work:
         entry = _write(work, folder, name, items, columns, TFIDF)
         content = yaml.safe_dump({**entries, "text": entry}, sort_keys=False, allow_unicode=True)
         write_file(description, content)

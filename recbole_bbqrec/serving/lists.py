@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,7 +23,14 @@ from torch import Tensor
 from recbole_bbqrec.answers.filters import Condition, item_table, items_that, mask_of
 from recbole_bbqrec.answers.reasons import Reasons
 from recbole_bbqrec.answers.recommender import Recommender
-from recbole_bbqrec.atomic import atomic_path, sha256_of, write_text, writing
+from recbole_bbqrec.atomic import (
+    atomic_path,
+    remove_folder,
+    remove_unfinished,
+    sha256_of,
+    write_text,
+    writing,
+)
 from recbole_bbqrec.data.features import read_item_list
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.reading import read_json_object
@@ -36,6 +42,7 @@ _FORMATS = {
     ".parquet": "FORMAT parquet, COMPRESSION zstd", ".csv": "FORMAT csv, HEADER",
     ".jsonl": "FORMAT json",
 }  # fmt: skip
+_IN_PLACE = "USE_TMP_FILE false"  # else DuckDB writes a file of its own beside the unfinished one
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ def check_output(path: Path) -> None:
     if path.suffix.lower() not in _FORMATS:
         raise UserError(f"--output is {path}; expected a name that ends in {', '.join(_FORMATS)}.")
     if path.exists():
+        remove_unfinished(path.parent, of=path.name)
         raise UserError(f"--output is {path}, which exists; it is never replaced. Choose another.")
 
 
@@ -138,7 +146,7 @@ def write_lists(
             if not note.is_file():
                 own = ListReport()
                 table = _recommended(recommender, part, options, allowed, reasons, own)
-                _write(table, path, _FORMATS[".parquet"])
+                _write(table, path)
                 write_text(note, json.dumps(asdict(own)))
             _add(report, read_json_object(note, "a part's report", f"Remove {parts}."))
             yield len(part)
@@ -148,8 +156,9 @@ def write_lists(
     files = sorted(str(path) for path in parts.glob("*.parquet"))
     if not files:
         raise UserError("There is nobody to recommend to: the file of users is empty.")
-    _merge(files, out)
-    shutil.rmtree(parts)
+    with atomic_path(out) as temporary:
+        _merge(files, temporary, out.suffix)
+        remove_folder(parts, of=out.name)
     return report
 
 
@@ -303,19 +312,18 @@ def _open_parts(folder: Path, plan: dict[str, Any]) -> None:
         )
 
 
-def _write(table: pd.DataFrame, path: Path, form: str) -> None:
+def _write(table: pd.DataFrame, path: Path) -> None:
     with atomic_path(path) as temporary, duckdb.connect(":memory:") as database:
         database.register("rows_of_part", table)
+        form = f"{_FORMATS['.parquet']}, {_IN_PLACE}"
         database.execute(f"COPY rows_of_part TO '{_quoted(temporary)}' ({form})")
 
 
-def _merge(files: Sequence[str], out: Path) -> None:
-    with atomic_path(out) as temporary, duckdb.connect(":memory:") as database:
+def _merge(files: Sequence[str], out: Path, suffix: str) -> None:
+    with duckdb.connect(":memory:") as database:
         listed = ", ".join(f"'{_quoted(Path(file))}'" for file in files)
-        database.execute(
-            f"COPY (FROM read_parquet([{listed}])) TO '{_quoted(temporary)}' "
-            f"({_FORMATS[out.suffix.lower()]})"
-        )
+        form = f"{_FORMATS[suffix.lower()]}, {_IN_PLACE}"
+        database.execute(f"COPY (FROM read_parquet([{listed}])) TO '{_quoted(out)}' ({form})")
 
 
 def _quoted(path: Path) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.atomic import write_text, writing
+from recbole_bbqrec.atomic import atomic_folder, write_text
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.data.identity import feature_sources
@@ -120,17 +118,8 @@ def add_items(path: Path, new: NewItems, output: Path, nearest: int = NEAREST) -
     finished, old, _ = open_for_items(path)
     if output.exists():
         raise UserError(f"--output {output} exists; it is never replaced. Name another folder.")
-    with writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
-        with writing(output):
-            churn = _write(finished, old, new, RunFiles(work), nearest)
-            os.chmod(work, 0o755)  # mkdtemp's folder is private to its owner
-            os.rename(work, output)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return churn
+    with atomic_folder(output) as work:
+        return _write(finished, old, new, RunFiles(work), nearest)
 
 
 # helpers --------------------------------------------------------------------------------------

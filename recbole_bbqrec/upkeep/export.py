@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_bbqrec.atomic import writing
+from recbole_bbqrec.atomic import atomic_folder
 from recbole_bbqrec.data.titles import read_titles
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.network.seq2seq import Generator
@@ -47,24 +44,15 @@ def export(path: Path, output: Path) -> Exported:
     finished = FinishedRun.at(path)
     run = load_run(path)
     model = portable(run, path)
-    with writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
-        with writing(output):
-            about = {key: finished.result[key] for key in ("model", "dataset", "split_hash")}
-            signals = list(run.model.signals_of(run.config))
-            about = {**about, "version": __version__, "signals": signals}
-            model.save(work, run.model.vectors, about)
-            reason = write_programs(model, work)
-            _write_titles(run, work)
-            (work / "README.md").write_text(
-                model_card(finished.result, run.config, model, reason), encoding="utf-8"
-            )
-            os.chmod(work, 0o755)  # mkdtemp's folder is private to its owner
-            os.rename(work, output)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with atomic_folder(output) as work:
+        about = {key: finished.result[key] for key in ("model", "dataset", "split_hash")}
+        signals = list(run.model.signals_of(run.config))
+        about = {**about, "version": __version__, "signals": signals}
+        model.save(work, run.model.vectors, about)
+        reason = write_programs(model, work)
+        _write_titles(run, work)
+        card = model_card(finished.result, run.config, model, reason)
+        (work / "README.md").write_text(card, encoding="utf-8")
     return Exported(tuple(sorted(file.name for file in output.iterdir())), reason)
 
 

@@ -19,7 +19,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recbole_bbqrec.atomic import sha256_of, write_text, writing
+from recbole_bbqrec.atomic import (
+    remove_folder,
+    remove_unfinished,
+    sha256_of,
+    write_text,
+    writing,
+)
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.loaded_run import LoadedRun
@@ -126,6 +132,7 @@ def update(
         UserError: the run cannot be updated, a file does not fit it, or no event is left.
     """
     if output.exists():
+        remove_unfinished(output.parent, of=output.name)
         raise UserError(f"--output {output} exists; it is never replaced. Name another folder.")
     work = output.with_name(f".{output.name}.update")
     started, plan = RunFiles(work / output.name), work / PLAN
@@ -156,7 +163,7 @@ def update(
         report = _finish(path, old, started, told, result)
         with writing(output):
             os.rename(started.directory, output)
-        shutil.rmtree(work, ignore_errors=True)
+            remove_folder(work, of=output.name)
     return report
 
 

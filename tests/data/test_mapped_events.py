@@ -239,7 +239,7 @@ def test_damaged_arrays_are_noticed_and_made_anew(tmp_path, caplog, damage):
     path.unlink() if damage == "remove" else path.write_bytes(damaged)
     with pytest.raises(UserError, match=f"{path.name} cannot be read.*Remove the folder"):
         EventStore.open(made)
-    (made.parent / f".{made.name}.killed").mkdir()  # as a process that was killed leaves it
+    (made.parent / f".{made.name}.killed00.tmp").mkdir()  # as a process that was killed leaves it
     with caplog.at_level(logging.WARNING):
         assert read(tmp_path, "mapped")[1].events.items.tolist() == expected
     assert "It is made anew now" in caplog.text

@@ -101,6 +101,7 @@ def test_pictures_have_fixed_colours(card, tmp_path):
     chart.save(tmp_path / "made" / "use.png")
     text = (tmp_path / "made" / "use.svg").read_text(encoding="utf-8")
     assert palette.BLUE in text and "#0102" not in text and "#01030" not in text
+    assert "dc:date" not in text  # the same command gives the same bytes
     assert (tmp_path / "made" / "use.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 from recbole_bbqrec import atomic
-from recbole_bbqrec.atomic import atomic_path, remove_unfinished, write_bytes, write_text, writing
+from recbole_bbqrec.atomic import (
+    atomic_folder,
+    atomic_path,
+    remove_folder,
+    remove_unfinished,
+    write_bytes,
+    write_text,
+    writing,
+)
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.run_files.checkpoint import save_checkpoint
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
+from tests.support.runs import ROOT
 
 resource = pytest.importorskip("resource", reason="limits of file sizes are POSIX")
 
@@ -97,3 +110,54 @@ def test_unfinished_files_are_removed_and_nothing_else(tmp_path):
     assert len(list(kept.iterdir())) == 5
     remove_unfinished(kept)
     assert {path.name for path in kept.iterdir()} == others
+
+
+#: Begins a file and a folder called out, and is killed before they are whole.
+KILLED = """
+import os
+from recbole_bbqrec.atomic import atomic_folder, atomic_path
+with atomic_path("file") as file, atomic_folder("folder") as folder:
+    file.write_text("half")
+    (folder / "part").write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env=environment, check=False)
+    assert len(list(tmp_path.glob(".*.tmp"))) == 2
+    write_text(tmp_path / "file", "whole")
+    with atomic_folder(tmp_path / "folder") as folder:
+        (folder / "part").write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["part"]
+
+
+def test_the_unfinished_file_of_a_living_process_stays(tmp_path):
+    with atomic_path(tmp_path / "x") as first, atomic_folder(tmp_path / "y") as folder:
+        first.write_text("first")
+        write_text(tmp_path / "x", "second")
+        remove_unfinished(tmp_path)
+        assert first.is_file() and folder.is_dir()
+    assert (tmp_path / "x").read_text() == "first"
+    assert (tmp_path / "y").is_dir()
+
+
+def test_a_folder_that_fails_is_removed_and_has_the_usual_mode(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "x"):
+        1 / 0  # noqa: B018
+    assert not list(tmp_path.iterdir())
+    with atomic_folder(tmp_path / "x"):
+        pass
+    (tmp_path / "y").mkdir()
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "y").stat().st_mode
+
+
+def test_a_folder_being_removed_is_removed_by_the_next_write(tmp_path, monkeypatch):
+    (tmp_path / "parts").mkdir()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", Mock(side_effect=KeyboardInterrupt))
+        remove_folder(tmp_path / "parts", of="x")
+    write_text(tmp_path / "x", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

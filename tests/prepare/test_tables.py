@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -664,6 +665,27 @@ def test_a_set_prepared_before_the_list_existed_is_kept_beside(shop, tmp_path):
     assert str(report.former.backup) in report.table()
     again = prepare_own("Own", source(shop), tmp_path, force=True)
     assert again.former.backup is None
+
+
+def test_a_preparation_killed_between_two_renames_loses_nothing(shop, tmp_path, monkeypatch):
+    prepare_own("Own", source(shop), tmp_path)
+    (tmp_path / "Own" / "mine.txt").write_text("the user's")
+    before, rename = contents(tmp_path / "Own"), os.rename
+
+    def killed(old, new):
+        if Path(new) == tmp_path / "Own":
+            raise KeyboardInterrupt
+        rename(old, new)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "rename", killed)
+        prepare_own("Own", source(shop), tmp_path, force=True)
+    with pytest.raises(UserError, match="already exists"):
+        prepare_own("Own", source(shop), tmp_path)
+    assert contents(tmp_path / "Own") == before
+    prepare_own("Own", source(shop), tmp_path, force=True)
+    assert contents(tmp_path / "Own") == before
+    assert not list(tmp_path.glob(".Own*"))
 
 
 def test_nothing_left_names_the_rows_left_out(tmp_path):

@@ -10,7 +10,6 @@ import glob
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from logging import getLogger
@@ -21,7 +20,7 @@ import duckdb
 import numpy as np
 from filelock import FileLock
 
-from recbole_bbqrec.atomic import sha256_of, write_text, writing
+from recbole_bbqrec.atomic import folder_beside, sha256_of, write_text, writing
 from recbole_bbqrec.data.event_times import check_times
 from recbole_bbqrec.data.field_counts import check_field_counts
 from recbole_bbqrec.data.layout.event_numbers import (
@@ -86,18 +85,13 @@ def _key(config: RunConfig, digest: str) -> str:
 def _make(config: RunConfig, source: Path, digest: str, folder: Path) -> None:
     """Write the arrays to a temporary folder, which then becomes ``folder``."""
     check_field_counts(config)
-    for unfinished in folder.parent.glob(f".{folder.name}.*"):  # of killed processes
-        shutil.rmtree(unfinished, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with folder_beside(folder) as work:
         facts = _write_arrays(config, source, work)
         if sha256_of(source) != digest:
             raise UserError(f"{source} has changed while it was read. Run again.")
         facts["sha256"] = {name: sha256_of(work / f"{name}.npy") for name in ARRAYS}
         write_text(work / FACTS, json.dumps({"format": FORMAT, **facts}, indent=1) + "\n")
         work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
-from recbole_bbqrec.atomic import atomic_path, remove_unfinished, write_output
+from recbole_bbqrec.atomic import atomic_path, write_text
 from recbole_bbqrec.experiment.comparison.tables import Table, csv_text, latex, markdown
 
 
@@ -17,8 +17,6 @@ def write_results(
     charts: Mapping[str, Callable[[Path], None]],
 ) -> tuple[str, list[str]]:
     """Write table.md, table.tex, the CSV files and the charts into ``output``.
-
-    Temporary files of these names that a killed process left there are removed.
 
     Args:
         output: the folder; it is made if absent.
@@ -33,10 +31,9 @@ def write_results(
     contents = {"table.md": text, "table.tex": "\n".join(map(latex, tables))}
     contents.update((name, csv_text(lines)) for name, lines in rows.items())
     for name, content in contents.items():
-        write_output(output / name, content)
+        write_text(output / name, content)
     drawn = []
     for name, draw in charts.items():
-        remove_unfinished(output, of=name)
         try:
             with atomic_path(output / name) as temporary:
                 draw(temporary)

@@ -257,7 +257,8 @@ def _save(chart: Chart, out: Any, form: str, colours: Colours, paper: str) -> No
         axes.tick_params(length=0)
         if chart.percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        figure.savefig(out, format=form, dpi=_DPI)
+        undated = {"Date": None} if form == "svg" else None  # the same chart has the same bytes
+        figure.savefig(out, format=form, dpi=_DPI, metadata=undated)
 
 
 def _for_page(text: str, title: str) -> str:

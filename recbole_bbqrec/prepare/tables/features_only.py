@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from recbole_bbqrec.atomic import write_text, writing
+from recbole_bbqrec.atomic import folder_beside, write_text, writing
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.encoders.sentences import SentenceEncoder
 from recbole_bbqrec.prepare.folder import TFIDF
@@ -108,11 +107,11 @@ def prepare_features(
     _check_place(folder, name, files, force)
     encoder = open_own_encoder(text_encoder) if encodes else TFIDF  # before the long work
     ledger = Ledger()
-    with writing(folder), tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as work:
-        entries = _write(Path(work), folder, name, source, items, catalogue, encoder, ledger)
+    with writing(folder), folder_beside(folder / name) as work:
+        entries = _write(work, folder, name, source, items, catalogue, encoder, ledger)
         if strict:
             ledger.refuse_faults()
-        _put(Path(work), folder, name, entries)
+        _put(work, folder, name, entries)
     return FeaturesReport(name, folder, len(catalogue), entries, ledger, strict)
 
 
