@@ -64,6 +64,8 @@ _UNLISTED_OF_MODELS = {"reg_weight", "reg_weights"}  # of some of RecBole's mode
 #: Options that older runs lack, and the value that they worked by.
 _BEFORE = {"history_positions": "first"}  # of every encoding
 #: Values that RecBole derives from the others; they are not part of the resolved configuration.
+# RecBole would unpickle these files; data never comes in as code here.
+_PICKLED = ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path")
 _DERIVED = {"MODEL_TYPE"}
 
 
@@ -199,10 +201,8 @@ class BBQRecConfig(ConfigOfProcess):
         )
         if final[NEGATIVES] == "None":  # RecBole takes the word, but not for every loss
             final[NEGATIVES] = None
-        # RecBole would unpickle these files; data never comes in as code here.
-        for key in ("save_dataset", "save_dataloaders"):
-            if final.get(key):
-                raise UserError(f"Option `{key}` is not supported: it relies on pickle. Remove it.")
+        for key in filter(final.get, _PICKLED):
+            raise UserError(f"Option `{key}` is not supported: it relies on pickle. Remove it.")
         self.resolved = {
             key: copy.deepcopy(value) for key, value in final.items() if key not in _DERIVED
         }

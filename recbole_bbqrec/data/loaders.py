@@ -54,7 +54,7 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
             raise _nothing_left(config) from error
         raise UserError(
             f"RecBole cannot read the data set `{config['dataset']}` in {config['data_path']}: "
-            f"{error}. Check the header of its files and the options `load_col` and `*_FIELD`."
+            f"{_told(error)} Check the header of its files, and the options that name columns."
         ) from error
     add_catalogue(dataset)  # to RecBole's own data sets
     check_has_times(config, dataset)
@@ -104,6 +104,13 @@ def _real_times_loaded(config: Config, field: str) -> Iterator[None]:
         yield
     finally:
         config["load_col"] = columns
+
+
+def _told(error: Exception) -> str:
+    """Return RecBole's message as one sentence; of a KeyError that is a bare name."""
+    if isinstance(error, KeyError):
+        return f"There is no `{error.args[0]}`."
+    return str(error).rstrip(".") + "."
 
 
 def _splits_by_global_time(config: Config) -> bool:

@@ -89,6 +89,7 @@ def test_overrides_need_the_equals_sign_and_one_value():
         ("valid_metric", None, "a text"),
         ("eval_args", "full", r"a table \(a dict\)"),
         ("save_dataset", True, "pickle"),
+        ("dataset_save_path", "saved/Mini.pth", "pickle"),
         ("train_neg_sample_args", {"distribution": "uniform", "sample_num": 1}, "negatives"),
         ("commitment_weight", {"id": 0.1}, "signals"),
         ("tokenizer_warmup_epochs", 1000, "less than `tokenizer_epochs`"),

@@ -121,6 +121,29 @@ def test_the_item_column_that_the_items_have_is_taken(tmp_path):
         prepare_own("Chosen", source, tmp_path, chosen, ItemOptions())
 
 
+@pytest.mark.parametrize("given", [None, "parent_asin"])
+def test_items_with_both_columns_are_read_by_that_of_the_events(tmp_path, given):
+    (tmp_path / "e.csv").write_text("user_id,parent_asin\nu1,p1\nu1,p2\n")
+    (tmp_path / "i.csv").write_text("asin,parent_asin,title\nx1,p1,red shoe\nx2,p2,blue hat\n")
+    events = EventOptions(**ALL, item=given)
+    prepare_own("Own", OwnSource(tmp_path / "e.csv", tmp_path / "i.csv"), tmp_path, events)
+    assert "p2\tblue hat" in (tmp_path / "Own" / "Own.titles.tsv").read_text()
+
+
+@pytest.mark.parametrize("options, message", [
+    ({}, "written, such as --time_format=%m/%d/%Y"),
+    ({"time_format": "%Q"}, "--time_format is '%Q', which is no format of times"),
+])  # fmt: skip
+def test_times_of_no_known_form_name_the_option(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        events_of(tmp_path / "e.csv", "user_id,item_id,date\nu1,a,02/27/2018\n", **options)
+
+
+def test_a_tab_may_be_typed(tmp_path):
+    text = "user_id\titem_id\nu1\ta\nu1\tb\n"
+    assert events_of(tmp_path / "e.txt", text, separator=r"\t") == [("u1", "a"), ("u1", "b")]
+
+
 def test_the_arguments_of_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("e.dat").write_text("u1;21.0;03/01/2018\nu1;7.0;02/27/2018\n")

@@ -37,7 +37,7 @@ from recbole_bbqrec.prepare.tables.items import (
     ItemTable,
     item_names,
     read_items,
-    shared_item_column,
+    shared_item_columns,
 )
 from recbole_bbqrec.prepare.tables.ledger import Ledger
 from recbole_bbqrec.prepare.tables.photos import IMAGE, write_photos
@@ -200,8 +200,9 @@ def prepare_own(
         photos = Photos.of_folder(source.images), open_image_encoder(image_encoder)
     ledger = Ledger()
     items = items or ItemOptions()
-    if events.item is None and source.items is not None:
-        events = replace(events, item=_shared_column(interactions, source.items, events, items))
+    if source.items is not None and not (events.no_header or items.no_header):
+        column, items = _shared_columns(interactions, source.items, events, items)
+        events = replace(events, item=column)
     sequences = read_events(interactions, events, ledger)
     if events.keep_all_items and source.items is not None:
         known = dict.fromkeys((*sequences.item_names, *sequences.other_items))
@@ -236,13 +237,13 @@ def prepare_own(
     )
 
 
-def _shared_column(
+def _shared_columns(
     interactions: Path, path: Path, events: EventOptions, items: ItemOptions
-) -> str | None:
-    with Table(interactions, events.separator, not events.no_header) as table:
+) -> tuple[str | None, ItemOptions]:
+    with Table(interactions, events.separator) as table:
         if table.json_lines:
             table.read_keys()
-        return None if events.no_header else shared_item_column(table, path, items)
+        return shared_item_columns(table, path, events.item, items)
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import duckdb
 import numpy as np
 
 from recbole_bbqrec.errors import UserError
@@ -72,10 +73,12 @@ def time_cell(
         form: format of text, as of Python's strptime; None for ISO 8601.
 
     Raises:
-        UserError: a column of a parquet file is a time of day or an interval.
+        UserError: a column of a parquet file is a time of day or an interval, or ``form`` is no
+            format.
     """
     number, unit = _number(table, name, dates)
     if form is not None and table.column(name)[1] == "varchar":
+        _check_format(form)
         quoted = form.replace("'", "''")
         number = f"epoch_us(try_strptime(trim({table.column(name)[0]}), '{quoted}')::TIMESTAMPTZ)"
         unit = 1e-6
@@ -83,6 +86,17 @@ def time_cell(
     rest = f"TRY_CAST({number} AS HUGEINT) - TRY_CAST({time} AS HUGEINT)"
     rest = f"coalesce(TRY_CAST({rest} AS SMALLINT), 0)"
     return time, f"(CASE WHEN abs({time}) < {_EXACT} THEN 0 ELSE {rest} END)::SMALLINT", unit
+
+
+def _check_format(form: str) -> None:
+    try:
+        with duckdb.connect(":memory:") as database:
+            database.execute("SELECT try_strptime('', $1)", [form])
+    except duckdb.Error as error:
+        raise UserError(
+            f"--time_format is {form!r}, which is no format of times ({error}); expected one such "
+            "as %m/%d/%Y or '%d.%m.%Y %H:%M'."
+        ) from None
 
 
 def seconds(times: np.ndarray, unit: float | None) -> np.ndarray:

@@ -22,6 +22,8 @@ USUAL = {
     "title": ("title", "name", "product_title", "product_name", "item_name", "prod_name"),
 }  # fmt: skip
 
+_SEPARATORS = ("\t", ";", "|", ",")  # that a header may hold which was divided otherwise
+
 
 def find_column(
     path: Path,
@@ -46,16 +48,33 @@ def find_column(
                 "Name one of these."
             )
         return _once(path, header, name)
-    plain = {_plain(column): column for column in reversed(header)}
-    for usual in USUAL[role]:
-        if _plain(usual) in plain:
-            return _once(path, header, plain[_plain(usual)])
+    for usual in usual_columns(header, role):
+        return _once(path, header, usual)
     if not required:
         return None
     raise UserError(
         f"{path} has no column that looks like the {role}'s ({', '.join(USUAL[role])}); its "
-        f"header is {_shown(header)}. Name the column with {option}."
+        f"header is {_shown(header)}. Name the column with {option}{_other_remedy(header, option)}."
     )
+
+
+def usual_columns(header: Sequence[str], role: str) -> list[str]:
+    """Return the columns with a usual name of the role, the most usual first."""
+    plain = {_plain(column): column for column in reversed(header)}
+    return [plain[_plain(name)] for name in USUAL[role] if _plain(name) in plain]
+
+
+def _other_remedy(header: Sequence[str], option: str) -> str:
+    """Return what else may be wrong with a header that has no usual name."""
+    prefix = "--items_" if option.startswith("--items_") else "--"
+    if len(header) == 1:
+        found = [mark for mark in _SEPARATORS if mark in header[0]]
+        if not found:
+            return ""
+        return f"; its columns look divided by {found[0]!r}: {prefix}separator={found[0]!r}"
+    if header[0] == "1":  # as columns without a header are called
+        return ""
+    return f", or give {prefix}no_header if this is its first row of data"
 
 
 def _once(path: Path, header: Sequence[str], name: str) -> str:

@@ -20,6 +20,7 @@ from recbole_bbqrec.prepare.tables.ledger import Ledger
 from recbole_bbqrec.prepare.tables.query import Table
 
 REPEATS = ("keep", "first", "last")
+_NO_TIME = "rows whose time is not a number or ISO 8601 date"
 _UNUSABLE = (
     "rows whose {} cannot be a token (quotes or control characters inside, or a word for a missing "
     "value)"
@@ -199,17 +200,13 @@ def _load(
     table.load({**cells, "time": time, "rest": rest, "rating": rating})
     names = {role: _number_tokens(table, role) for role in ("user", "item")}
     # Each row is counted for the first reason that it meets: condition, reason, fault.
-    reasons = [
-        ("users.code IS NULL", "rows without a user", True),
-        ("items.code IS NULL", "rows without an item", True),
-    ]
+    reasons = [("users.code IS NULL", "rows without a user", True)]
+    reasons += [("items.code IS NULL", "rows without an item", True)]
     if clock is not None:
-        expected = "number or ISO 8601 date" if clock == "time" else "number"
-        if clock == "time" and options.time_format is not None:
-            expected = f"date as {options.time_format}"
-        reasons.append(
-            ("isfinite(time) IS NOT TRUE", f"rows whose {clock} is not a {expected}", True)
-        )
+        form = options.time_format
+        timed = _NO_TIME if form is None else f"rows whose time is not a date as {form}"
+        reason = timed if clock == "time" else "rows whose order is not a number"
+        reasons.append(("isfinite(time) IS NOT TRUE", reason, True))
     if "rating" in columns:
         low = f"rows rated below {options.min_rating:g}"
         reasons += [
@@ -320,6 +317,8 @@ def _remedy(ledger: Ledger) -> str:
             "A user or item may hold no quotes, tabs or double blanks and be no word such as NA or "
             "null. Replace these (a quote by '_', say) in every file that names users or items"
         )
+    if ledger.count(_NO_TIME):
+        return "Say how times are written, such as --time_format=%m/%d/%Y, or check --time_column"
     return "Check the column options"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.interactions import is_token
 from recbole_bbqrec.prepare.tables.cells import token_cell
-from recbole_bbqrec.prepare.tables.columns import find_column
+from recbole_bbqrec.prepare.tables.columns import find_column, usual_columns
 from recbole_bbqrec.prepare.tables.ledger import Ledger
 from recbole_bbqrec.prepare.tables.query import Table
 from recbole_bbqrec.prepare.tables.text_store import TextStore
@@ -146,17 +146,29 @@ def item_tokens(path: Path, options: ItemOptions) -> list[str]:
         return [_token(cells[0]) if cells else "" for _, cells in _rows(table, columns)]
 
 
-def shared_item_column(interactions: Table, path: Path, options: ItemOptions) -> str | None:
-    """Return the column of the interactions that is called as that of the items; None if none is.
+def shared_item_columns(
+    interactions: Table, path: Path, name: str | None, options: ItemOptions
+) -> tuple[str | None, ItemOptions]:
+    """Return the columns of the item in the interactions and in the items, of one name if possible.
 
     Amazon's reviews of 2023 have `asin` and `parent_asin`, its items the latter alone.
+
+    Args:
+        interactions: their table.
+        path: the items.
+        name: the column of the interactions, if it is given.
+        options: those of the items.
     """
     with _open(path, options) as table:
         if table.json_lines:
             table.read_keys()
-        option = "--items_item_column"
-        name = find_column(path, table.header, "item", options.item, required=False, option=option)
-    return name if name in interactions.header else None
+        ours, theirs = interactions.header, table.header
+    given = [each for each in (name, options.item) if each is not None]
+    both = [each for each in given or usual_columns(theirs, "item") if each in ours]
+    shared = next((each for each in both if each in theirs), None)
+    if shared is None:
+        return name, options
+    return name or shared, replace(options, item=options.item or shared)
 
 
 def _open(path: Path, options: ItemOptions) -> Table:

@@ -61,7 +61,7 @@ class Table:
 
     Args:
         path: the file.
-        separator: what divides the columns of a text file; None: by its suffix.
+        separator: what divides the columns of a text file, ``\\t`` a tab; None: by its suffix.
         has_header: False names the columns 1, 2, ...
 
     Raises:
@@ -71,6 +71,7 @@ class Table:
     def __init__(self, path: Path, separator: str | None = None, has_header: bool = True) -> None:
         self.path = path
         self.has_header = has_header
+        separator = "\t" if separator == r"\t" else separator  # as it is typed in a shell
         self.separator = separator or SEPARATORS.get(suffix_of(path), ",")
         self.parquet = suffix_of(path) in PARQUET
         self.json_lines = suffix_of(path) in JSON_LINES
