@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -35,3 +37,28 @@ def did_you_mean(name: str, known: Iterable[str], n: int = 1) -> str:
     near = [other for other in known if other.lower() == name.lower()]
     near = near or difflib.get_close_matches(name, known, n=n)
     return f" Did you mean {' or '.join(f'`{other}`' for other in near)}?" if near else ""
+
+
+def near_file(path: str | os.PathLike[str]) -> str:
+    """Return " Did you mean `x`?" for the file beside ``path``, which is absent, nearest in name.
+
+    >>> near_file("no such folder/orders.csv")
+    ''
+    """
+    path = Path(path)
+    try:
+        beside = sorted(os.listdir(path.parent))
+    except OSError:
+        return ""
+    return "" if path.exists() else did_you_mean(path.name, beside)
+
+
+def pip_install(extra: str) -> str:
+    """Return the command that installs an extra: of the installed package, or of the checkout."""
+    from importlib import metadata
+
+    try:
+        metadata.version("recbole_bbqrec")
+        return f"pip install 'recbole_bbqrec[{extra}]'"
+    except metadata.PackageNotFoundError:
+        return f"pip install '{Path(__file__).resolve().parents[1]}[{extra}]'"

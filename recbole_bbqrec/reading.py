@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, near_file
 
 _DEEPEST = 100  # brackets within brackets in YAML
 _MOST_VALUES = 100_000  # of a YAML file, those that aliases repeat included
@@ -45,7 +45,9 @@ def reading(path: str | os.PathLike[str], kind: str, remedy: str) -> Iterator[No
         raise
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
-        raise UserError(f"{path} cannot be read: {cause}; expected {kind}. {remedy}") from error
+        raise UserError(
+            f"{path} cannot be read: {cause}; expected {kind}.{near_file(path)} {remedy}"
+        ) from error
     except Exception as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN].rstrip(".")
         raise UserError(

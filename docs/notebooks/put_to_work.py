@@ -132,7 +132,7 @@ assert main([
 # %% [markdown]
 # ## A service
 #
-# It needs `pip install '.[serve]'`. The request below is what `curl -d '{...}'` sends.
+# It needs `pip install 'recbole_bbqrec[serve]'`. The request below is what `curl -d '{...}'` sends.
 
 # %%
 with socket.socket() as probe:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 from recbole_bbqrec.cli.grammar import CommandParser, ListAction
 from recbole_bbqrec.config.values import parse_overrides
-from recbole_bbqrec.errors import UserError, did_you_mean
+from recbole_bbqrec.errors import UserError, did_you_mean, pip_install
 from recbole_bbqrec.run_files.output_folder import check_output_folder
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def print_results(
     text, names = write_results(output, tables, rows, charts)
     print(text)
     if not set(charts) <= set(names):
-        print("No chart: it needs matplotlib (pip install matplotlib).")
+        print(f"No chart: it needs matplotlib ({pip_install('plots')}).")
     print(f"Written to {output}: {', '.join(names)}")
 
 

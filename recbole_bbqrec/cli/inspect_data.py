@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recbole_bbqrec.cli.arguments import add_data_path, describe
 from recbole_bbqrec.cli.grammar import CommandParser
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 from recbole_bbqrec.inspection.measures import inspect_folder
 from recbole_bbqrec.inspection.text import as_text
 
@@ -22,8 +22,8 @@ def add_arguments(parser: CommandParser) -> None:
     add = parser.group("output")
     add("--item", "TOKEN", "show the neighbours of this item; may be repeated (default: the most "
         "popular items)", action="append", default=[])  # fmt: skip
-    add("--output", "FILE", "picture to write, .png or .svg; needs pip install "
-        "'recbole_bbqrec[plots]' (default: NAME-inspect.png)", type=Path)  # fmt: skip
+    add("--output", "FILE", "picture to write, .png or .svg; needs "
+        f"{pip_install('plots')} (default: NAME-inspect.png)", type=Path)  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
 
         save_picture(inspection, path)
     except ImportError as error:
-        hint = "a picture needs matplotlib: pip install 'recbole_bbqrec[plots]'"
+        hint = f"a picture needs matplotlib: {pip_install('plots')}"
         if args.output is not None:
             raise UserError(f"Cannot write --output {path}: {hint}.") from error
         print(f"\nNo picture ({hint}).")

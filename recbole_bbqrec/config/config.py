@@ -44,16 +44,18 @@ from recbole_bbqrec.config.options import (
 )
 from recbole_bbqrec.config.processes import ConfigOfProcess
 from recbole_bbqrec.config.values import read_yaml
-from recbole_bbqrec.config.yaml_files import (
-    listing_files,
-    model_files,
-    neglected_properties,
-    overlay_files,
-)
+from recbole_bbqrec.config.yaml_files import listing_files, neglected_properties, overlay_files
 from recbole_bbqrec.data.protocol.settings import check_eval_args
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.metrics.names import check_valid_metric
-from recbole_bbqrec.model.registry import get_model, is_ours, own_sources, property_bases, spec
+from recbole_bbqrec.model.registry import (
+    get_model,
+    init_command,
+    is_ours,
+    own_sources,
+    property_bases,
+    spec,
+)
 from recbole_bbqrec.reading import PlainLoader, parse_yaml
 from recbole_bbqrec.run_files.console import DETAIL
 from recbole_bbqrec.run_files.output_folder import check_output_folder
@@ -180,7 +182,7 @@ class BBQRecConfig(ConfigOfProcess):
         read = _read_by(model, self.internal_config_dict)
         anyones = {*read, *self.internal_config_dict, *MODEL_OPTIONS, *_UNLISTED_OF_MODELS}
         check_known(self.file_config_dict, anyones, f"for model {model}")
-        check_read(self.variable_config_dict, read, model, _listed_in(model))
+        check_read(self.variable_config_dict, read, model, init_command(model))
         self._leave_out(final, read)
         check_values(final, {**RUN_OPTIONS, **RECBOLE_OPTIONS})
         check_recbole_options(final)
@@ -248,7 +250,7 @@ class BBQRecConfig(ConfigOfProcess):
             named = ", ".join(f"`{key}`{nearest_read(key, read)}" for key in found)
             self.warnings.append(
                 f"{self.model} does not read these options of the config files, which change "
-                f"nothing: {named}. Its options are in {_listed_in(self.model)}."
+                f"nothing: {named}. Its options are written by {init_command(self.model)}."
             )
 
     @property
@@ -297,7 +299,7 @@ def default_options(model: str, dataset: str) -> dict[str, Any]:
 
 def check_options_read(model: str, dataset: str, values: Mapping[str, Any]) -> None:
     """Raise a UserError for the first of ``values`` that a run of ``model`` would not read."""
-    check_read(values, options_read(model, dataset), model, _listed_in(model))
+    check_read(values, options_read(model, dataset), model, init_command(model))
 
 
 def _read_by(model: str, listed: Iterable[str]) -> set[str]:
@@ -322,10 +324,6 @@ def _read_by(model: str, listed: Iterable[str]) -> set[str]:
 def _has_own_loop(model: str) -> bool:
     """Return True if a loop of this package trains the model, not RecBole's."""
     return spec(model).two_phase or spec(model).trains_on_histories
-
-
-def _listed_in(model: str) -> str:
-    return model_files(model, property_bases(model)[0])
 
 
 def complete_eval_args(given: Any, defaults: Mapping[str, Any]) -> Any:

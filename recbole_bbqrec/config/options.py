@@ -221,7 +221,7 @@ def is_default(key: str, value: Any) -> bool:
 
 
 def check_read(
-    values: Mapping[str, Any], read: Collection[str], model: str, listed_in: str
+    values: Mapping[str, Any], read: Collection[str], model: str, listed_by: str
 ) -> None:
     """Raise a UserError for the first key of ``values`` that ``model`` would not read.
 
@@ -229,7 +229,7 @@ def check_read(
         values: the options given.
         read: options that the model reads.
         model: its name.
-        listed_in: files that list its options, for the message.
+        listed_by: command that lists its options, for the message.
     """
     for key, value in values.items():
         if key in read or is_default(key, value):
@@ -247,8 +247,8 @@ def check_read(
             hint = did_you_mean(key, sorted(read), n=3 if elsewhere else 1)
         problem = f"Option `{key}` is not read by" if elsewhere else f"Unknown option `{key}` for"
         raise UserError(
-            f"{problem} model {model}.{hint} Correct or remove it; the options of {model} are in "
-            f"{listed_in}."
+            f"{problem} model {model}.{hint} Correct or remove it; all options of {model} are "
+            f"written by {listed_by}."
         )
 
 

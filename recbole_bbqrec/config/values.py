@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from recbole_bbqrec.config.yaml_files import packaged
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.reading import parse_yaml, read_yaml_file
 
@@ -17,7 +18,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, not YAML, or not a table of options.
     """
-    remedy = "Correct it, or give another config file."
+    remedy = f"Correct it, or give another config file.{packaged(path)}"
     content = read_yaml_file(path, "a YAML file of `key: value` lines", remedy)
     if content is None:
         return {}

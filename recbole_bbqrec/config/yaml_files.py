@@ -78,11 +78,13 @@ def listing_files(model: str) -> list[Path]:
     return [path for path in files if path is not None]
 
 
-def model_files(model: str, bases: Sequence[str] = ()) -> str:
-    """Name the YAML files that list a model's options: of its bases, its own, and RecBole's."""
-    root = properties_directory() / "model"
-    ours = [f"{name}.yaml" for name in (*bases, model) if (root / f"{name}.yaml").is_file()]
-    places = [f"properties/model/{', '.join(ours)}"] if ours else []
-    if recbole_model_file(model) is not None:
-        places.append(f"RecBole's properties/model/{model}.yaml")
-    return " and ".join(places) or "its code"
+def packaged(path: str | Path) -> str:
+    """Return a hint if ``path`` is absent, but the package has a file of that name.
+
+    An installed package has its ``properties/`` inside, where the working directory of a checkout
+    has them.
+    """
+    own = properties_directory().parent / path
+    if Path(path).exists() or Path(path).parts[:1] != ("properties",) or not own.is_file():
+        return ""
+    return f" The package's own is {own}."

@@ -147,6 +147,13 @@ def own_sources() -> dict[str, Path]:
     return files
 
 
+def init_command(model: str) -> str:
+    """Return the command that writes all options of a model; it needs no checkout."""
+    own = spec(model).own_class
+    name = f"{own.__module__}:{model}" if own else model
+    return f"`python -m recbole_bbqrec init NAME --model={name}`"
+
+
 def property_bases(model: str) -> tuple[list[str], list[str]]:
     """Return the models whose options ``model`` starts from, the most basic first.
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import psutil
 import torch
 
+from recbole_bbqrec.errors import pip_install
 from recbole_bbqrec.version import __version__
 
 #: Distributions whose versions matter when a figure is to be repeated.
@@ -145,7 +146,7 @@ def _extras() -> list[Row]:
     rows = []
     for name, extra in EXTRAS.items():
         missing = [module for module in extra.modules if importlib.util.find_spec(module) is None]
-        remedy = f"pip install 'recbole_bbqrec[{name}]'" if missing else ""
+        remedy = pip_install(name) if missing else ""
         value = f"{', '.join(missing)} missing" if missing else "installed"
         rows.append(Row(name, f"{value}: {extra.purpose}", remedy))
     return rows

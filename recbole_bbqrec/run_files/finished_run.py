@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, near_file
 from recbole_bbqrec.reading import read_json
 from recbole_bbqrec.run_files.epochs import Line, read_epochs
 from recbole_bbqrec.run_files.names import PLAN, RESULT, RunFiles
@@ -33,8 +33,8 @@ class FinishedRun:
         files = RunFiles.at(_model_in_store(path) if (path / PLAN).is_file() else path)
         if not files.model.is_file():
             raise UserError(
-                f"There is no run at {path}: {files.model} does not exist. Give a run's directory, "
-                "saved/<Model>-<time>, or the .pth file beside it."
+                f"There is no run at {path}: {files.model} does not exist.{near_file(path)} Give "
+                "a run's directory, saved/<Model>-<time>, or the .pth file beside it."
             )
         if not files.result.is_file():
             raise UserError(

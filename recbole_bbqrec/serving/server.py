@@ -13,7 +13,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 from recbole_bbqrec.reading import read_text
 
 _SETTINGS = "RECBOLE_BBQREC_SERVE"  # environment variable that worker processes read
@@ -29,9 +29,7 @@ def require_extra() -> None:
         import prometheus_client  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f"serve needs {error.name}: pip install 'recbole_bbqrec[serve]'."
-        ) from error
+        raise UserError(f"serve needs {error.name}: {pip_install('serve')}.") from error
 
 
 def read_token(path: Path | None) -> str | None:

@@ -120,6 +120,12 @@ def test_intervals_that_recbole_reads_are_taken(text, intervals):
     assert dataset._parse_intervals_str(value) == intervals
 
 
+def test_a_file_that_only_the_installed_package_has_is_named(rundir):
+    file = "properties/model/BBQRec.paper.yaml"
+    with pytest.raises(UserError, match="package's own is .*BBQRec.paper.yaml"):
+        BBQRecConfig("BBQRec", "Mini", [file])
+
+
 def test_masked_history_needs_all_candidates(tiny):
     sampled = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni100"}
     with pytest.raises(UserError, match="mask_history.*uni100"):
@@ -130,18 +136,18 @@ def test_masked_history_needs_all_candidates(tiny):
     ("model", "option", "value", "says"),
     [
         ("BBQRec", "n_layers", 9, "Did you mean `encoder_layers`"),
-        ("BBQRec", "hidden_dropout_prob", 0.9, "in properties/model/BBQRec.yaml"),
+        ("BBQRec", "hidden_dropout_prob", 0.9, "init NAME --model=BBQRec`"),
         ("BBQRec", "embedding_size", 7, "not read by model BBQRec"),
         ("BBQRec", "enable_amp", True, "Did you mean `precision`"),
         ("BBQRec", "reg_weight", 0.1, "Unknown option"),
         ("BBQRec", "SASRec.n_layers", 2, "for a model SASRec, and this run is of BBQRec"),
-        ("BBQRec", "gnn_layers", 2, "properties/model/BBQRec.yaml"),
-        ("LETTER", "n_negatives", 3, "BBQRec.yaml, TIGER.yaml, LETTER.yaml"),
+        ("BBQRec", "gnn_layers", 2, "Unknown option"),
+        ("LETTER", "n_negatives", 3, "init NAME --model=LETTER`"),
         ("ESASRec", "enable_amp", True, "Did you mean `precision`"),
         ("SASRec", "precision", "bfloat16", "Did you mean `enable_amp`"),
         ("SASRec", "encoder_layers", 5, "Did you mean `n_layers`"),
-        ("SASRec", "dropout", 0.9, "SASRec.yaml and RecBole's properties/model/SASRec.yaml"),
-        ("Caser", "hidden_size", 32, "in RecBole's properties/model/Caser.yaml"),
+        ("SASRec", "dropout", 0.9, "init NAME --model=SASRec`"),
+        ("Caser", "hidden_size", 32, "init NAME --model=Caser`"),
     ],
 )
 def test_options_that_the_model_does_not_read_are_refused(model, option, value, says):

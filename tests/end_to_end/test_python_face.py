@@ -359,7 +359,7 @@ def test_first_python_block_of_the_readme(example_run):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
     names: dict = {}
-    for theirs, ours in (("<run>", "my-run"), ("196", "u0017"), ("50", "i0398"), ("172", "i0395")):
+    for theirs, ours in (("196", "u0017"), ("50", "i0398"), ("172", "i0395")):
         assert theirs in code
         code = code.replace(theirs, ours)
     exec(code, names)

@@ -17,7 +17,7 @@ from scipy import stats
 
 from recbole_bbqrec.cli import compare as compare_cli
 from recbole_bbqrec.cli.main import main
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 from recbole_bbqrec.experiment.comparison.significance import (
     compare_models,
     holm,
@@ -312,7 +312,7 @@ def test_metrics_without_a_value_a_user_are_neither_ranked_nor_tested(
         (command("--set", "epochs"), ["--set", "KEY=VALUE"]),
         (command("--interest_ratio=0.3"), ["interest_ratio", "SASRec, GRU4Rec, TIGER"]),
         (command("--TIGER.n_layers=2"), ["n_layers", "TIGER", "`encoder_layers`"]),
-        (command("--n_heads=2", models=["GRU4Rec"]), ["n_heads", "GRU4Rec.yaml"]),
+        (command("--n_heads=2", models=["GRU4Rec"]), ["n_heads", "init NAME --model=GRU4Rec"]),
         (command("--enable_amp=True", models=["TIGER"]), ["enable_amp", "`precision`"]),
         (command("--BERT4Rec.epochs=1"), ["BERT4Rec", "SASRec"]),
         (command("--config_files", "absent.yaml"), ["absent.yaml"]),
@@ -361,7 +361,7 @@ def test_without_matplotlib_all_but_the_chart(fake_runs, capsys, monkeypatch):
     for name in (".chart.png.abcdefgh.tmp", ".results.csv.12345678.tmp"):  # of a killed process
         (Path("comparison") / name).write_text("half")
     assert main(command()) == 0
-    assert "pip install matplotlib" in capsys.readouterr().out
+    assert pip_install("plots") in capsys.readouterr().out
     left = sorted(path.name for path in Path("comparison").iterdir())
     assert left == ["results.csv", "significance.csv", "table.md", "table.tex"]
 

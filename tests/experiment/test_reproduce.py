@@ -14,6 +14,7 @@ import pytest
 from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.cli.reproduce import STUDIES
 from recbole_bbqrec.config.values import read_yaml
+from recbole_bbqrec.errors import pip_install
 from recbole_bbqrec.experiment.reproduce import paper, runs
 from recbole_bbqrec.experiment.reproduce.results import figure4
 from recbole_bbqrec.experiment.store import launch
@@ -272,7 +273,7 @@ def test_without_matplotlib_all_but_the_chart(fake, capsys, monkeypatch):
 
     monkeypatch.setattr(figure4, "save_bars", absent)
     assert main(["reproduce", "figure4", "--datasets", "Mini", MINI]) == 0
-    assert "pip install matplotlib" in capsys.readouterr().out
+    assert pip_install("plots") in capsys.readouterr().out
     left = sorted(path.name for path in Path("reproduction/figure4").iterdir())
     assert left == ["results.csv", "table.md", "table.tex"]
 
@@ -291,7 +292,7 @@ def test_without_matplotlib_all_but_the_chart(fake, capsys, monkeypatch):
         (["table3", "--budget", "nan"], ["--budget", "above 0"]),
         (["table4", "--epoch=1"], ["epoch", "`epochs`"]),
         (["table4", "--n_layers=1"], ["n_layers", "`encoder_layers`", "BBQRecE"]),
-        (["table1", "--n_layers=1"], ["n_layers", "BBQRec.yaml"]),
+        (["table1", "--n_layers=1"], ["n_layers", "init NAME --model=BBQRec"]),
         (["table4", "--TIGER.epochs=1"], ["TIGER", "BBQRecS"]),
         (["table4", "--seeds", "1", "1"], ["--seeds"]),
     ],

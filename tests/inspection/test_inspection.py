@@ -10,7 +10,7 @@ import pytest
 
 from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.data.titles import read_titles
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 from recbole_bbqrec.inspection.measures import inspect_folder
 from recbole_bbqrec.inspection.text import as_text, clip, doubling_bins, share
 from tests.support.data import write_features, write_inter
@@ -128,7 +128,7 @@ def test_command_line_without_matplotlib(data, rundir, capsys, monkeypatch):
     arguments = ["inspect", "Own", "--data_path", str(data)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "Nearest to b" in printed and "pip install 'recbole_bbqrec[plots]'" in printed
+    assert "Nearest to b" in printed and pip_install("plots") in printed
     assert main([*arguments, "--output", "x.png"]) == 2
     assert main([*arguments, "--output", "x.pdf"]) == 2
     assert "ends in .png" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from recbole_bbqrec.cli.main import main
+from recbole_bbqrec.errors import pip_install
 from recbole_bbqrec.onboarding import environment
 from recbole_bbqrec.onboarding.environment import examine
 from tests.support.runs import ROOT
@@ -32,7 +33,7 @@ def test_what_is_missing_has_a_remedy(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(environment, "_PACKAGES", ("torch", "no-such-package"))
     found = rows(examine(tmp_path / "absent"))
-    assert found["plots"].remedy == "pip install 'recbole_bbqrec[plots]'"
+    assert found["plots"].remedy == pip_install("plots")
     assert found["no-such-package"].remedy == "pip install no-such-package"
     assert "--data_path" in found["prepared"].remedy
     assert not found["torch"].remedy

@@ -134,3 +134,9 @@ def test_an_archive_is_checked_entry_by_entry(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"y" * 100, b"y" * 99 + b"z"))
     with pytest.raises(ValueError, match="checksum of other"):
         check_archive(path)
+
+
+def test_a_misspelt_file_is_answered_with_the_one_beside_it(tmp_path):
+    (tmp_path / "options.yaml").write_text("epochs: 1\n")
+    with pytest.raises(UserError, match="cannot be read.* Did you mean `options.yaml`"):
+        read_yaml_file(tmp_path / "option.yaml", "YAML", "Correct it.")

@@ -382,7 +382,7 @@ def test_no_words(texts):
 
 def test_sentence_encoder_absent(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(UserError, match=r"pip install recbole_bbqrec\[text\]"):
+    with pytest.raises(UserError, match=r"pip install '.*\[text\]'"):
         encode_texts(["a"], "some-model")
 
 

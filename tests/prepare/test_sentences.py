@@ -107,7 +107,7 @@ def test_model_that_is_not_there(monkeypatch, tmp_path):
 
 def test_the_encoder_is_opened_before_anything_is_downloaded(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(UserError, match=r"pip install recbole_bbqrec\[text\]"):
+    with pytest.raises(UserError, match=r"pip install '.*\[text\]'"):
         prepare_from_raw("Beauty", tmp_path)
     assert os.listdir(tmp_path) == []
 

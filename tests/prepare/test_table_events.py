@@ -237,7 +237,7 @@ def test_bad_options(tmp_path, options, message):
         ("e.csv", b"user_id,item_id\nu,\xff\n", "cannot be read to its end .*utf-8"),
         ("e.csv", b'user_id,item_id\n"u,i\nv,j\n', "cannot be read to its end .line 2: .*quote"),
         ("e.csv", b'user_id,item_id\n"u"x,i\nv,j\n', "cannot be read to its end"),
-        ("e.csv", b"", "begins with an empty line"),
+        ("e.csv", b"", "e.csv is empty"),
         ("e.csv", b"a,b\n1,2\n", "no column that looks like the user's .user_id, user,"),
         ("e.csv", b"user_id,item_id,user_id\n1,2,3\n", "two columns 'user_id'"),
         ("e.csv.gz", b"\x1f\x8b\x08\x00truncated", "cannot be read to its end"),

@@ -158,3 +158,25 @@ def test_the_arguments_of_the_command(tmp_path, monkeypatch, capsys):
     events = Path("dataset/Own/Own.inter").read_text().splitlines()[1:]
     assert [line.split("\t")[1] for line in events] == ["7", "21"]
     assert "7\tblue hat" in Path("dataset/Own/Own.titles.tsv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("order.csv", "order.csv not found; expected a table. Did you mean `orders.csv`?"),
+        ("header.csv", "header.csv has no rows below its header (customer, product, order_date)"),
+        ("empty.csv", "empty.csv is empty"),
+        ("orders.csv --user_column=custmer", "Did you mean `customer`?"),
+        ("orders.csv --items=goods.csv", "goods.csv has no rows below its header (product, title)"),
+        ("orders.csv --items=goods.csv --text_columns=titel", "Did you mean `title`?"),
+    ],
+)
+def test_first_mistakes(rundir, capsys, words, message):
+    Path("orders.csv").write_text("customer,product,order_date\nu,a,2024-01-02\nv,a,2024-01-03\n")
+    Path("header.csv").write_text("customer,product,order_date\n")
+    Path("goods.csv").write_text("product,title\n")
+    Path("empty.csv").write_text("")
+    cores = ["--user_core=1", "--item_core=1"]
+    assert main(["prepare", "Shop", *f"--interactions={words}".split(), *cores]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("dataset/Shop").exists()

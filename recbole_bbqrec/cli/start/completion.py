@@ -6,7 +6,7 @@ import argparse
 
 from recbole_bbqrec.cli.arguments import describe
 from recbole_bbqrec.cli.grammar import CommandParser
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 
 NOTES = """\
 For bash, once:
@@ -34,8 +34,7 @@ def main(args: argparse.Namespace) -> int:
         import shtab
     except ImportError as error:
         raise UserError(
-            "Completion needs `shtab`, which is not installed: "
-            "pip install 'recbole_bbqrec[completion]'"
+            f"Completion needs `shtab`, which is not installed: {pip_install('completion')}"
         ) from error
     from recbole_bbqrec.cli.main import VERBS, parser_of
 

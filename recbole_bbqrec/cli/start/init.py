@@ -19,7 +19,7 @@ def add_arguments(parser: CommandParser) -> None:
     add(
         "--dataset",
         "DATASET",
-        "the data set whose defaults are written (default: none)",
+        "the data set that the values are for",
         default="ml-100k",
     )
 

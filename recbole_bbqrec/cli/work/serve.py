@@ -8,15 +8,15 @@ from pathlib import Path
 
 from recbole_bbqrec.cli.arguments import describe
 from recbole_bbqrec.cli.grammar import CommandParser
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 
 DESCRIPTION = """\
 Serve recommendations of a finished run over HTTP: POST /recommend, GET /items/ITEM, /health,
 /ready, /metrics, and /docs with the description of all. Requests that arrive together are answered
 together. SIGHUP, or POST /reload with the token, loads the run anew without dropping a request."""
 
-NOTES = """\
-It needs pip install 'recbole_bbqrec[serve]'. It listens on this machine alone unless --host names
+NOTES = f"""\
+It needs {pip_install("serve")}. It listens on this machine alone unless --host names
 another address; then give a token, and put a proxy with TLS before it."""
 
 

@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple
 
 from recbole_bbqrec import palette
 from recbole_bbqrec.atomic import atomic_path
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 
 
 class Colours(NamedTuple):
@@ -93,8 +93,7 @@ def require_plots() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"The report card needs `{error.name}`, which is not installed: "
-            "pip install 'recbole_bbqrec[plots]'"
+            f"The report card needs `{error.name}`, which is not installed: {pip_install('plots')}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_bbqrec.atomic import write_text
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 from recbole_bbqrec.experiment.store.launch import Ended, Stop, error_of
 from recbole_bbqrec.experiment.store.process import ASSIGNED_GPUS, run_worker, variables
 from recbole_bbqrec.experiment.store.run_key import code_version
@@ -164,8 +164,7 @@ def _connect(address: str) -> Any:
         import ray.util.scheduling_strategies
     except ImportError as error:
         raise UserError(
-            "Option `--ray` needs Ray; install it (pip install 'recbole_bbqrec[ray]') or leave the "
-            "option out."
+            f"Option `--ray` needs Ray; install it ({pip_install('ray')}) or leave the option out."
         ) from error
     # Nodes import this package as this machine does.
     settings: dict[str, Any] = {

@@ -21,7 +21,7 @@ from recbole_bbqrec.config.options import (
     check_values,
 )
 from recbole_bbqrec.data.protocol.settings import SplitSettings
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 from recbole_bbqrec.experiment.store.progress import Progress
 from recbole_bbqrec.experiment.store.store import Outcome, Planned, Run, RunStore
 from recbole_bbqrec.experiment.tune.early_stop import EarlyStop
@@ -129,8 +129,8 @@ class Search:
             import optuna
         except ImportError as error:
             raise UserError(
-                f"Option `--algo` is {algorithm}, which needs optuna; install it (pip install "
-                f"'recbole_bbqrec[tune]') or use --algo {EXHAUSTIVE}."
+                f"Option `--algo` is {algorithm}, which needs optuna; install it "
+                f"({pip_install('tune')}) or use --algo {EXHAUSTIVE}."
             ) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         samplers = {RANDOM: optuna.samplers.RandomSampler, BAYES: optuna.samplers.TPESampler}

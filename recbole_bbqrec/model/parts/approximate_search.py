@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 
 EXACT_BELOW = 100_000  # items: an exact search takes a minute or two on two cores
 RECALL = 0.97  # share of the exact neighbours of the sample that the search must find
@@ -42,7 +42,7 @@ def use_index(search: str, n_items: int) -> bool:
     try:
         import faiss  # noqa: F401
     except ImportError as error:
-        install = "pip install 'recbole_bbqrec[ann]'"
+        install = pip_install("ann")
         if search == "auto":
             logging.getLogger().warning(
                 f"Neighbours of {n_items:,} items are searched exactly, in a time that grows with "

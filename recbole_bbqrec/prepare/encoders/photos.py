@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 from recbole_bbqrec.prepare.encoders.chunks import encode_in_chunks, files_of
 
 #: The usual image encoder.
@@ -156,8 +156,8 @@ def open_image_encoder(name: str) -> ImageEncoder:
         from transformers import AutoImageProcessor, AutoModel
     except ImportError as error:
         raise UserError(
-            f"Image encoder {name!r} needs transformers and Pillow. Run pip install "
-            "'recbole_bbqrec[images]', or give vectors with --features=image=FILE.npy,ITEMS.txt."
+            f"Image encoder {name!r} needs transformers and Pillow. Run {pip_install('images')}, "
+            "or give vectors with --features=image=FILE.npy,ITEMS.txt."
         ) from error
 
     def load(**settings: Any) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, pip_install
 from recbole_bbqrec.prepare.encoders.chunks import encode_in_chunks, files_of
 
 #: The paper's text encoder.
@@ -86,7 +86,7 @@ def open_encoder(name: str) -> SentenceEncoder:
     except ImportError as error:
         raise UserError(
             f"Text encoder {name!r} needs sentence-transformers, which is not installed. Run "
-            "pip install recbole_bbqrec[text], or use --text_encoder tfidf."
+            f"{pip_install('text')}, or use --text_encoder tfidf."
         ) from error
     try:
         try:

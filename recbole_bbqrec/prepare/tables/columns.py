@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, did_you_mean
 
 #: Usual names of each role, compared without case, spaces, ``_`` and ``-``; the first found wins.
 USUAL = {
@@ -44,8 +44,8 @@ def find_column(
     if name is not None:
         if name not in header:
             raise UserError(
-                f"{path} has no column {name!r} ({option}); its header is {_shown(header)}. "
-                "Name one of these."
+                f"{path} has no column {name!r} ({option}); its header is {_shown(header)}."
+                f"{did_you_mean(name, header)} Name one of these."
             )
         return _once(path, header, name)
     for usual in usual_columns(header, role):

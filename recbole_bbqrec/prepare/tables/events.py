@@ -227,8 +227,7 @@ def _load(
         "SELECT reason, count(*), min(row), arg_min(user, row), arg_min(item, row) FROM checked "
         "GROUP BY reason ORDER BY reason NULLS LAST"
     ).fetchall()
-    read = len(table.skipped)
-    usable = 0
+    read, usable = len(table.skipped), 0
     for code, count, row, user, item in counts:
         read += count
         if code is None:
@@ -242,6 +241,7 @@ def _load(
         ledger.add(reason, count, first, fault)
     if options.strict:
         ledger.refuse_faults()
+    table.check_has_rows(read)
     if not usable:
         raise UserError(
             f"{table.path}: none of its {read:,} rows is usable:\n{ledger.table()}\nexpected a "

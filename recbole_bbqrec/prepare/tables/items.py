@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.prepare.interactions import is_token
 from recbole_bbqrec.prepare.tables.cells import token_cell
 from recbole_bbqrec.prepare.tables.columns import find_column, usual_columns
@@ -117,6 +117,7 @@ def read_items(
                 file.write(f"{name}\t{title}\n")
         ledger.add("unreadable rows of the items file", len(table.skipped),
                    f"line {(table.skipped or [0])[0]}", fault=True)  # fmt: skip
+        table.check_has_rows(len(codes) + len(table.skipped))
         if not seen.any():
             raise UserError(
                 f"{path}: none of its rows is of an item with interactions; expected the same "
@@ -193,7 +194,7 @@ def _columns(table: Table, options: ItemOptions) -> _Columns:
         if name not in header:
             raise UserError(
                 f"{path} has no column {name!r} (--text_columns); its header is "
-                f"{', '.join(header)}. Name some of these."
+                f"{', '.join(header)}.{did_you_mean(name, header)} Name some of these."
             )
     title = find_column(path, header, "title", options.title, required=False)
     assert item is not None

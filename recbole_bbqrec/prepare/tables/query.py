@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, near_file
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".item": "\t"}
 PARQUET = {".parquet", ".pq"}
@@ -104,6 +104,12 @@ class Table:
     def __exit__(self, *_: object) -> None:
         self._database.close()
         self._folder.cleanup()
+
+    def check_has_rows(self, count: int) -> None:
+        """Raise a UserError if the number of rows is 0."""
+        if count == 0:
+            below = f" below its header ({', '.join(self.header)})" if self.has_header else ""
+            raise UserError(f"{self.path} has no rows{below}; expected at least one.")
 
     def query(self, sql: str, *parameters: object) -> duckdb.DuckDBPyConnection:
         """Run SQL; an error of the database is one of the file.
@@ -243,9 +249,8 @@ class Table:
             return ["c0"], ["varchar"]
         separator = self.separator
         if first is None or not first[0]:
-            raise UserError(
-                f"{self.path} begins with an empty line; expected a header of column names."
-            )
+            empty = "is empty" if first is None else "begins with an empty line"
+            raise UserError(f"{self.path} {empty}; expected a header of column names.")
         header = first[0].split(separator)
         if '"' in first[0]:
             reader = csv.reader([first[0]], delimiter=separator[0], strict=True)
@@ -262,7 +267,7 @@ class Table:
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever a reader raises into a UserError that names the file."""
     if not path.is_file():
-        raise UserError(f"{path} not found; expected a table. Check the path.")
+        raise UserError(f"{path} not found; expected a table.{near_file(path)} Check the path.")
     try:
         yield
     except UserError:
