@@ -17,7 +17,8 @@ ARG EXTRAS=plots,tune
 RUN pip install --no-cache-dir torch --index-url "$TORCH_INDEX"
 COPY --from=wheel /wheels/ /wheels/
 RUN pip install --no-cache-dir "$(ls /wheels/*.whl)[$EXTRAS]" && rm -r /wheels
-RUN useradd --create-home user
+# Runs go to saved/, log/ and log_tensorboard/ in /work: a mounted folder must be open to user 1000.
+RUN useradd --create-home --uid 1000 user && install --directory --owner=user /work
 USER user
 WORKDIR /work
 ENTRYPOINT ["recbole-bbqrec"]

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from recbole_bbqrec import compat
 from recbole_bbqrec.cli.grammar import CLOSED_PIPE, FAILED, INTERRUPTED, USER_ERROR, CommandParser
 from recbole_bbqrec.errors import LostProcessError, UserError, did_you_mean
+from recbole_bbqrec.model.specs import check_name
 from recbole_bbqrec.version import __version__
 
 
@@ -119,6 +120,17 @@ def parser_of(name: str) -> CommandParser:
     return parser
 
 
+def _check_models(verb: str, *words: str) -> None:
+    """Refuse a misspelt model before the verb's module is imported, which can take seconds."""
+    if verb not in VERBS or verb == "reproduce":  # which has the paper's names, too
+        return
+    for word in words:
+        argument, _, names = word.partition("=")
+        if argument in ("--model", "--models"):
+            for name in names.replace(",", " ").split():
+                check_name(name)
+
+
 def _module_of(name: str) -> ModuleType:
     return importlib.import_module(f"recbole_bbqrec.cli.{VERBS[name].module}")
 
@@ -133,6 +145,7 @@ def _main(arguments: list[str]) -> int:
                 f"`{arguments[0]}` runs in one process, and WORLD_SIZE is "
                 f"{os.environ['WORLD_SIZE']}. Start `run` alone with torchrun."
             )
+        _check_models(*arguments)
         module, args = parse(arguments)
         return int(module.main(args))
     except (UserError, LostProcessError) as error:

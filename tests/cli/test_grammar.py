@@ -119,7 +119,7 @@ def test_one_model_may_be_named_in_run(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["run", "--model=X", "--num_beams", "5"], ["`--num_beams`", "--key=value"]),
+        (["run", "--model=TIGER", "--num_beams", "5"], ["`--num_beams`", "--key=value"]),
         (["run", "--prepar"], ["`--prepar`", "in full: `--prepare`"]),
         (["run", "Mini"], ["`Mini`", "run --help"]),
         ([*COMPARE, "--dry"], ["`--dry`", "in full: `--dry_run`"]),
@@ -130,7 +130,10 @@ def test_one_model_may_be_named_in_run(monkeypatch):
         ([*COMPARE, "--seeds=three"], ["--seeds", "three", "integers"]),
         ([*COMPARE, "--set", "epochs"], ["`epochs`", "KEY=VALUE"]),
         ([*COMPARE, "--set", "=3"], ["`=3`", "KEY=VALUE"]),
-        (["tune", "--model=X", "--dataset=M", "--params=p", "--algo=best"], ["--algo", "random"]),
+        (
+            ["tune", "--model=TIGER", "--dataset=M", "--params=p", "--algo=best"],
+            ["--algo", "random"],
+        ),
         (["prepare", "Shop", "--num_beams=3"], ["`--num_beams=3`", "prepare --help"]),
         (["prepare", "Shop", "--text-encodr=x"], ["`--text_encodr=x`", "`--text_encoder`?"]),
         (["prepare", "Shop", "--user_core=few"], ["--user_core", "few"]),

@@ -31,7 +31,14 @@ def test_standard_output_has_the_final_block_alone(command, rundir, capsys, word
 
 
 @pytest.mark.parametrize(
-    "words", ["--model=BBQReck --dataset=Mini", "--modle=BBQRec", "--model=BBQRec --dataset=Minni"]
+    "words",
+    [
+        "run --model=BBQReck --dataset=Mini",
+        "run --model BBQReck --dataset=Mini",
+        "run --modle=BBQRec",
+        "run --model=BBQRec --dataset=Minni",
+        "compare --models=SASRec,BBQReck --datasets=Mini",
+    ],
 )
 def test_a_misspelt_name_is_refused_before_torch_is_imported(rundir, words):
     script = (
@@ -39,7 +46,7 @@ def test_a_misspelt_name_is_refused_before_torch_is_imported(rundir, words):
         "print(code, 'torch' in sys.modules, 'recbole.config' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, "run", *words.split()],
+        [sys.executable, "-c", script, *words.split()],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.split() == ["2", "False", "False"]

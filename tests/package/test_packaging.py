@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+from recbole_bbqrec.onboarding.environment import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Files of the checkout that the wheel is built from.
+IN_THE_WHEEL = (
+    "recbole_bbqrec", "properties", "setup.cfg", "pyproject.toml", "README.md", "LICENSE",
+)  # fmt: skip
 
 
 def yaml_files() -> set[str]:
@@ -24,9 +33,10 @@ def installed(tmp_path_factory) -> Path:
     pytest.importorskip("setuptools", reason="built without isolation")
     work = tmp_path_factory.mktemp("wheel")
     copy = work / "source"
-    kept = ["recbole_bbqrec", "properties", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"]
     subprocess.run(["mkdir", "-p", str(copy)], check=True)
-    subprocess.run(["cp", "-r", *(str(ROOT / name) for name in kept), str(copy)], check=True)
+    subprocess.run(
+        ["cp", "-r", *(str(ROOT / name) for name in IN_THE_WHEEL), str(copy)], check=True
+    )
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(work), copy],
         check=True, capture_output=True,
@@ -79,3 +89,15 @@ def test_recbole_quick_start_is_never_imported(installed, tmp_path):
         [sys.executable, "-c", script], cwd=tmp_path, check=True,
         env={"PYTHONPATH": str(installed), "PATH": ""},
     )  # fmt: skip
+
+
+def test_workflows_and_image_name_what_there_is():
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+            commands = [step["run"] for step in job["steps"] if "run" in step]
+            scripts = [text.split()[0] for text in commands if text.startswith(".ci/")]
+            assert commands and all(os.access(ROOT / script, os.X_OK) for script in scripts)
+    copied = (ROOT / ".dockerignore").read_text(encoding="utf-8")
+    assert {f"!{name}" for name in IN_THE_WHEEL} <= set(copied.split())
+    extras = re.search(r"EXTRAS=(\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    assert extras and set(extras[1].split(",")) <= set(EXTRAS)
