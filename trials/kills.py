@@ -296,7 +296,7 @@ def make_base(top: Path, words: list[str]) -> dict[str, str]:
 
 
 def main() -> int:
-    args = arguments(__doc__, n=110, small=3, more=("verbs",))
+    args = arguments(__doc__, n=110, small=1, more=("verbs",))
     rng = random.Random(args.seed)
     top = (args.output or Path(tempfile.mkdtemp(prefix="kills-"))).absolute()
     top.mkdir(parents=True, exist_ok=True)

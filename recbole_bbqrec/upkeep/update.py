@@ -150,7 +150,8 @@ def update(
         if not plan.is_file() or json.loads(plan.read_text("utf-8")).get("digest") != asked:
             _empty(work)
             try:
-                told = _start(path, old, new, work, started, options)
+                with writing(work):
+                    told = _start(path, old, new, work, started, options)
             except BaseException:
                 shutil.rmtree(work, ignore_errors=True)
                 raise

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
 from functools import partial
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -24,6 +27,7 @@ from recbole_bbqrec.prepare.tables.ledger import Ledger
 from recbole_bbqrec.run_files.per_user import PerUser
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
 from recbole_bbqrec.trainer.phases.generate_phase import GeneratePhase
+from recbole_bbqrec.upkeep import update as update_module
 from recbole_bbqrec.upkeep.add_items import open_for_items
 from recbole_bbqrec.upkeep.base_run import open_base_run
 from recbole_bbqrec.upkeep.new_events import merge, read_new_events
@@ -184,6 +188,16 @@ def test_an_updated_run_is_a_run(runs, capsys):
     assert "1 test targets of the newest day" in capsys.readouterr().out
     assert main(["update", str(runs.after), *words]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_no_room_is_an_error_that_names_the_folder(runs, capsys, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(update_module, "write_updated", Mock(side_effect=full))
+    words = [runs.words[0], f"--output={runs.root / 'full'}"]
+    assert main(["update", str(runs.before), *words]) == 2
+    assert re.search(r"Cannot write .*full.update: no space left", capsys.readouterr().err)
+    assert not list(runs.root.glob(".full*"))
 
 
 @pytest.mark.slow
