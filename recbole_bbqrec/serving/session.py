@@ -15,6 +15,7 @@ from recbole_bbqrec.generator.inference.allowed import Allowed
 from recbole_bbqrec.generator.inference.beam import beam_search
 from recbole_bbqrec.generator.inference.compiled_weights import compiled
 from recbole_bbqrec.generator.inference.encoding import encode
+from recbole_bbqrec.generator.inference.one_user import OneUser
 from recbole_bbqrec.loaded_run import LoadedRun
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
 from recbole_bbqrec.runtime import autocast
@@ -31,8 +32,8 @@ class Session:
     """One user's session on a loaded run.
 
     The vocabulary, the trie and the weights are at hand from the first call on, and what the
-    encoder made of the history is kept until the next event, whatever lists are asked for in
-    between. Not for several threads at once.
+    encoder made of the history is kept, whatever lists are asked for. An event costs the default
+    network one more position. Not for several threads at once.
 
     Parameters
     ----------
@@ -59,6 +60,7 @@ class Session:
         self.recommender = run.recommender() if isinstance(run, LoadedRun) else run
         self._history: list[str] = []
         self._memory: Memory | None = None
+        self._live: OneUser | None = None
         for item in history:
             self.add(item)
 
@@ -127,6 +129,17 @@ class Session:
     ) -> tuple[list[int], list[float]]:
         device, dtype = model.codes.device, model.dtype
         beams = min(max(model.num_beams, k), model.n_items - 1)
+        latest = self._history[-self.recommender.width :]
+        items = self.recommender.ids("item", latest)
+        live = self._live_on(model)
+        if live is not None:
+            mask = allowed
+            if excluded is not None:
+                mask = self.recommender.every_item() if allowed is None else allowed.clone()
+                mask[excluded[0]] = False
+            live.read(items.tolist())
+            best, values = live.best(beams, k, None if mask is None else mask.numpy())
+            return best.tolist(), values.tolist()
         only = None
         if allowed is not None or excluded is not None:
             only = Allowed.of(model.catalogue.trie, allowed)
@@ -134,10 +147,19 @@ class Session:
         with torch.inference_mode(), autocast(dtype, device):
             weights = compiled(model.generator)
             if self._memory is None:
-                latest = self._history[-self.recommender.width :]
-                items = torch.from_numpy(self.recommender.ids("item", latest))[None].to(device)
-                self._memory = encode(model.generator, model.catalogue, items, weights)
+                read = torch.from_numpy(items)[None].to(device)
+                self._memory = encode(model.generator, model.catalogue, read, weights)
             ids, scores = beam_search(
                 model.generator, model.catalogue, self._memory, beams, k, only, weights
             )
         return ids[0].tolist(), scores[0].tolist()
+
+    def _live_on(self, model: GenerativeRecommender) -> OneUser | None:
+        """Return what reads event by event, on the weights as they are now; None if unsupported."""
+        with autocast(model.dtype, model.codes.device):
+            weights = compiled(model.generator)
+        if not OneUser.serves(weights):
+            return None
+        if self._live is None or self._live.weights is not weights:
+            self._live = OneUser(model.generator, model.catalogue, weights)
+        return self._live

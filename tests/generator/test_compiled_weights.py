@@ -58,20 +58,23 @@ def test_one_level_at_a_time_equals_teacher_forcing(
     generator = small_generator(catalogue, **options)
     memory = generator.encode(catalogue, histories(catalogue, lengths, max(lengths)))
     batch, width = len(lengths), 3
-    decoder = Decoder(compiled(generator), memory)
-    hidden = [decoder.start()]
+    decoder = Decoder.after(compiled(generator), memory)
+    hidden = [decoder.start().unsqueeze(1)]
     paths = torch.empty(batch, width, 0, 2, dtype=torch.int64)
     rows = torch.zeros(batch, width, dtype=torch.int64)
+    cells = Packing(torch.ones(batch, width, dtype=torch.bool))
     for level in range(1, 4):
         codes = torch.randint(0, 3, (batch, width, 2))
         kept = paths.gather(1, rows[:, :, None, None].expand(-1, -1, *paths.shape[2:]))
         paths = torch.cat([kept, codes.unsqueeze(2)], dim=2)
-        hidden.append(decoder.advance(level, codes, rows))
+        before = torch.arange(batch).unsqueeze(1) * hidden[-1].shape[1] + rows
+        states = decoder.advance(level, codes.flatten(0, 1), before.flatten(), cells)
+        hidden.append(cells.unpack(states))
         forced = generator.decoder.every_level(
             memory,
             generator.decoder.keys_values(memory),
             paths.flatten(0, 1),
-            Packing(torch.ones(batch, width, dtype=torch.bool)),
+            cells,
             memory.lengths[:, None] - 1,
         ).unflatten(0, (batch, width))  # [B, W, level + 1, d]
         torch.testing.assert_close(hidden[level], forced[:, :, -1], atol=1e-12, rtol=1e-12)

@@ -19,7 +19,14 @@ def runs(crowded, tmp_path_factory):
     return [load_run(crowded.files.directory), load_run(neighbours.directory)]
 
 
-def test_after_every_event_as_the_python_call(runs):
+@pytest.fixture(params=[True, False], ids=["event by event", "anew"])
+def event_by_event(request, monkeypatch):
+    if not request.param:  # as for networks that the first way does not know
+        monkeypatch.setattr(module.OneUser, "serves", lambda weights: False)
+    return request.param
+
+
+def test_after_every_event_as_the_python_call(runs, event_by_event):
     events = [str(item) for item in runs[0].recommender().item_tokens[1:26]]  # more than is read
     for run in runs:
         session = Session(run, events[:1])
@@ -30,15 +37,19 @@ def test_after_every_event_as_the_python_call(runs):
                 expected = run.recommend(histories=[events[:number]], k=7)
                 assert [one.item for one in top] == expected["item"].tolist()
                 scores = [one.score for one in top]
-                assert scores == pytest.approx(expected["score"].tolist(), abs=1e-4)
+                assert scores == pytest.approx(expected["score"].tolist(), abs=1e-5)
         assert session.history == tuple(events)
         rest = session.recommend(k=30, exclude_history=True)
         assert len(rest) == 30 and not {one.item for one in rest} & set(events)
+        expected = run.recommend(histories=[events], k=30, deny=events)
+        assert [one.item for one in rest] == expected["item"].tolist()
 
 
-def test_the_history_is_encoded_once_an_event(runs, monkeypatch):
-    calls, encode = [], module.encode
-    monkeypatch.setattr(module, "encode", lambda *given: calls.append(given) or encode(*given))
+def test_the_history_is_encoded_once_an_event(runs, event_by_event, monkeypatch):
+    calls, place = [], module.OneUser if event_by_event else module
+    name = "_encode" if event_by_event else "encode"
+    encode = getattr(place, name)
+    monkeypatch.setattr(place, name, lambda *given: calls.append(given) or encode(*given))
     session = Session(runs[0], ["i0398"])
     allowed = session.recommender.every_item()
     allowed[:200] = False
@@ -48,6 +59,8 @@ def test_the_history_is_encoded_once_an_event(runs, monkeypatch):
     session.add("i0395")
     session.recommend()
     assert len(calls) == 2
+    if event_by_event:
+        assert calls[1][2] == 1  # the place that the encoder begins at
 
 
 def test_mistakes_are_named_and_leave_the_session_as_it_is(runs):

@@ -120,17 +120,7 @@ class ItemScores:
 
     def root_masses(self) -> Tensor:
         """Compute the masses of all first-level nodes, without gradients: [n_0, n]."""
-        scores = self.every()
-        low, peak = scores.amin(0), scores.amax(0)  # [n]; aminmax() takes ten times as long
-        tiny = torch.finfo(scores.dtype).tiny
-        # Bonuses have no bound: where exp(low - peak) is zero, a node needs a peak of its own.
-        apart = (peak - low > -math.log(tiny)).nonzero().squeeze(1)  # [a]
-        kept = scores[:, apart]  # [I, a]
-        total = sum_below_roots(self.trie, scores.sub_(peak).exp_())
-        masses = total.clamp_(min=tiny).log_().add_(peak)
-        if len(apart):
-            masses[:, apart] = _logsumexp_below_roots(self.trie, kept)
-        return masses
+        return root_masses(self.trie, self.every())
 
     def masses(self, level: int, rows: Tensor, nodes: Tensor, below: int | None = None) -> Tensor:
         """Compute masses [E] of ``nodes`` of a level for histories ``rows``, both int64 [E].
@@ -157,6 +147,23 @@ class ItemScores:
         if self.bonus is None:
             return scores
         return scores + self.bonus.at(rows, places, len(self.keys))
+
+
+def root_masses(trie: Trie, scores: Tensor) -> Tensor:
+    """Compute the masses of all first-level nodes from :meth:`ItemScores.every`: [n_0, n].
+
+    ``scores`` [I, n] are overwritten.
+    """
+    low, peak = scores.amin(0), scores.amax(0)  # [n]; aminmax() takes ten times as long
+    tiny = torch.finfo(scores.dtype).tiny
+    # Bonuses have no bound: where exp(low - peak) is zero, a node needs a peak of its own.
+    apart = (peak - low > -math.log(tiny)).nonzero().squeeze(1)  # [a]
+    kept = scores[:, apart]  # [I, a]
+    total = sum_below_roots(trie, scores.sub_(peak).exp_())
+    masses = total.clamp_(min=tiny).log_().add_(peak)
+    if len(apart):
+        masses[:, apart] = _logsumexp_below_roots(trie, kept)
+    return masses
 
 
 def _logsumexp_below_roots(trie: Trie, scores: Tensor) -> Tensor:

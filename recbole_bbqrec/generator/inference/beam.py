@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_bbqrec.generator.batch.encoded_history import Memory
+from recbole_bbqrec.generator.batch.packing import Packing
 from recbole_bbqrec.generator.head.item_scores import ItemScores
 from recbole_bbqrec.generator.inference import scoring
 from recbole_bbqrec.generator.inference.allowed import Allowed
@@ -34,7 +35,8 @@ _PADDED = 1 << 16  # pad children up to twice their number and this many places:
 class _Beams(NamedTuple):
     """The nodes kept for each user, their scores, and the decoder row each descends from.
 
-    All [B, W]; ``nodes`` and ``rows`` int64. Their order within a user has no meaning.
+    All [B, W]; ``nodes`` and ``rows`` int64. Their order within a user has no meaning. The row of
+    a node without a choice ahead means nothing.
     """
 
     nodes: Tensor
@@ -43,6 +45,25 @@ class _Beams(NamedTuple):
 
     def take(self, users: slice) -> _Beams:
         return _Beams(self.nodes[users], self.scores[users], self.rows[users])
+
+
+class _Rows(NamedTuple):
+    """The beams that the decoder reads: the first few of each user, R of all users together.
+
+    * ``cells``: where they lie in a [B, S] grid, S being the most that a user has.
+    * ``counts``, ``first``: int64 [B], how many a user has, and the row of the first one.
+    * ``hidden``: [R, d], the states that predict the next level.
+    """
+
+    cells: Packing
+    counts: Tensor
+    first: Tensor
+    hidden: Tensor
+
+    def of_users(self, users: slice) -> Tensor:
+        """Return the states of some users' rows: [r, d]."""
+        start, last = int(self.first[users.start]), users.stop - 1
+        return self.hidden[start : int(self.first[last] + self.counts[last])]
 
 
 class _Level(NamedTuple):
@@ -89,7 +110,7 @@ def beam_search(
         groups = None
         if scores is not None and allowed is None:  # which could close all groups that look best
             groups = weights.shortlist(scores, num_beams)
-        decoder = Decoder(weights, memory, scores, groups)
+        decoder = Decoder.after(weights, memory, scores, groups)
         return _search(decoder, catalogue.trie, loss, num_beams, top_k, allowed)
 
 
@@ -104,27 +125,25 @@ def _search(
     beams = _first_level(decoder, trie, loss, num_beams, allowed)
     for level in range(1, trie.levels):
         at = _Level(decoder, trie, level, loss, allowed)
-        beams, n_open = _open_first(at, beams)
-        hidden = None
-        if n_open > 0:
-            codes = trie.codes[level - 1][beams.nodes[:, :n_open]]  # [B, S, M]
-            hidden = decoder.advance(level, codes, beams.rows[:, :n_open])  # [B, S, d]
-        beams = _next_level(at, beams, hidden, num_beams)
-    return _items(trie, beams, min(top_k or num_beams, trie.leaf_items.numel()), allowed)
+        beams, counts = _open_first(at, beams)
+        beams = _next_level(at, beams, _decoded(at, beams, counts), num_beams)
+    k = min(top_k or num_beams, trie.leaf_items.numel())
+    return items_of_leaves(trie, beams.nodes, beams.scores, k, allowed)
 
 
 def _first_level(
     decoder: Decoder, trie: Trie, loss: str, width: int, allowed: Allowed | None
 ) -> _Beams:
     """Find the best ``width`` children of the root for each user."""
-    logits = decoder.logits(decoder.start().squeeze(1), 0)  # [B, M * N]
+    logits = decoder.logits(decoder.start(), 0)  # [B, M * N]
     if decoder.scores is None:
         scores, nodes = scoring.root_top(logits, trie, loss, width, _BLOCK, allowed)
     elif decoder.groups is not None:
         scores, nodes = root_top(decoder.scores, decoder.groups, logits, width)
     else:
         scores, nodes = _root_top_of_items(decoder.scores, logits, width, allowed)
-    return _Beams(nodes, scores, torch.zeros_like(nodes))
+    user = torch.arange(len(nodes), device=nodes.device)  # the first level has a row a user
+    return _Beams(nodes, scores, user.unsqueeze(1).expand_as(nodes))
 
 
 def _root_top_of_items(
@@ -145,41 +164,57 @@ def _root_top_of_items(
     return torch.cat([top[0] for top in parts]), torch.cat([top[1] for top in parts])
 
 
-def _open_first(at: _Level, beams: _Beams) -> tuple[_Beams, int]:
-    """Put each user's beams with a choice ahead first, and count the most that a user has.
+def _open_first(at: _Level, beams: _Beams) -> tuple[_Beams, Tensor]:
+    """Put each user's beams with a choice ahead first, and count them: int64 [B].
 
     With the "item" loss an only child has probability one, so a beam without any choice left
     needs no decoder. With the "code" loss every beam does.
     """
     if at.loss == "code":
-        return beams, beams.nodes.shape[1]
+        return beams, torch.full_like(beams.nodes[:, 0], beams.nodes.shape[1])
     is_open = at.trie.branches[at.level - 1][beams.nodes]  # [B, W]
     order = torch.argsort(~is_open, dim=1, stable=True)
-    return _Beams(*(part.gather(1, order) for part in beams)), int(is_open.sum(1).max())
+    return _Beams(*(part.gather(1, order) for part in beams)), is_open.sum(1)
 
 
-def _next_level(at: _Level, beams: _Beams, hidden: Tensor | None, width: int) -> _Beams:
+def _decoded(at: _Level, beams: _Beams, counts: Tensor) -> _Rows | None:
+    """Decode the first ``counts`` int64 [B] beams of each user; None without any.
+
+    Users differ in how many of their beams have a choice ahead, so they are decoded side by side,
+    without padding.
+    """
+    most = int(counts.max())
+    if most == 0:
+        return None
+    cells = Packing(torch.arange(most, device=counts.device) < counts.unsqueeze(1))
+    nodes, rows = (cells.pack(part[:, :most]) for part in (beams.nodes, beams.rows))  # [R]
+    hidden = at.decoder.advance(at.level, at.trie.codes[at.level - 1][nodes], rows, cells)
+    return _Rows(cells, counts, counts.cumsum(0) - counts, hidden)
+
+
+def _next_level(at: _Level, beams: _Beams, rows: _Rows | None, width: int) -> _Beams:
     """Find the best ``width`` children of each user's beams.
 
-    ``hidden`` [B, S, d] belongs to the first S beams; the others have a single child each.
+    Beams without a decoder row have a single child each.
     """
     trie = at.trie
     first, counts = trie.children(at.level, beams.nodes)  # [B, W]
-    n_open = 0 if hidden is None else hidden.shape[1]
     n_columns = trie.n_signals * trie.codebook_size
+    n_logits = rows.cells.shape.numel() * n_columns if rows is not None else 0
     padded = counts.numel() * int(counts.max())
-    logits_fit = len(counts) * n_open * n_columns <= 4 * _BLOCK
-    if logits_fit and padded <= _PADDED + 2 * int(counts.sum()):
-        return _next_of_padded(at, beams, hidden, width)
+    if n_logits <= 4 * _BLOCK and padded <= _PADDED + 2 * int(counts.sum()):
+        return _next_of_padded(at, beams, rows, width)
     parts = []
-    for users in ragged.chunks(counts.sum(1) + n_open * n_columns, _BLOCK):
+    held_at_a_time = counts.sum(1) + (0 if rows is None else rows.counts * n_columns)
+    for users in ragged.chunks(held_at_a_time, _BLOCK):
         held = beams.take(users)
         owner, child = ragged.expand(first[users].flatten(), counts[users].flatten())  # [E]
         gain = held.scores.flatten()[owner]  # [E]
-        if hidden is not None:
-            scores = at.decoder.scores
-            items = None if scores is None else scores.take(users)
-            gain = gain + _gain(at, hidden[users], items, owner, child, held.nodes.shape[1])
+        row = owner
+        if rows is not None:
+            user, place = owner // held.nodes.shape[1], owner % held.nodes.shape[1]
+            row = rows.first[users][user] + place
+            gain = gain + _gain(at, rows, users, user, place, child)
         share = _share_at(at, child, gain.dtype)
         gain = gain if share is None else gain + share
         if at.allowed is not None:
@@ -190,22 +225,21 @@ def _next_level(at: _Level, beams: _Beams, hidden: Tensor | None, width: int) ->
         # was kept whole.
         best, chosen = best_of_rows(grid, min(width, len(trie.codes[at.level])))
         chosen = chosen + start[:, None]  # [b, W']
-        row = owner[chosen] % held.nodes.shape[1]
-        # A beam without a decoder row has no choice ahead, so its row is never read.
-        parts.append(_Beams(child[chosen], best, row.clamp_(max=max(n_open - 1, 0))))
+        parts.append(_Beams(child[chosen], best, row[chosen]))
     return _Beams(*(torch.cat(part) for part in zip(*parts)))
 
 
-def _next_of_padded(at: _Level, beams: _Beams, hidden: Tensor | None, width: int) -> _Beams:
+def _next_of_padded(at: _Level, beams: _Beams, rows: _Rows | None, width: int) -> _Beams:
     """Do :func:`_next_level` with children padded to the widest node: far fewer operators."""
     first, counts = at.trie.children(at.level, beams.nodes)  # [B, W]
-    n_open, widest = 0 if hidden is None else hidden.shape[1], int(counts.max())
+    widest = int(counts.max())
     place = torch.arange(widest, device=first.device)
     exists = place < counts.unsqueeze(-1)  # [B, W, C]
     child = torch.where(exists, first.unsqueeze(-1) + place, first.unsqueeze(-1))
     scores = beams.scores.unsqueeze(-1).expand(child.shape)  # [B, W, C]
-    if hidden is not None:
-        gain = _padded_gain(at, hidden, child[:, :n_open], exists[:, :n_open])
+    if rows is not None:
+        n_open = rows.cells.shape[1]
+        gain = _padded_gain(at, rows, child[:, :n_open], exists[:, :n_open])
         scores = torch.cat([scores[:, :n_open] + gain, scores[:, n_open:]], dim=1)
     share = _share_at(at, child, scores.dtype)
     scores = scores if share is None else scores + share
@@ -214,23 +248,26 @@ def _next_of_padded(at: _Level, beams: _Beams, hidden: Tensor | None, width: int
         exists = exists & ~at.allowed.is_closed(at.level, user, child)
     scores = scores.masked_fill(~exists, -torch.inf).flatten(1)
     best, chosen = best_of_rows(scores, min(width, len(at.trie.codes[at.level])))
-    rows = chosen.div(widest, rounding_mode="floor").clamp_(max=max(n_open - 1, 0))
-    return _Beams(child.flatten(1).gather(1, chosen), best, rows)
+    row = chosen.div(widest, rounding_mode="floor")
+    row = row if rows is None else row + rows.first.unsqueeze(1)
+    return _Beams(child.flatten(1).gather(1, chosen), best, row)
 
 
-def _padded_gain(at: _Level, hidden: Tensor, child: Tensor, exists: Tensor) -> Tensor:
+def _padded_gain(at: _Level, rows: _Rows, child: Tensor, exists: Tensor) -> Tensor:
     """Score children by log-probability given parents, [B, S, C]; some do not exist.
 
-    ``hidden`` [B, S, d].
+    Where a place of the grid has no row, the beam has one child, of probability one.
     """
-    logits = at.decoder.logits(hidden, at.level)  # [B, S, M * N]
+    logits = rows.cells.unpack(at.decoder.logits(rows.hidden, at.level))  # [B, S, M * N]
     if at.loss == "code":
         logits = scoring.code_log_probs(logits, at.trie.n_signals)
     columns = at.trie.columns(at.level, child).flatten(2)  # [B, S, C * M]
     scores = logits.gather(2, columns).view(*child.shape, -1).sum(-1)
     if at.decoder.scores is not None:
-        row = exists.nonzero()[:, 0]
-        scores[exists] += at.decoder.scores.masses(at.level, row, child[exists])
+        place = torch.arange(exists.shape[1], device=exists.device)
+        asked = exists & (place < rows.counts.unsqueeze(1)).unsqueeze(-1)
+        user = asked.nonzero()[:, 0]
+        scores[asked] += at.decoder.scores.masses(at.level, user, child[asked])
     if at.loss == "item":
         total = scores.masked_fill(~exists, -torch.inf).logsumexp(2, keepdim=True)
         scores = scores - total
@@ -238,30 +275,20 @@ def _padded_gain(at: _Level, hidden: Tensor, child: Tensor, exists: Tensor) -> T
 
 
 def _gain(
-    at: _Level,
-    hidden: Tensor,
-    items: ItemScores | None,
-    owner: Tensor,
-    child: Tensor,
-    width: int,
+    at: _Level, rows: _Rows, users: slice, user: Tensor, place: Tensor, child: Tensor
 ) -> Tensor:
     """Score children by log-probability given parents, [E]; 0 for those of beams not decoded.
 
-    ``hidden`` [b, S, d] of the first S of ``width`` beams; ``items`` of the b users, if there is
-    an item head; ``owner`` indexes b * width.
+    ``user`` and ``place``, int64 [E], are those of the parents among the b ``users``.
     """
-    n_open = hidden.shape[1]
-    decoded = owner % width < n_open  # [E]
-    every = n_open == width
-    row = owner if every else (owner // width * n_open + owner % width)[decoded]
-    nodes = child if every else child[decoded]
-    masses = None if items is None else items.masses(at.level, row // n_open, nodes)
-    logits = at.decoder.logits(hidden.flatten(0, 1), at.level)  # [b * S, M * N]
-    scores = scoring.child_scores(logits, at.trie, at.level, row, nodes, at.loss, masses)
-    if every:
-        return scores
-    gain = torch.zeros(owner.shape, dtype=scores.dtype, device=owner.device)
-    gain[decoded] = scores
+    first, scores = rows.first[users], at.decoder.scores
+    decoded = place < rows.counts[users][user]  # [E]
+    user, place, nodes = user[decoded], place[decoded], child[decoded]
+    row = first[user] - first[0] + place
+    masses = None if scores is None else scores.take(users).masses(at.level, user, nodes)
+    logits = at.decoder.logits(rows.of_users(users), at.level)  # [r, M * N]
+    gain = torch.zeros(decoded.shape, dtype=logits.dtype, device=decoded.device)
+    gain[decoded] = scoring.child_scores(logits, at.trie, at.level, row, nodes, at.loss, masses)
     return gain
 
 
@@ -284,22 +311,27 @@ def _rows(values: Tensor, counts: Tensor, fill: float) -> tuple[Tensor, Tensor]:
     return grid, start
 
 
-def _items(trie: Trie, beams: _Beams, k: int, allowed: Allowed | None) -> tuple[Tensor, Tensor]:
-    """List the items of the beams' leaves, best first and ties by id: two [B, k]."""
-    if len(trie.leaf_items) == len(trie.codes[-1]):  # one item a leaf
-        return _by_score(trie.leaf_items[beams.nodes], beams.scores, k)
-    first = trie.leaf_ptr[beams.nodes]
-    counts = trie.leaf_ptr[beams.nodes + 1] - first  # [B, W]
+def items_of_leaves(
+    trie: Trie, leaves: Tensor, values: Tensor, k: int, allowed: Allowed | None
+) -> tuple[Tensor, Tensor]:
+    """List the items of ``leaves`` int64 [B, W] with the ``values`` [B, W] of their leaf.
+
+    Returns the best first and ties by id: items and values, two [B, k].
+    """
+    if not trie.several_in_leaf:
+        return _by_score(trie.leaf_items[leaves], values, k)
+    first = trie.leaf_ptr[leaves]
+    counts = trie.leaf_ptr[leaves + 1] - first  # [B, W]
     results = []
     for users in ragged.chunks(counts.sum(1), _BLOCK):
         owner, place = ragged.expand(first[users].flatten(), counts[users].flatten())
         per_user = counts[users].sum(1)
         items, _ = _rows(trie.leaf_items[place], per_user, torch.iinfo(torch.int64).max)
-        values = beams.scores[users].flatten()[owner]
+        gain = values[users].flatten()[owner]
         if allowed is not None:
-            user = owner // beams.nodes.shape[1] + users.start
-            values = values.masked_fill(allowed.is_excluded(user, place), -torch.inf)
-        scores, _ = _rows(values, per_user, -torch.inf)
+            user = owner // leaves.shape[1] + users.start
+            gain = gain.masked_fill(allowed.is_excluded(user, place), -torch.inf)
+        scores, _ = _rows(gain, per_user, -torch.inf)
         results.append(_by_score(items, scores, k))
     return torch.cat([r[0] for r in results]), torch.cat([r[1] for r in results])
 

@@ -117,13 +117,18 @@ class CompiledWeights:
         self, generator: Generator, catalogue: Catalogue, memory: Memory
     ) -> ItemScores | None:
         """Return the item head after each history; its keys are computed once. None without."""
-        head = generator.item_head
-        if isinstance(head, NoItemHead):
+        if isinstance(generator.item_head, NoItemHead):
             return None
+        return ItemScores.at_end(catalogue, *self.item_keys(generator, catalogue), memory)
+
+    def item_keys(self, generator: Generator, catalogue: Catalogue) -> tuple[Tensor, Tensor]:
+        """Return the item head's keys [I, d] of all items and its repeat logits [max_history]."""
         if self._item_keys is None or self._item_keys[0] is not catalogue:
+            head = generator.item_head
+            assert not isinstance(head, NoItemHead)
             keys = head.keys(catalogue, generator.encoder.items).to(self.wide)
             self._item_keys = catalogue, keys, head.repeat().detach()
-        return ItemScores.at_end(catalogue, *self._item_keys[1:], memory)
+        return self._item_keys[1:]
 
     def shortlist(self, scores: ItemScores, num_beams: int) -> NodeGroups | None:
         """Return groups of first-level nodes, made once; None to score all items."""

@@ -59,7 +59,8 @@ def rank(
         (_trimmed(items[chunk], lengths[chunk]), None if excluded is None else excluded[chunk])
         for chunk in order.split(rows)
     ]
-    results = parallel.each(search, pieces, items.device)
+    # The longest histories first, so that all threads end together.
+    results = parallel.each(search, pieces[::-1], items.device)[::-1]
     back = torch.argsort(order)
     ids, scores = (torch.cat(part)[back] for part in zip(*results))
     return ids, scores

@@ -89,8 +89,9 @@ class Neighbours:
         share = self.decay ** ago[row, column].to(dtype)  # [E]
         first = self.pointer[chosen]
         owner, entry = ragged.expand(first, self.pointer[chosen + 1] - first)  # [E']
-        item, row = self.items[entry], row[owner]
-        gain, n = self.values[entry].to(dtype) * share[owner], len(histories)
+        item, row = self.items.index_select(0, entry), row.index_select(0, owner)
+        gain = self.values.index_select(0, entry).to(dtype) * share.index_select(0, owner)
+        n = len(histories)
         if n_items * n <= _CELLS:  # far quicker than sorting, to the same bits
             table = torch.zeros(n_items, n, dtype=dtype, device=item.device)
             table.view(-1).index_add_(0, item * n + row, gain)

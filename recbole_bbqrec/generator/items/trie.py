@@ -96,6 +96,11 @@ class Trie:
         with torch.inference_mode(False):
             return torch.arange(len(self.leaf_items), device=self.leaf_items.device)
 
+    @cached_property
+    def several_in_leaf(self) -> bool:
+        """True if a leaf holds more than one item."""
+        return len(self.leaf_items) > len(self.codes[-1])
+
     def to(self, device: torch.device | str) -> Trie:
         """Return the same trie with its arrays on ``device``."""
 
