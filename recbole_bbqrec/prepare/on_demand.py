@@ -27,7 +27,8 @@ def how_to_make(name: str, directory: Path) -> str:
         force = " --force" if directory.is_dir() else ""
         return f"make it with `python -m recbole_bbqrec prepare {name}{root}{force}`"
     if name not in CATEGORIES:
-        return f"make it with `python -m recbole_bbqrec prepare {name} --source DIR{root}`"
+        command = f"python -m recbole_bbqrec prepare {name} --interactions=FILE{root}"
+        return f"make it of a table of your own with `{command}`"
     files = raw_files(name)
     return (
         f"make it with `python -m recbole_bbqrec prepare {name}{root}`, which downloads McAuley's "

@@ -375,9 +375,9 @@ def test_absent_data_set_is_explained(rundir, capsys):
         ["run", "--model=BBQRec", "--dataset=Toys"], capsys,
         "Toys.inter", "`python -m recbole_bbqrec prepare Toys`", "--prepare",
     )  # fmt: skip
-    fails(["run", "--model=BBQRec", "--dataset=Own"], capsys, "prepare Own --source DIR")
+    fails(["run", "--model=BBQRec", "--dataset=Own"], capsys, "prepare Own --interactions=FILE")
     there = "--data_path=my data"
-    for name in ("Own --source DIR", "Toys"):
+    for name in ("Own --interactions=FILE", "Toys"):
         told = f"prepare {name} --data_path 'my data'"
         fails(["run", "--model=BBQRec", f"--dataset={name.split()[0]}", there], capsys, told)
     fails(["run", "--model=BBQRec", "--dataset=Own", "--prepare"], capsys, "cannot be downloaded")

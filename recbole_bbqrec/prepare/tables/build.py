@@ -146,7 +146,7 @@ class OwnReport:
         """Return the command that trains BBQRec, or SASRec without features."""
         options = [f"--data_path={shlex.quote(str(self.directory.parent))}"]
         if self.modalities:
-            options.append(f"--modalities=[{','.join(self.modalities)}]")
+            options.append(f"'--modalities=[{','.join(self.modalities)}]'")
         # RecBole would filter again on loading, by its default of 5.
         for side, core in zip(("user", "item"), self.cores):
             if core != 5:
