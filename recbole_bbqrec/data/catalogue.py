@@ -19,7 +19,18 @@ from recbole_bbqrec.errors import UserError
 SUFFIX = "catalogue.txt"  # one raw item token a line
 ADDED = "added.txt"  # items that were added to a trained run, likewise
 VOCABULARY = "vocabulary.txt"  # items of a run that was updated, by internal id from 1, likewise
+_PAD = "[PAD]"
 _ADDED = "catalogue_items"  # attribute of a data set
+
+
+def check_tokens(dataset: Any) -> None:
+    """Raise a UserError if a user or item has the name that RecBole gives to the padding."""
+    for kind, field in (("user", dataset.uid_field), ("item", dataset.iid_field)):
+        if _PAD in dataset.field2id_token[field][1:]:
+            raise UserError(
+                f"Data set `{dataset.config['dataset']}` has an event of the {kind} {_PAD!r} in "
+                f"column `{field}`, which is RecBole's name for no {kind}. Rename or remove it."
+            )
 
 
 def add_catalogue(dataset: Any) -> None:

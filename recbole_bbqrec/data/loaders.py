@@ -11,7 +11,7 @@ from typing import Any
 from recbole.config import Config
 from recbole.data.utils import create_samplers, get_dataloader
 
-from recbole_bbqrec.data.catalogue import add_catalogue
+from recbole_bbqrec.data.catalogue import add_catalogue, check_tokens
 from recbole_bbqrec.data.catalogue_size import check_catalogue_size
 from recbole_bbqrec.data.duplicates import log_duplicates, warn_of_duplicates
 from recbole_bbqrec.data.event_times import check_has_times, check_times, keep_order
@@ -56,8 +56,10 @@ def create_dataset(config: Config, dataset_class: type) -> Any:
             f"RecBole cannot read the data set `{config['dataset']}` in {config['data_path']}: "
             f"{_told(error)} Check the header of its files, and the options that name columns."
         ) from error
+    check_tokens(dataset)
     add_catalogue(dataset)  # to RecBole's own data sets
     check_has_times(config, dataset)
+    _check_labels(config, dataset)
     if dataset.inter_num == 0:
         raise _nothing_left(config)
     warn_of_duplicates(dataset)
@@ -78,6 +80,7 @@ def _mapped(config: Config, dataset_class: type, settings: SplitSettings) -> Any
     """Make the data set of mapped events."""
     store = event_store(config)
     dataset = dataset_class(config, store)
+    check_tokens(dataset)
     add_catalogue(dataset)
     repeated = store.facts["repeated"]
     if repeated["count"]:
@@ -104,6 +107,17 @@ def _real_times_loaded(config: Config, field: str) -> Iterator[None]:
         yield
     finally:
         config["load_col"] = columns
+
+
+def _check_labels(config: Config, dataset: ItemDataset) -> None:
+    """Raise a UserError if the evaluation reads labels and the data have none."""
+    label, modes = config["LABEL_FIELD"], config["eval_args"]["mode"]
+    if "labeled" in modes.values() and label not in dataset.inter_feat:
+        raise UserError(
+            f"Option `eval_args` has mode {modes}, and data set `{config['dataset']}` has no "
+            f"labels: expected a loaded column `{label}` (option `LABEL_FIELD`), or one of which "
+            "labels are made, such as --threshold=\"{'rating':4}\" with `rating` in `load_col`."
+        )
 
 
 def _told(error: Exception) -> str:

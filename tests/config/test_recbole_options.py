@@ -112,6 +112,7 @@ def test_a_single_cutoff_is_a_list_of_one():
         ("SASRec", "tail_ratio", -1, "a number above 0"),
         ("FEARec", "n_layers", 1, "at least 2, for FEARec"),
         ("FEARec", "global_ratio", 3, "above 0 and at most 1"),
+        ("FEARec", "spatial_ratio", 3, "at least 0 and at most 1"),
         ("FEARec", "contrast", "both", "us or un or su or us_x or nothing"),
         ("FEARec", "use_filter", True, "False: RecBole 1.2.1 has no weights"),
         ("Caser", "embedding_size", 1, "at least 2, for Caser"),

@@ -47,6 +47,36 @@ def test_order_of_close_times_decides(tmp_path, monkeypatch, dataset_class, by_u
     assert split_hash(*read(close, dataset_class).build()) == expected
 
 
+@pytest.mark.parametrize("kind", ["user", "item"])
+def test_the_name_of_the_padding_is_refused(tmp_path, kind):
+    sequences = random_sequences(np.random.default_rng(0), 10, 20, 8)
+    folder = write_inter(tmp_path, "Tiny", sequences)
+    token = {"user": "u1\t", "item": "\ti1\t"}[kind]
+    text = (folder / "Tiny.inter").read_text()
+    changed = text.replace(token, token.replace(token.strip(), "[PAD]"))
+    assert changed != text
+    (folder / "Tiny.inter").write_text(changed)
+    with pytest.raises(UserError, match=rf"the {kind} '\[PAD\]'.*Rename or remove it"):
+        read(tmp_path, SequentialDataset)
+
+
+def test_labels_that_the_data_lack_are_named(tmp_path):
+    path = (
+        write_inter(tmp_path, "Tiny", {f"u{n}": ["a", "b", "c"] for n in range(5)}) / "Tiny.inter"
+    )
+    header, *lines = path.read_text().splitlines()
+    path.write_text(
+        "\n".join([header + "\trating:float", *(f"{line}\t3" for line in lines)]) + "\n"
+    )
+    own = {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"}
+    own["load_col"] = {"inter": ["user_id", "item_id", "timestamp", "rating"]}
+    config = make_config(tmp_path, "Tiny", modalities=None, **own)
+    with pytest.raises(UserError, match="no labels: expected a loaded column `label`"):
+        create_dataset(config, SequentialDataset)
+    config["threshold"] = {"rating": 2}
+    assert "label" in create_dataset(config, SequentialDataset).inter_feat
+
+
 def test_histories_too_short_to_train_on_are_refused(tmp_path):
     write_inter(tmp_path, "Tiny", {f"u{user}": [f"i{user}"] for user in range(12)})
     config = make_config(tmp_path, "Tiny", modalities=None)

@@ -81,6 +81,7 @@ CHECKS: dict[str, Check] = {
     "tau_ratio": check_of(PositiveNumber),
     "reg_loss_ratio": check_of(Weight),
     "global_ratio": check_of(Annotated[float, between(0, 1, open_below=True)]),
+    "spatial_ratio": check_of(Annotated[float, between(0, 1)]),
 }  # fmt: skip
 
 #: Models with other losses than BPR and CE -> theirs.
