@@ -93,6 +93,7 @@ def _json_histories(path: Path) -> Iterator[Asked]:
                 items = [str(item) for item in history if isinstance(item, (str, int))]
                 if len(items) < len(history):
                     raise TypeError
+                "".join([str(user), *items]).encode()  # fails for half of a surrogate pair
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{path}, line {number} is {line.strip()[:60]!r}; expected an object such as "

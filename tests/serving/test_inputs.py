@@ -62,3 +62,12 @@ def test_a_line_that_is_no_history_is_named(tmp_path, line):
 def test_parts_have_at_most_the_size_asked():
     asked = (Asked(str(number), None) for number in range(7))
     assert [len(part) for part in in_parts(asked, 3)] == [3, 3, 1]
+
+
+@pytest.mark.parametrize("line", [
+    r'{"user": "a\ud800", "history": ["x"]}', r'{"user": "a", "history": ["x", "\udc00"]}',
+])  # fmt: skip
+def test_half_a_surrogate_pair_is_no_name(tmp_path, line):
+    (tmp_path / "h.jsonl").write_text('{"user": "b", "history": ["y"]}\n' + line + "\n")
+    with pytest.raises(UserError, match="line 2 is .*Correct the line"):
+        list(histories_in(tmp_path / "h.jsonl"))
