@@ -91,6 +91,11 @@ class PlainLoader(yaml.SafeLoader):
             raise ValueError(f"`{twice[0]}` is given twice in one table; remove one")
         return super().construct_mapping(node, deep)
 
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        value.encode()  # fails for half of a surrogate pair, which no file could hold
+        return value
+
 
 PlainLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
@@ -115,7 +120,8 @@ def parse_yaml(text: str) -> Any:
     The loader is a SafeLoader, which builds no objects: YAML cannot run code here.
 
     Raises:
-        ValueError: not YAML, nested too deeply, too large, or a key that stands twice.
+        ValueError: not YAML, nested too deeply, too large, a key that stands twice, or half of a
+            surrogate pair.
     """
     loader = None
     if _deepest(text) > _DEEPEST:  # the parser would take minutes over thousands of brackets

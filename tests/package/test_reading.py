@@ -140,3 +140,9 @@ def test_a_misspelt_file_is_answered_with_the_one_beside_it(tmp_path):
     (tmp_path / "options.yaml").write_text("epochs: 1\n")
     with pytest.raises(UserError, match="cannot be read.* Did you mean `options.yaml`"):
         read_yaml_file(tmp_path / "option.yaml", "YAML", "Correct it.")
+
+
+@pytest.mark.parametrize("text", [r'a: "\ud800"', r'"\udc00": 1', r'a: [b, "x\udfff"]'])
+def test_yaml_of_half_a_surrogate_pair_is_refused(text):
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        parse_yaml(text)
