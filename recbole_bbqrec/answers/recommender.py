@@ -220,9 +220,10 @@ class Recommender:
         except KeyError as error:
             if error.args[0] not in self.loaders[0]._dataset.inter_feat:
                 raise
+            advice = "" if model.USER_ID in rows else "give `users` instead of `histories`, or "
             raise UserError(
-                f"{self.config['model']} reads the field {error} of each row, which recommend() "
-                "does not have here. Give `users` instead of `histories`, or use another model."
+                f"{self.config['model']} reads the field {error} of each row, which `recommend` "
+                f"does not have here: {advice}use another model."
             ) from error
         everything = allowed is None and excluded is None
         if bool(scores.isnan().any()) or (everything and not bool(scores.isfinite().all())):

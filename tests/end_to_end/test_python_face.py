@@ -209,7 +209,7 @@ def test_events_that_a_protocol_leaves_out_count(tmp_path_factory, sequences, pr
     pd.testing.assert_frame_equal(known, given)
 
 
-def test_models_with_user_vectors_rank_for_users_only(fpmc, sequences):
+def test_models_with_user_vectors_rank_for_users_only(fpmc, sequences, monkeypatch):
     table = fpmc.recommend(users=["u0001", "u0002"], k=3)
     user = torch.tensor([fpmc.dataset.token2id("user_id", "u0002")])
     last = torch.tensor([fpmc.dataset.token2id("item_id", sequences["u0002"][-1])])
@@ -217,8 +217,11 @@ def test_models_with_user_vectors_rank_for_users_only(fpmc, sequences):
     user_item, item_user, last_item, item_last = (part.detach() for part in parts)
     scores = user_item[user] @ item_user.T + last_item[last] @ item_last.T
     assert torch.equal(internal(fpmc, table)[1], scores[0, 1:].topk(3).indices + 1)
-    with pytest.raises(UserError, match="FPMC reads the field 'user_id'.*Give `users`"):
+    with pytest.raises(UserError, match="FPMC reads the field 'user_id'.*give `users`"):
         fpmc.recommend(histories=[["i0398"]])
+    monkeypatch.setattr(fpmc.model, "full_sort_predict", lambda rows: rows["item_id"])
+    with pytest.raises(UserError, match="the field 'item_id'.*not have here: use another model"):
+        fpmc.recommend(users=["u0001"], k=3)
 
 
 # ---- mistakes --------------------------------------------------------------------------
