@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.prepare.tables.cells import token_cell
+from recbole_bbqrec.prepare.tables.cells import time_cell, token_cell
 from recbole_bbqrec.prepare.tables.columns import find_column
 from recbole_bbqrec.prepare.tables.query import JSON_LINES, Table, suffix_of
 
 _FETCHED = 4096  # rows of a query at a time
+_NO_TIME = "isfinite(time) IS NOT TRUE"
 
 
 class Asked(NamedTuple):
@@ -48,10 +49,12 @@ def histories_in(path: Path) -> Iterator[Asked]:
     """Yield the histories in a file, items oldest first.
 
     Either JSON lines, ``{"user": "a", "history": ["x", "y"]}``, or a table with a row an event and
-    columns of the user, the item and optionally the time; without it rows are in time order.
+    columns of the user, the item and optionally the time; without it rows are in time order. Times
+    are read as `prepare` reads them: all numbers, or all ISO 8601 dates, with or without zones.
 
     Raises:
-        UserError: the file is unreadable, a line is no such object, or a column is missing.
+        UserError: the file is unreadable, a line is no such object, a column is missing, or a time
+            is not readable.
     """
     if suffix_of(path) in JSON_LINES:
         yield from _json_histories(path)
@@ -60,18 +63,35 @@ def histories_in(path: Path) -> Iterator[Asked]:
         user, item = (str(find_column(path, table.header, role, None)) for role in ("user", "item"))
         time = find_column(path, table.header, "time", None, required=False)
         cells = {"name": token_cell(table, user), "item": token_cell(table, item)}
+        order = "row"
         if time is not None:
-            column = table.column(time)[0]
-            cells["time"] = f"coalesce(TRY_CAST({column} AS DOUBLE), epoch(TRY_CAST({column} AS "
-            cells["time"] += "TIMESTAMP)))"
+            cells["time"], cells["rest"], _ = time_cell(table, time, dates=True)
+            cells["written"] = f"CASE WHEN {_NO_TIME} THEN ({table.column(time)[0]})::VARCHAR END"
+            order = "time, rest, row"
         table.load(cells)
-        order = "time, row" if time is not None else "row"
+        if time is not None:
+            _check_times(table, time)
         sql = (
             f"SELECT trim(name), list(trim(item) ORDER BY {order}) FROM cells WHERE name <> '' AND "
             "item <> '' GROUP BY trim(name) ORDER BY min(row)"
         )
         for name, items in _rows(table, sql):
             yield Asked(name, items)
+
+
+def _check_times(table: Table, column: str) -> None:
+    """Raise a UserError that names the first event whose time is not readable."""
+    row = table.query(
+        f"SELECT row, written FROM cells WHERE name <> '' AND item <> '' AND {_NO_TIME} "
+        "ORDER BY row LIMIT 1"
+    ).fetchone()
+    if row is not None:
+        found = "is empty" if row[1] is None else f"is {row[1][:60]!r}"
+        raise UserError(
+            f"{table.path}, {table.place(row[0])}: column {column!r} {found}; expected a time, in "
+            "the whole column either numbers or ISO 8601 dates such as 2026-03-01T10:00:00+02:00. "
+            "Correct it."
+        )
 
 
 def _rows(table: Table, sql: str) -> Iterator[tuple]:

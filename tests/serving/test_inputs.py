@@ -71,3 +71,25 @@ def test_half_a_surrogate_pair_is_no_name(tmp_path, line):
     (tmp_path / "h.jsonl").write_text('{"user": "b", "history": ["y"]}\n' + line + "\n")
     with pytest.raises(UserError, match="line 2 is .*Correct the line"):
         list(histories_in(tmp_path / "h.jsonl"))
+
+
+@pytest.mark.parametrize("times", [
+    ["2026-03-01T10:00:00+02:00", "2026-03-01T09:00:00Z"], ["9", "10"], ["9e8", "1000000001"],
+    ["1764237600000000001", "1764237600000000002"], ["2026-03-01T23", "2026-03-02"],
+])  # fmt: skip
+def test_times_are_read_as_prepare_reads_them(tmp_path, times):
+    (tmp_path / "z.csv").write_text(f"user,item,time\na,y,{times[1]}\na,x,{times[0]}\n")
+    assert list(histories_in(tmp_path / "z.csv")) == [Asked("a", ["x", "y"])]
+
+
+@pytest.mark.parametrize(("times", "fault"), [
+    (["2026-03-01", "2026-03-02", "5"], "line 4: column 'time' is '5'"),
+    (["1", "2", "2026-03-02"], "line 4: column 'time' is '2026-03-02'"),
+    (["1", "soon", "2"], "line 3: column 'time' is 'soon'"),
+    (["1", "", "2"], "line 3: column 'time' is empty"),
+])  # fmt: skip
+def test_a_time_that_cannot_be_read_is_named(tmp_path, times, fault):
+    rows = "".join(f"a,x,{time}\n" for time in times)
+    (tmp_path / "z.csv").write_text("user,item,time\n" + rows)
+    with pytest.raises(UserError, match=f"z.csv, {fault}; expected a time"):
+        list(histories_in(tmp_path / "z.csv"))
