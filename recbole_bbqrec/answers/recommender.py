@@ -14,6 +14,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_bbqrec.answers.scores import all_scores
+from recbole_bbqrec.data.catalogue import SEEN, read_seen
 from recbole_bbqrec.data.titles import read_titles
 from recbole_bbqrec.errors import UserError, did_you_mean
 from recbole_bbqrec.generator.inference.ranking import rank
@@ -105,16 +106,28 @@ class Recommender:
         return Interaction({self.model.ITEM_SEQ: items, self.model.ITEM_SEQ_LEN: lengths})
 
     def seen_by(self, names: Sequence[str]) -> Tensor:
-        """Return all items that users have events with, int64 [n, S], padded with 0."""
+        """Return all items that users have events with, int64 [n, S], padded with 0.
+
+        Those count, too, that `prepare --keep_all_items` kept apart as the core left them out.
+        """
         users = self.ids("user", names)
         events = self.dataset.file_events
         if events is None:  # files that are split already: what the model reads is what is known
-            return self._latest(names, users)[0]
-        first, counts = events.spans(users)  # [n]
-        place = np.arange(int(counts.max(initial=1)))
-        index = np.minimum(first[:, None] + place, len(events) - 1)  # [n, S]
-        items = events.items[index].astype(np.int64)
-        return torch.from_numpy(items * (place < counts[:, None]))
+            seen = self._latest(names, users)[0]
+        else:
+            seen = _spans(events.items, *events.spans(users))
+        of_users, others = self._kept_apart
+        if not len(of_users):
+            return seen
+        first = np.searchsorted(of_users, users)
+        counts = np.searchsorted(of_users, users, side="right") - first
+        return torch.cat([seen, _spans(others, first, counts)], 1)
+
+    @cached_property
+    def _kept_apart(self) -> tuple[np.ndarray, np.ndarray]:
+        """Users, ascending, and items of the events that `prepare` kept apart, int64 [n] each."""
+        place, name = self.config["data_path"], self.config["dataset"]
+        return read_seen(Path(place) / f"{name}.{SEEN}", self.user_ids, self.item_ids)
 
     def _latest(self, names: Sequence[str], users: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return the latest items int64 [n, T] of users, right padded, and their numbers [n].
@@ -233,3 +246,10 @@ class Recommender:
             )
         ids = ids.masked_fill(scores == -torch.inf, 0)
         return ids.cpu().numpy(), scores.float().cpu().numpy()
+
+
+def _spans(items: np.ndarray, first: np.ndarray, counts: np.ndarray) -> Tensor:
+    """Return the ``counts`` [n] items from ``first`` [n] on, int64 [n, S], padded with 0."""
+    place = np.arange(int(counts.max(initial=1)))
+    index = np.minimum(first[:, None] + place, len(items) - 1)  # [n, S]
+    return torch.from_numpy(items[index].astype(np.int64) * (place < counts[:, None]))

@@ -53,7 +53,8 @@ EVENTS = {
                        "are called 1, 2, ..."),
     "keep_all_items": Field("keep_all_items", None, "keep items below the core, and those of "
                             "--items without any interaction, in the catalogue: they get features "
-                            "and semantic IDs, and can be recommended, without interactions"),
+                            "and semantic IDs, and can be recommended, without interactions; those "
+                            "below the core count for `recommend --exclude_seen` alone"),
     "strict": Field("strict", None, "refuse faulty rows instead of leaving them out"),
 }  # fmt: skip
 #: Field of ItemOptions -> the argument that sets it.

@@ -7,16 +7,21 @@ features, semantic IDs and a place in every ranking; so the hash of the split co
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from recbole_bbqrec.data.features import read_item_list
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.reading import reading
 
 SUFFIX = "catalogue.txt"  # one raw item token a line
+SEEN = "seen.tsv"  # events with items that have none in NAME.inter: a user, a tab and an item
 ADDED = "added.txt"  # items that were added to a trained run, likewise
 VOCABULARY = "vocabulary.txt"  # items of a run that was updated, by internal id from 1, likewise
 _PAD = "[PAD]"
@@ -68,6 +73,33 @@ def add_later(dataset: Any) -> torch.Tensor:
     mask = torch.zeros(len(id_of), dtype=torch.bool)
     mask[[id_of[token] for token in tokens]] = True
     return mask
+
+
+def read_seen(
+    path: Path, user_ids: Mapping[str, int], item_ids: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return users, ascending, and items of the events in ``NAME.seen.tsv``: ids, int64 [n] each.
+
+    Empty where there is no such file. Users and items that the run does not have are left out.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not path.is_file():
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    kind = "lines of a user, a tab and an item"
+    with reading(path, kind, "Restore it, or prepare the data set anew."):
+        frame = pd.read_csv(
+            path, sep="\t", usecols=["user_id", "item_id"], dtype=str, quoting=csv.QUOTE_NONE,
+            keep_default_na=False, encoding="utf-8",
+        )  # fmt: skip
+        ids = [
+            np.array([id_of.get(token, 0) for token in frame[column]], dtype=np.int64)
+            for column, id_of in (("user_id", user_ids), ("item_id", item_ids))
+        ]
+    users, items = (column[(ids[0] > 0) & (ids[1] > 0)] for column in ids)
+    order = np.argsort(users, kind="stable")
+    return users[order], items[order]
 
 
 def _keep_vocabulary(dataset: Any) -> None:

@@ -9,6 +9,8 @@ A prepared data set is the folder ``<root>/<NAME>/`` with
 * ``NAME.features.yaml``: encoder, dimension, recipe and checksum of each modality;
 * ``NAME.titles.tsv``: a readable title per item, for reports;
 * ``NAME.catalogue.txt``: all items, if some without events are kept;
+* ``NAME.seen.tsv``: the users' events with these that the core left out, which nothing is trained
+  on and `exclude_seen` counts;
 * ``NAME.prepared.yaml``: the checksums of these files; a later preparation replaces no others.
 
 Everything is built in a folder beside the target, which it replaces only once it is complete.
@@ -47,7 +49,7 @@ from recbole_bbqrec.prepare.written_files import (
 _UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
 }  # fmt: skip
-CATALOGUE = "catalogue.txt"
+CATALOGUE, SEEN = "catalogue.txt", "seen.tsv"
 _NAMED = 10  # kept files named in the report; the others are counted
 
 
@@ -243,9 +245,8 @@ def write_description(
     removed = [m for m in remaining if is_prepared_modality(folder / f"{name}.{m}.npy", old[m])]
     left = {f"{name}.{m}.{suffix}" for m in removed for suffix in ("npy", "items.txt")}
     left |= {f"{name}.{modality}.encoder.npz" for modality in (*removed, *described)}
-    catalogue = f"{name}.{CATALOGUE}"
-    if is_prepared(folder / catalogue, name):  # of the earlier preparation's items
-        left.add(catalogue)
+    of_items = (f"{name}.{suffix}" for suffix in (CATALOGUE, SEEN))  # the earlier preparation's
+    left |= {file for file in of_items if is_prepared(folder / file, name)}
     described = {**{m: entry for m, entry in old.items() if m not in removed}, **described}
     content = yaml.safe_dump(dict(described), sort_keys=False, allow_unicode=True)
     (work / f"{name}.features.yaml").write_text(content, encoding="utf-8")

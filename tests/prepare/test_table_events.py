@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from recbole.data import create_dataset
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.prepare.tables.events import EventOptions, k_core, read_events
+from recbole_bbqrec.prepare.tables.core import k_core
+from recbole_bbqrec.prepare.tables.events import EventOptions, read_events
 from recbole_bbqrec.prepare.tables.ledger import Ledger
 from tests.support.data import make_config, write_inter
 

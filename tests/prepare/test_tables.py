@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from recbole.data.dataset import SequentialDataset
 
+from recbole_bbqrec.answers.recommender import Recommender
 from recbole_bbqrec.atomic import sha256_of
 from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.data.dataset import MultiModalDataset
@@ -32,6 +34,7 @@ from recbole_bbqrec.prepare.tables.items import ItemOptions
 from recbole_bbqrec.prepare.tables.query import Table
 from recbole_bbqrec.prepare.tables.text_store import TextStore
 from recbole_bbqrec.quick_start import load_run, run
+from recbole_bbqrec.run_files.kept_data import ReadFiles
 from tests.support.data import make_config
 from tests.support.runs import ROOT, TINY
 
@@ -115,6 +118,12 @@ def test_the_whole_catalogue_is_kept_and_the_events_are_those_of_the_core(shop, 
     tokens = [f"sku-{k}" for k in range(N_ITEMS)]  # the last was never bought
     assert 5 < len(kept) < N_ITEMS - 1 and report.others == N_ITEMS - len(kept)
     assert sorted((every / "Every.catalogue.txt").read_text().split()) == sorted(tokens)
+    events = {tuple(line.split(",")[:2]) for line in (shop / "events.csv").open()} - {
+        ("customer", "sku")
+    }
+    apart = [tuple(line.split("\t")) for line in (every / "Every.seen.tsv").read_text().split("\n")]
+    assert set(apart[1:-1]) == {(user, item) for user, item in events if item not in kept}
+    assert len(apart) - 2 == len(set(apart[1:-1])) and not (core / "Core.seen.tsv").exists()
     assert set(aligned(every, "Every", "look")) == set(aligned(every, "Every", "text")) == {*tokens}
     assert set(aligned(core, "Core", "look")) == kept
     sets = []
@@ -129,7 +138,29 @@ def test_the_whole_catalogue_is_kept_and_the_events_are_those_of_the_core(shop, 
     assert large.item_tokens[: small.item_num] == small.item_tokens and large.item_num == 31
     assert first != second and large.inter_num == small.inter_num
     prepare_own("Every", source(shop), tmp_path, EventOptions(**cores), force=True)
-    assert not (every / "Every.catalogue.txt").exists()
+    assert not (every / "Every.catalogue.txt").exists() and not (every / "Every.seen.tsv").exists()
+
+
+def test_events_that_the_core_leaves_out_are_seen(shop, tmp_path):
+    cores = {"user_core": 1, "item_core": 11}
+    prepare_own("Own", source(shop), tmp_path, EventOptions(**cores, keep_all_items=True))
+    config = make_config(tmp_path, "Own", modalities=[], user_inter_num_interval="[1,inf)",
+                         item_inter_num_interval="[1,inf)")  # fmt: skip
+    files = ReadFiles.of(config)
+    assert "Own.seen.tsv" in files.states  # a run keeps it
+    dataset = create_dataset(config, MultiModalDataset)
+    known = Recommender(config, SimpleNamespace(n_items=dataset.item_num), dataset, [])
+    bought: dict[str, set[str]] = {user: set() for user in known.user_ids}
+    for line in (shop / "events.csv").read_text().splitlines()[1:]:
+        user, item, _ = line.split(",")
+        if user in bought:
+            bought[user].add(item)
+    for user, seen in zip(bought, known.seen_by(list(bought))):
+        assert set(known.item_tokens[seen[seen > 0]]) == bought[user]
+    (tmp_path / "Own" / "Own.seen.tsv").write_text("damaged")
+    again = Recommender(config, known.model, dataset, [])
+    with pytest.raises(UserError, match="Own.seen.tsv cannot be read"):
+        again.seen_by(["c1"])
 
 
 def test_items_never_bought_get_ids_and_can_be_recommended_for_real(shop, tmp_path, monkeypatch):

@@ -277,7 +277,7 @@ def test_nothing_new_is_an_error(tmp_path):
         merge(data_set(), new, ledger)
     with pytest.raises(UserError, match=r"1 items that the run does not have \('z'\)"):
         read(tmp_path, "user_id,item_id,timestamp\na,z,100000\n")
-    with pytest.raises(UserError, match="none of its 0 rows is usable"):
+    with pytest.raises(UserError, match="has no rows below its header"):
         read(tmp_path, "user_id,item_id,timestamp\n")
 
 

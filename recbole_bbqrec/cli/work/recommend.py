@@ -33,8 +33,9 @@ def add_arguments(parser: CommandParser) -> None:
         type=Path)  # fmt: skip
     add = parser.group("which items")
     add("--topk", "K", "items for each user", type=int, default=20)
-    add("--exclude_seen", None, "leave out the items that the user has an event with, or that are "
-        "in the history given")  # fmt: skip
+    add("--exclude_seen", None, "leave out the items that the user has an event with (also those "
+        "below the core, if `prepare` had --keep_all_items), or that are in the history "
+        "given")  # fmt: skip
     add("--allow", "FILE", "recommend only these items, one a line (default: all)", type=Path)
     add("--deny", "FILE", "recommend none of these items, one a line (default: none)", type=Path)
     add("--where", "CONDITION", 'condition on a column of the items, such as "price < 20", "brand '

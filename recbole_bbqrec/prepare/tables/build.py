@@ -19,7 +19,6 @@ import numpy as np
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.atomic_files import (
-    CATALOGUE,
     Former,
     check_target,
     describe_matrix,
@@ -30,6 +29,7 @@ from recbole_bbqrec.prepare.atomic_files import (
 from recbole_bbqrec.prepare.encoders.photos import CLIP, Photos, open_image_encoder
 from recbole_bbqrec.prepare.encoders.sentences import SentenceEncoder
 from recbole_bbqrec.prepare.folder import PRECOMPUTED, TFIDF, TFIDF_LABEL, open_text_encoder
+from recbole_bbqrec.prepare.tables.core import write_catalogue
 from recbole_bbqrec.prepare.tables.events import EventOptions, Events, read_events
 from recbole_bbqrec.prepare.tables.features import FeatureFile, write_features
 from recbole_bbqrec.prepare.tables.items import (
@@ -260,7 +260,7 @@ def _write(
     write_events(work / f"{name}.inter", sequences)
     names = [*sequences.item_names, *sequences.other_items]
     if sequences.other_items:
-        write_lines(work / f"{name}.{CATALOGUE}", names)
+        write_catalogue(work, name, names, sequences.left_out)
     catalogue = {token: code for code, token in enumerate(names)}
     entries: dict[str, dict[str, Any]] = {}
     row_codes = None

@@ -16,6 +16,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.interactions import is_token
 from recbole_bbqrec.prepare.tables.cells import number_cell, seconds, time_cell, token_cell
 from recbole_bbqrec.prepare.tables.columns import find_column
+from recbole_bbqrec.prepare.tables.core import LeftOut, count_core, k_core
 from recbole_bbqrec.prepare.tables.ledger import Ledger
 from recbole_bbqrec.prepare.tables.query import Table
 
@@ -41,7 +42,7 @@ class EventOptions:
         time_format: how times are written, as of Python's strptime; None: numbers or ISO 8601.
         separator: what divides the columns; None: by the suffix of the file.
         no_header: the first row is data, and the columns are 1, 2, ...
-        keep_all_items: items below the core stay in the catalogue, without their events.
+        keep_all_items: items below the core stay in the catalogue; their events are kept apart.
     """
 
     user: str | None = None
@@ -85,6 +86,7 @@ class Events:
         columns: role to column name; ``time`` and ``order`` absent means file order.
         times: float64 [n_events], in seconds; None without a column of times.
         other_items: raw tokens of items without an event left, if they are kept.
+        left_out: events with these, if they are kept; they are no part of any history.
     """
 
     users: np.ndarray
@@ -95,6 +97,7 @@ class Events:
     columns: dict[str, str]
     times: np.ndarray | None = None
     other_items: tuple[str, ...] = ()
+    left_out: LeftOut | None = None
 
     def positions(self) -> np.ndarray:
         """Return each event's place in its user's sequence, from 0, int64 [n_events]."""
@@ -122,13 +125,16 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
             table, "time" in columns or "order" in columns, options, ledger
         )
     kept = k_core(users, items, options.user_core, options.item_core)
-    _count_core(users, items, kept, options, ledger)
+    count_core(users, items, kept, (options.user_core, options.item_core), ledger)
     if not len(kept):
         raise UserError(
             f"{path}: nothing is left of {len(users):,} events when every user must have at least "
             f"{options.user_core} and every item at least {options.item_core}. Lower --user_core "
             f"and --item_core.\n{ledger.table()}"
         )
+    left_out = None
+    if options.keep_all_items:
+        left_out = LeftOut.of(users, items, kept, names["user"], names["item"])
     users, items, rows = users[kept], items[kept], rows[kept]
     users, user_names = _by_occurrence(users, rows, names["user"])
     items, item_names = _by_occurrence(items, rows, names["item"])
@@ -136,32 +142,7 @@ def read_events(path: Path, options: EventOptions, ledger: Ledger) -> Events:
     real = seconds(times[kept][regrouped], unit) if "time" in columns else None
     lost = set(names["item"]) - set(item_names) if options.keep_all_items else ()
     others, users, items = tuple(sorted(filter(is_token, lost))), users[regrouped], items[regrouped]
-    return Events(users, items, user_names, item_names, read, columns, real, others)
-
-
-def k_core(users: np.ndarray, items: np.ndarray, user_core: int, item_core: int) -> np.ndarray:
-    """Return the largest set of events in which every user and every item occurs often enough.
-
-    Users and items that occur too rarely are dropped, repeatedly, until none is left to drop, like
-    RecBole's ``*_inter_num_interval`` options do. NumPy's counts are faster here than SQL's.
-
-    Args:
-        users: codes, non-negative integers [n_events].
-        items: codes, non-negative integers [n_events].
-        user_core: smallest number of events of a user that is kept; 1 keeps all.
-        item_core: smallest number of events of an item that is kept.
-
-    Returns:
-        int64 [n_kept], indices of the events kept, ascending.
-    """
-    kept = np.arange(len(users))
-    while len(kept):
-        often = np.bincount(users)[users] >= user_core
-        often &= np.bincount(items)[items] >= item_core
-        if often.all():
-            break
-        kept, users, items = kept[often], users[often], items[often]
-    return kept
+    return Events(users, items, user_names, item_names, read, columns, real, others, left_out)
 
 
 def _columns(table: Table, options: EventOptions) -> dict[str, str]:
@@ -334,16 +315,3 @@ def _by_occurrence(
     new = np.full(len(names), -1, dtype=np.int32)
     new[used] = np.arange(len(used), dtype=np.int32)
     return new[codes], [names[code] for code in used]
-
-
-def _count_core(
-    users: np.ndarray, items: np.ndarray, kept: np.ndarray, options: EventOptions, ledger: Ledger
-) -> None:
-    if len(kept) == len(users):
-        return
-    lost = [len(np.unique(codes)) - len(np.unique(codes[kept])) for codes in (users, items)]
-    ledger.add(
-        f"events below the core of {options.user_core} a user and {options.item_core} an item "
-        f"({lost[0]:,} users, {lost[1]:,} items)",
-        len(users) - len(kept),
-    )
