@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from logging import getLogger
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from recbole_bbqrec.prepare.tables.query import Table
 
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _CONDITION = re.compile(r"\s*(.+?)\s*(<=|>=|!=|=|<|>|\bin\b|\bcontains\b)\s*(.*?)\s*")
+_NAMED = 3  # tokens that a message names
 _EXPECTED = 'a column, one of = != < <= > >= in contains, and a value, such as "price < 20"'
 
 
@@ -80,9 +82,7 @@ def items_that(conditions: Sequence[Condition], path: Path) -> set[str]:
         UserError: the table is unreadable, or lacks a column.
     """
     with Table(path) as table:
-        if table.json_lines:
-            table.read_keys()
-        item = find_column(path, table.header, "item", None, option="item_id")
+        item = _column_of_items(table)
         for condition in conditions:
             if condition.column not in table.header:
                 raise UserError(
@@ -91,12 +91,47 @@ def items_that(conditions: Sequence[Condition], path: Path) -> set[str]:
                 )
         names = list(dict.fromkeys(condition.column for condition in conditions))
         cells = {f"cell{n}": table.column(name)[0] for n, name in enumerate(names)}
-        table.load({"item": token_cell(table, str(item)), **cells})
+        table.load({"item": item, **cells})
         pairs = [each.sql(f"cell{names.index(each.column)}") for each in conditions]
         clause = " AND ".join(f"({text})" for text, _ in pairs)
         values = [value for _, bound in pairs for value in bound]
         rows = table.query(f"SELECT item FROM cells WHERE {clause}", *values).fetchall()
     return {str(token).strip() for (token,) in rows if token is not None}
+
+
+def warn_of_missing_rows(path: Path, items: Iterable[str]) -> None:
+    """Log a warning if the table at ``path`` lacks some of a run's ``items``: no condition holds.
+
+    Raises:
+        UserError: the table is unreadable, or has no column of items.
+    """
+    with Table(path) as table:
+        table.load({"item": _column_of_items(table)})
+        rows = table.query("SELECT DISTINCT item FROM cells WHERE item IS NOT NULL")
+        listed = {str(token).strip() for (token,) in rows.fetchall()}
+    missing = [token for token in items if token not in listed]
+    if missing:
+        getLogger().warning(
+            f"{len(missing):,} items of the run have no row in {path} ({first_of(missing)}): they "
+            "meet no condition. Add their rows to the table."
+        )
+
+
+def first_of(tokens: Sequence[str]) -> str:
+    """Return the first three tokens as text.
+
+    >>> first_of(["a", "b", "c", "d"])
+    'a, b, c, ...'
+    """
+    return ", ".join(tokens[:_NAMED]) + (", ..." if len(tokens) > _NAMED else "")
+
+
+def _column_of_items(table: Table) -> str:
+    """Return the expression of the column of item tokens."""
+    if table.json_lines:
+        table.read_keys()
+    item = find_column(table.path, table.header, "item", None, option="item_id")
+    return token_cell(table, str(item))
 
 
 def item_table(data: Path, dataset: str) -> Path:

@@ -99,7 +99,10 @@ class Recommendation(BaseModel):
 
 
 class Recommendations(BaseModel):
-    """The best items, best first; ``unknown`` are items of the history that were left out."""
+    """The best items, best first.
+
+    ``unknown`` are items of ``history``, ``allow`` and ``deny`` that the catalogue lacks: left out.
+    """
 
     items: list[Recommendation]
     unknown: list[str] = []

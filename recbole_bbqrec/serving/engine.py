@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.answers.filters import Condition, item_table, items_that, mask_of
+from recbole_bbqrec.answers.filters import (
+    Condition,
+    first_of,
+    item_table,
+    items_that,
+    mask_of,
+    warn_of_missing_rows,
+)
 from recbole_bbqrec.answers.recommender import Recommender
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
@@ -61,7 +68,8 @@ class Engine:
         items: table with the columns of conditions; None: NAME.item of the run's data.
 
     Raises:
-        UserError: there is no finished run at ``path``, or a file of it is damaged.
+        UserError: there is no finished run at ``path``, a file of it is damaged, or ``items`` is
+            unreadable.
     """
 
     def __init__(self, path: Path, items: Path | None = None) -> None:
@@ -70,6 +78,7 @@ class Engine:
         self.recommender: Recommender = load_run(self.run).recommender()
         self._masks: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
         self._lock = threading.Lock()
+        self._check_items()
         first = str(self.recommender.item_tokens[1])
         # The first answer of a generative model compiles its weights and builds the trie.
         if isinstance(self.recommender.model, GenerativeRecommender):
@@ -81,28 +90,30 @@ class Engine:
         return f"{self.recommender.config['model']} on {self.recommender.config['dataset']}"
 
     def check(self, question: Question) -> tuple[Question, list[str]]:
-        """Return the question without unknown items, and these.
+        """Return the question without unknown items of its history, and all its unknown items.
 
         Raises:
             UnknownError: the user is unknown, or no item of the history is known.
-            UserError: a condition is invalid, no item is allowed, or k is too large.
+            UserError: a condition is invalid, no item is allowed or known of ``allow``, or k is too
+                large.
         """
         known = self.recommender
         if question.k >= known.n_items:
             raise UserError(f"k is {question.k}; the catalogue has {known.n_items - 1} items.")
+        if question.allow and not any(item in known.item_ids for item in question.allow):
+            raise UserError(f"No item of `allow` is known ({first_of(question.allow)}).")
         self.mask(question)
+        listed = (*question.history, *(question.allow or ()), *question.deny)
+        unknown = list(dict.fromkeys(item for item in listed if item not in known.item_ids))
         if question.user is not None:
             if question.user not in known.user_ids:
                 raise UnknownError(f"There is no user {question.user!r}. Give a history instead.")
-            return question, []
+            return question, unknown
         history = tuple(item for item in question.history if item in known.item_ids)
-        unknown = [item for item in question.history if item not in known.item_ids]
         if not history:
-            raise UnknownError(
-                "No item of the history is known." if unknown else "The history is empty."
-            )
-        kept = Question(**{**question.__dict__, "history": history})
-        return kept, list(dict.fromkeys(unknown))
+            empty = "The history is empty."
+            raise UnknownError("No item of the history is known." if question.history else empty)
+        return Question(**{**question.__dict__, "history": history}), unknown
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer checked questions of one :attr:`Question.group`."""
@@ -172,6 +183,18 @@ class Engine:
                     self._masks.popitem(last=False)
         return mask
 
+    def _table(self) -> Path:
+        config = self.recommender.config
+        return self.items or item_table(Path(config["data_path"]), config["dataset"])
+
+    def _check_items(self) -> None:
+        """Warn of items without a row in the table of conditions, where there is one."""
+        try:
+            warn_of_missing_rows(self._table(), self.recommender.item_ids)
+        except UserError:
+            if self.items is not None:  # the run's own table need not serve conditions
+                raise
+
     def _made(self, question: Question) -> Tensor:
         known = self.recommender
         mask = known.every_item()
@@ -181,8 +204,7 @@ class Engine:
             mask &= ~mask_of(known.item_ids, known.n_items, question.deny)
         if question.where:
             conditions = [Condition.parse(text) for text in question.where]
-            data, name = Path(known.config["data_path"]), known.config["dataset"]
-            tokens = items_that(conditions, self.items or item_table(data, name))
+            tokens = items_that(conditions, self._table())
             mask &= mask_of(known.item_ids, known.n_items, tokens)
         if not bool(mask.any()):
             raise UserError("No item of the catalogue meets the filters. Widen them.")

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.answers.filters import Condition, item_table, items_that, mask_of
+from recbole_bbqrec.answers.filters import (
+    Condition,
+    item_table,
+    items_that,
+    mask_of,
+    warn_of_missing_rows,
+)
 from recbole_bbqrec.answers.reasons import Reasons
 from recbole_bbqrec.answers.recommender import Recommender
 from recbole_bbqrec.atomic import (
@@ -35,9 +40,9 @@ from recbole_bbqrec.data.features import read_item_list
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.reading import read_json_object
 from recbole_bbqrec.serving.inputs import Asked, histories_in, in_parts, users_in
+from recbole_bbqrec.serving.list_report import ListReport, none_known
 
 PART = 4096  # users of a part
-_NAMED = 20  # unknown tokens kept for the report
 _FORMATS = {
     ".parquet": "FORMAT parquet, COMPRESSION zstd", ".csv": "FORMAT csv, HEADER",
     ".jsonl": "FORMAT json",
@@ -71,31 +76,6 @@ class ListOptions:
     strict: bool = False
 
 
-@dataclass
-class ListReport:
-    """Counts of lists written and left out; ``unknown`` counts the tokens of each kind."""
-
-    users: int = 0
-    rows: int = 0
-    short: int = 0  # users for whom fewer than topk items are allowed
-    left_out: int = 0  # users without anything to go by
-    unknown: dict[str, dict[str, int]] = field(default_factory=lambda: {"user": {}, "item": {}})
-
-    def text(self) -> str:
-        """Return the report as lines."""
-        lines = [f"{self.rows:,} recommendations for {self.users:,} users"]
-        if self.short:
-            lines.append(f"{self.short:,} users: fewer items are allowed than --topk")
-        for kind, tokens in self.unknown.items():
-            if tokens:
-                named = ", ".join(list(tokens)[:_NAMED])
-                more = ", ..." if len(tokens) > _NAMED else ""
-                lines.append(f"{len(tokens):,} unknown {kind}s left out: {named}{more}")
-        if self.left_out:
-            lines.append(f"{self.left_out:,} users have no known item or event: left out")
-        return "\n".join(lines)
-
-
 def check_output(path: Path) -> None:
     """Raise a UserError unless ``path`` is a new file of a known format."""
     if path.suffix.lower() not in _FORMATS:
@@ -122,8 +102,8 @@ def write_lists(
         progress: wraps the numbers of users done, part by part, with their total if it is known.
 
     Raises:
-        UserError: an option or a file is invalid, no item is allowed, or ``strict`` and a user or
-            item is unknown.
+        UserError: an option or a file is invalid, no item is allowed, no user or item of a file is
+            known, or ``strict`` and one is unknown.
     """
     check_output(out)
     if options.users and options.histories:
@@ -148,7 +128,7 @@ def write_lists(
                 table = _recommended(recommender, part, options, allowed, reasons, own)
                 _write(table, path)
                 write_text(note, json.dumps(asdict(own)))
-            _add(report, read_json_object(note, "a part's report", f"Remove {parts}."))
+            report.add(read_json_object(note, "a part's report", f"Remove {parts}."))
             yield len(part)
 
     for _ in progress(work(), total):
@@ -156,6 +136,10 @@ def write_lists(
     files = sorted(str(path) for path in parts.glob("*.parquet"))
     if not files:
         raise UserError("There is nobody to recommend to: the file of users is empty.")
+    if options.users and not report.users:
+        remove_folder(parts, of=out.name)
+        expected = "one user token a line (.txt), or a table with a column of users"
+        raise none_known("users", options.users, "user", list(report.unknown["user"]), expected)
     with atomic_path(out) as temporary:
         _merge(files, temporary, out.suffix)
         remove_folder(parts, of=out.name)
@@ -172,19 +156,24 @@ def allowed_items(
             left.
     """
     mask: Tensor | None = None
-    for path, value in ((options.allow, True), (options.deny, False)):
+    for name, value in (("allow", True), ("deny", False)):
+        path = getattr(options, name)
         if path is None:
             continue
         tokens = read_item_list(path)
         unknown = [token for token in tokens if token not in recommender.item_ids]
-        _count(report, "item", unknown, options.strict, str(path))
+        if len(unknown) == len(tokens):
+            raise none_known(name, path, "item", unknown, "one item token a line")
+        report.count("item", unknown, options.strict, str(path))
         listed = mask_of(recommender.item_ids, recommender.n_items, tokens)
         mask = recommender.every_item() if mask is None else mask
         mask &= listed if value else ~listed
     if options.where:
         conditions = [Condition.parse(text) for text in options.where]
         data, name = Path(recommender.config["data_path"]), recommender.config["dataset"]
-        kept = items_that(conditions, options.items or item_table(data, name))
+        table = options.items or item_table(data, name)
+        kept = items_that(conditions, table)
+        warn_of_missing_rows(table, recommender.item_ids)
         mask = recommender.every_item() if mask is None else mask
         mask &= mask_of(recommender.item_ids, recommender.n_items, kept)
     if mask is not None and not bool(mask.any()):
@@ -217,8 +206,8 @@ def _recommended(
     k, names = options.topk, [asked.user for asked in part]
     if options.histories is None:
         known = [name for name in names if name in recommender.user_ids]
-        _count(report, "user", [n for n in names if n not in recommender.user_ids], options.strict,
-               str(options.users))  # fmt: skip
+        missing = [name for name in names if name not in recommender.user_ids]
+        report.count("user", missing, options.strict, str(options.users))
         rows = recommender.rows_of_users(known)
         excluded = recommender.seen_by(known) if options.exclude_seen else None
     else:
@@ -226,13 +215,15 @@ def _recommended(
         for asked in part:
             items = [item for item in asked.history or () if item in recommender.item_ids]
             missing = [i for i in asked.history or () if i not in recommender.item_ids]
-            _count(report, "item", missing, options.strict, str(options.histories))
+            report.count("item", missing, options.strict, str(options.histories))
             if items:
                 kept.append(asked.user)
                 histories.append(items)
+            else:
+                report.left_out_users.append(asked.user)
         known, rows = kept, recommender.rows_of_histories(histories)
         excluded = _padded(recommender, histories) if options.exclude_seen else None
-        report.left_out += len(part) - len(kept)
+        report.left_out = len(report.left_out_users)
     ids, scores = recommender.best(rows, k, allowed, excluded)
     found = ids > 0
     counts = found.sum(1)
@@ -260,28 +251,6 @@ def _padded(recommender: Recommender, histories: Sequence[Sequence[str]]) -> Ten
     if not rows:
         return torch.zeros(0, 1, dtype=torch.int64)
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-
-
-def _count(
-    report: ListReport, kind: str, unknown: Sequence[str], strict: bool, source: str
-) -> None:
-    if unknown and strict:
-        raise UserError(
-            f"{source} names the unknown {kind} {unknown[0]!r}. Remove it, or leave out --strict."
-        )
-    _sum(report.unknown[kind], Counter(unknown))
-
-
-def _add(report: ListReport, part: dict[str, Any]) -> None:
-    for name in ("users", "rows", "short", "left_out"):
-        setattr(report, name, getattr(report, name) + part[name])
-    for kind, tokens in part["unknown"].items():
-        _sum(report.unknown[kind], tokens)
-
-
-def _sum(counts: dict[str, int], others: Mapping[str, int]) -> None:
-    for token, count in others.items():
-        counts[token] = counts.get(token, 0) + count
 
 
 def _plan(run: Path, options: ListOptions) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from recbole_bbqrec.answers.filters import Condition, item_table, items_that
+from recbole_bbqrec.answers.filters import Condition, item_table, items_that, warn_of_missing_rows
 from recbole_bbqrec.errors import UserError
 
 ROWS = pd.DataFrame(
@@ -77,3 +77,11 @@ def test_a_column_s_name_is_no_sql(table):
 def test_without_columns_of_items_the_remedy_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no D\.item.*--items=FILE"):
         item_table(tmp_path, "D")
+
+
+def test_items_without_a_row_are_warned_of(table, caplog):
+    warn_of_missing_rows(table, list("abcde"))
+    assert not caplog.messages
+    warn_of_missing_rows(table, list("avbwxyz"))
+    assert len(caplog.messages) == 1
+    assert f"5 items of the run have no row in {table} (v, w, x, ...): they" in caplog.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from recbole_bbqrec.serving.engine import Engine, Question
 class Vocabulary:
     n_items = 6
     item_ids = {token: number for number, token in enumerate("abcde", start=1)}
+    item_tokens, user_ids, model = ["[PAD]", *"abcde"], {"u": 1}, None
 
     def every_item(self) -> torch.Tensor:
         return torch.arange(6) > 0
@@ -44,3 +47,29 @@ def test_the_last_ones_used_are_kept(filters):
     assert filters.mask(first) is mask
     filters.mask(third)  # the second goes
     assert filters.mask(first) is mask and len(filters._masks) == 2
+
+
+def test_unknown_items_of_filters_are_named(filters):
+    asked = Question(k=1, history=("a", "x"), allow=("b", "y"), deny=("y", "z"))
+    kept, unknown = filters.check(asked)
+    assert kept.history == ("a",) and unknown == ["x", "y", "z"]
+    assert filters.check(Question(k=1, user="u", deny=("z",)))[1] == ["z"]
+    with pytest.raises(UserError, match=r"No item of `allow` is known \(y\)"):
+        filters.check(Question(k=1, user="u", allow=("y",)))
+
+
+def test_items_without_a_row_are_warned_of_at_the_start(monkeypatch, tmp_path, caplog):
+    known = Vocabulary()
+    known.config = {"data_path": str(tmp_path), "dataset": "D"}
+    found = SimpleNamespace(files=SimpleNamespace(directory=tmp_path))
+    monkeypatch.setattr(engine, "FinishedRun", SimpleNamespace(at=lambda path: found))
+    monkeypatch.setattr(engine, "load_run", lambda path: SimpleNamespace(recommender=lambda: known))
+    Engine(tmp_path)  # without any table
+    (tmp_path / "D.item").write_text("shelf:token\n1\n")
+    Engine(tmp_path)  # with one that has no items
+    assert not caplog.messages
+    (tmp_path / "items.csv").write_text("item_id,price\na,1\nb,2\nc,3\n")
+    Engine(tmp_path, tmp_path / "items.csv")
+    assert "2 items of the run have no row in" in caplog.text and "(d, e)" in caplog.text
+    with pytest.raises(UserError, match="no.csv not found"):
+        Engine(tmp_path, tmp_path / "no.csv")

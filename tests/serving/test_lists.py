@@ -180,7 +180,10 @@ def test_unknown_users_and_items_are_counted_or_refused(bbqrec, tmp_path, capsys
         (["--output=a.csv", "--where=price < 3"], r"no Mini\.item.*--items=FILE"),
         (["--output=a.csv", "--users=no.txt"], "no.txt cannot be read"),
         (["--output=a.csv", "--users=u.csv", "--histories=h.csv"], "both given"),
-        (["--output=a.csv", "--allow=odd.txt"], "No item is allowed"),
+        (
+            ["--output=a.csv", "--allow=odd.txt"],
+            "none of its 1 items is one of the run; the first is 'noth",
+        ),
     ],
 )
 def test_mistakes_are_named(bbqrec, rundir, capsys, arguments, message):

@@ -108,7 +108,11 @@ def test_an_item_has_a_title_an_id_and_neighbours(client, run):
         ({"history": ["i0001"], "k": 0}, 422, "k: "),
         ({"history": ["i0001"], "k": "3"}, 422, "k: "),
         ({"history": ["i0001"], "speed": 3}, 422, "speed"),
-        ({"history": ["i0001"], "allow": ["nothing"]}, 400, "No item of the catalogue"),
+        (
+            {"history": ["i0001"], "allow": ["nothing"]},
+            400,
+            "No item of `allow` is known (nothing)",
+        ),
         ({"history": ["i0001"], "where": ["price"]}, 400, "--where is 'price'"),
         ({"history": ["i0001"], "where": ["price < 3"]}, 400, "no Mini.item"),
         ({"history": ["\ud800"]}, 422, ""),
@@ -127,6 +131,9 @@ def test_unknown_items_of_a_history_are_named(client):
     body = {"history": ["i0398", "nothing", "i0395"], "k": 2}
     answer = client.post("/recommend", json=body).json()
     assert answer["unknown"] == ["nothing"] and len(answer["items"]) == 2
+    body = {"user": "u0017", "k": 2, "allow": ["i0398", "no shelf"], "deny": ["nowhere"]}
+    answer = client.post("/recommend", json=body).json()
+    assert answer["unknown"] == ["no shelf", "nowhere"] and len(answer["items"]) == 1
 
 
 def test_limits_and_the_token(client):
