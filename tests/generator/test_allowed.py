@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recbole_bbqrec.generator.inference import beam
+from recbole_bbqrec.generator.inference import beam, scoring
 from recbole_bbqrec.generator.inference.exact import exact_scores
 from recbole_bbqrec.generator.inference.ranking import rank
 from tests.support.generator import histories, small_catalogue, small_generator
@@ -92,3 +92,29 @@ def test_where_everything_is_allowed_nothing_changes() -> None:
     every = torch.ones(60, dtype=torch.bool)
     found = rank(generator, catalogue, items, 6, torch.float32, allowed=every)
     assert torch.equal(plain[0], found[0]) and torch.equal(plain[1], found[1])
+
+
+@pytest.mark.parametrize("block", [8, 1 << 21])  # lists of unequal length, or padded ones
+@pytest.mark.parametrize("options", [{"generation_loss": "code"}, HEAD])
+@torch.no_grad()
+def test_a_beam_wider_than_the_open_nodes_lists_all_allowed_items(
+    options: dict[str, Any], block: int, monkeypatch: Any
+) -> None:
+    """Beams hold closed nodes twice then, so that a level may have fewer nodes than the beam."""
+    monkeypatch.setattr(beam, "_BLOCK", block)
+    monkeypatch.setattr(scoring, "_ROOT_ROWS", 2)
+    torch.manual_seed(0)  # nodes of the levels: 23, 57, 59
+    catalogue = small_catalogue(60, codes=5, duplicates=0)
+    generator = small_generator(catalogue, **options)
+    items = histories(catalogue, LENGTHS, 6)
+    for shelf in (1, 3, 9):
+        allowed = torch.zeros(60, dtype=torch.bool)
+        allowed[torch.randperm(59)[:shelf] + 1] = True
+        excluded = torch.where(torch.arange(5)[:, None] % 2 > 0, allowed.nonzero()[:1].T, items)
+        expected = exhaustive(generator, catalogue, items, allowed, excluded)
+        for beams in (shelf, 34, 58):
+            found = rank(
+                generator, catalogue, items, beams, torch.float32, allowed=allowed,
+                excluded=excluded,
+            )  # fmt: skip
+            compare(found, expected, beams)

@@ -220,11 +220,13 @@ def _next_level(at: _Level, beams: _Beams, rows: _Rows | None, width: int) -> _B
         if at.allowed is not None:
             user = owner // held.nodes.shape[1] + users.start
             gain = gain.masked_fill(at.allowed.is_closed(at.level, user, child), -torch.inf)
-        grid, start = _rows(gain, counts[users].sum(1), -torch.inf)
-        # Candidates suffice: every beam has a child, and a level with fewer nodes than the width
-        # was kept whole.
-        best, chosen = best_of_rows(grid, min(width, len(trie.codes[at.level])))
-        chosen = chosen + start[:, None]  # [b, W']
+        # Every beam has a child, and a level with fewer nodes than the width was kept whole: there
+        # are too few candidates only where a user's open nodes have run out and beams hold a node
+        # twice. Places without a candidate have -inf then, and stand for the user's last one.
+        per_user, kept = counts[users].sum(1), min(width, len(trie.codes[at.level]))
+        grid, start = _rows(gain, per_user, -torch.inf, kept)
+        best, chosen = best_of_rows(grid, kept)
+        chosen = torch.minimum(chosen, per_user[:, None] - 1) + start[:, None]  # [b, W']
         parts.append(_Beams(child[chosen], best, row[chosen]))
     return _Beams(*(torch.cat(part) for part in zip(*parts)))
 
@@ -247,7 +249,8 @@ def _next_of_padded(at: _Level, beams: _Beams, rows: _Rows | None, width: int) -
         user = torch.arange(len(child), device=child.device)[:, None, None].expand_as(child)
         exists = exists & ~at.allowed.is_closed(at.level, user, child)
     scores = scores.masked_fill(~exists, -torch.inf).flatten(1)
-    best, chosen = best_of_rows(scores, min(width, len(at.trie.codes[at.level])))
+    kept = min(width, len(at.trie.codes[at.level]), scores.shape[1])  # see _next_level
+    best, chosen = best_of_rows(scores, kept)
     row = chosen.div(widest, rounding_mode="floor")
     row = row if rows is None else row + rows.first.unsqueeze(1)
     return _Beams(child.flatten(1).gather(1, chosen), best, row)
@@ -299,14 +302,14 @@ def _share_at(at: _Level, nodes: Tensor, dtype: torch.dtype) -> Tensor | None:
     return scoring.leaf_share(at.trie, nodes, dtype)
 
 
-def _rows(values: Tensor, counts: Tensor, fill: float) -> tuple[Tensor, Tensor]:
+def _rows(values: Tensor, counts: Tensor, fill: float, least: int = 0) -> tuple[Tensor, Tensor]:
     """Lay values out by user: ``values`` [E], ``counts`` int64 [b] -> [b, max count].
 
-    Also returns where each user's values start, int64 [b].
+    There are at least ``least`` columns. Also returns where each user's values start, int64 [b].
     """
     start = counts.cumsum(0) - counts
     user, place = ragged.expand(torch.zeros_like(counts), counts)
-    grid = values.new_full((len(counts), int(counts.max())), fill)
+    grid = values.new_full((len(counts), max(int(counts.max()), least)), fill)
     grid[user, place] = values
     return grid, start
 
