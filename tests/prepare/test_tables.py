@@ -123,7 +123,7 @@ def test_the_whole_catalogue_is_kept_and_the_events_are_those_of_the_core(shop, 
     }
     apart = [tuple(line.split("\t")) for line in (every / "Every.seen.tsv").read_text().split("\n")]
     assert set(apart[1:-1]) == {(user, item) for user, item in events if item not in kept}
-    assert len(apart) - 2 == len(set(apart[1:-1])) and not (core / "Core.seen.tsv").exists()
+    assert apart[1:-1] == sorted(set(apart[1:-1])) and not (core / "Core.seen.tsv").exists()
     assert set(aligned(every, "Every", "look")) == set(aligned(every, "Every", "text")) == {*tokens}
     assert set(aligned(core, "Core", "look")) == kept
     sets = []

@@ -33,9 +33,9 @@ class LeftOut(NamedTuple):
         )
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines of ``NAME.seen.tsv``."""
+        """Yield the lines of ``NAME.seen.tsv``, sorted: the database numbers names in any order."""
         yield "user_id\titem_id"
-        yield from (f"{user}\t{item}" for user, item in zip(self.users, self.items))
+        yield from sorted(f"{user}\t{item}" for user, item in zip(self.users, self.items))
 
 
 def write_catalogue(work: Path, name: str, items: Sequence[str], left_out: LeftOut | None) -> None:
