@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 class UserError(Exception):
@@ -21,6 +22,21 @@ class LostProcessError(RuntimeError):
 
     The command line prints its message once and exits with code 1.
     """
+
+
+def listed(name: str, values: Any) -> list[Any]:
+    """Return the ``values`` of an argument as a list.
+
+    Raises:
+        UserError: a single token or a table stands in its place.
+    """
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise UserError(f"{name} is {values!r}; expected a list of raw tokens: [{values!r}].")
+    if isinstance(values, Mapping) or hasattr(values, "columns"):
+        raise UserError(
+            f"{name} is a {type(values).__name__}; expected a list, an array or a column."
+        )
+    return list(values)
 
 
 def did_you_mean(name: str, known: Iterable[str], n: int = 1) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_bbqrec.answers.recommender import Recommender
 from recbole_bbqrec.config.config import BBQRecConfig
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, listed
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
 from recbole_bbqrec.model.parts.item_codes import CodeRecommender
 from recbole_bbqrec.protocols import ItemDataset
@@ -105,10 +105,10 @@ class LoadedRun(NamedTuple):
         allowed = None
         if allow is not None:
             allowed = torch.zeros(recommender.n_items, dtype=torch.bool)
-            allowed[recommender.ids("item", [str(item) for item in _listed("allow", allow)])] = True
+            allowed[recommender.ids("item", [str(item) for item in listed("allow", allow)])] = True
         if deny is not None:
             allowed = recommender.every_item() if allowed is None else allowed
-            allowed[recommender.ids("item", [str(item) for item in _listed("deny", deny)])] = False
+            allowed[recommender.ids("item", [str(item) for item in listed("deny", deny)])] = False
         excluded = rows[self.model.ITEM_SEQ] if exclude else None
         beams = k + exclude * recommender.width  # as wide as before anything is left out
         ids, scores = recommender.best(rows, k, allowed, excluded, beams)
@@ -179,11 +179,11 @@ class LoadedRun(NamedTuple):
             given = "neither of them" if users is None else "both"
             raise UserError(f"recommend() takes `users` or `histories`; it was given {given}.")
         if users is not None:
-            names = [str(user) for user in _listed("users", users)]
+            names = [str(user) for user in listed("users", users)]
             return list(names), recommender.rows_of_users(names)
         tokens = []
-        for number, history in enumerate(_listed("histories", histories)):
-            tokens.append([str(item) for item in _listed(f"histories[{number}]", history)])
+        for number, history in enumerate(listed("histories", histories)):
+            tokens.append([str(item) for item in listed(f"histories[{number}]", history)])
             if not tokens[-1]:
                 raise UserError(
                     f"histories[{number}] is empty; expected one item or more. Leave it out."
@@ -205,14 +205,3 @@ class LoadedRun(NamedTuple):
                 f"k is {k}; data set {self.config['dataset']!r} has {self.model.n_items - 1} "
                 f"items{why}. Ask for fewer."
             )
-
-
-def _listed(name: str, values: Any) -> Sequence[Hashable]:
-    """Return ``values`` as a list; UserError where a single token stands in its place."""
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-        raise UserError(f"{name} is {values!r}; expected a list of raw tokens: [{values!r}].")
-    if isinstance(values, (Mapping, pd.DataFrame)):
-        raise UserError(
-            f"{name} is a {type(values).__name__}; expected a list, an array or a column."
-        )
-    return list(values)

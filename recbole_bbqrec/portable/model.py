@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from recbole_bbqrec.errors import UserError, did_you_mean
+from recbole_bbqrec.errors import UserError, did_you_mean, listed
 from recbole_bbqrec.generator.inference.ranking import rank
 from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.items.neighbour_bonus import Neighbours
@@ -97,13 +97,13 @@ class PortableModel:
             bool(config["mask_history"]), str(config["precision"]),
         )  # fmt: skip
 
-    def save(self, folder: Path, vectors: Tensor, about: Mapping[str, Any]) -> None:
+    def save(self, folder: str | Path, vectors: Tensor, about: Mapping[str, Any]) -> None:
         """Write the three files to ``folder``.
 
         ``vectors`` float32 [n_items, V] are those of phase one, whose length the catalogue drops;
         ``about`` is added to config.json, under keys of its own.
         """
-        near, codes = self.catalogue.neighbours, self.catalogue.codes
+        folder, near, codes = Path(folder), self.catalogue.neighbours, self.catalogue.codes
         tensors = {_GENERATOR + name: t for name, t in self.generator.state_dict().items()}
         tensors.update(codes=codes, vectors=vectors)
         if self.catalogue.features is not None:
@@ -126,13 +126,14 @@ class PortableModel:
         text = "".join(f"{token}\n" for token in self.tokens[1:])
         (folder / ITEMS).write_text(text, encoding="utf-8")
 
-    def ids(self, history: Sequence[str]) -> list[int]:
+    def ids(self, history: Sequence[str], name: str = "history") -> list[int]:
         """Return the ids of the last items of a history of tokens, as many as the network reads.
 
         Raises:
-            UserError: an item is unknown, or there is none.
+            UserError: an item is unknown, there is none, or ``name``, the argument, is no list.
         """
-        latest = [str(token) for token in history[-self.generator.config.max_history :]]
+        given = listed(name, history)
+        latest = [str(token) for token in given[-self.generator.config.max_history :]]
         if not latest:
             raise UserError("A history is empty; expected one item or more. Leave it out.")
         unknown = [token for token in latest if token not in self._id_of]
@@ -152,7 +153,10 @@ class PortableModel:
         Raises:
             UserError: as :meth:`ids`.
         """
-        rows = [self.ids(history) for history in histories]
+        rows = [
+            self.ids(history, f"histories[{number}]")
+            for number, history in enumerate(listed("histories", histories))
+        ]
         if not rows:
             return []
         items = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)

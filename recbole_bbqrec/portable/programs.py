@@ -15,13 +15,13 @@ from recbole_bbqrec.portable.reference import Decode, DecoderStep, Encode, Encod
 _EXAMPLE_BEAMS = 3  # of the tracing; the number is free in the program
 
 
-def write_programs(model: PortableModel, folder: Path) -> str | None:
+def write_programs(model: PortableModel, folder: str | Path) -> str | None:
     """Write the encoder and each level's decoder step; return why not, or None.
 
     The encoder takes exactly ``max_history`` items, padded with 0 on the right, which only a causal
     encoder leaves out of sight.
     """
-    config = model.generator.config
+    folder, config = Path(folder), model.generator.config
     if config.history_encoding != "causal":
         return "the encoder is bidirectional, and a program of fixed length would see the padding"
     items = torch.ones(config.max_history, dtype=torch.int64)
@@ -42,9 +42,9 @@ def write_programs(model: PortableModel, folder: Path) -> str | None:
     return None
 
 
-def read_programs(model: PortableModel, folder: Path) -> tuple[Encode, list[Decode]]:
+def read_programs(model: PortableModel, folder: str | Path) -> tuple[Encode, list[Decode]]:
     """Return the programs in ``folder`` as what :func:`~.reference.recommend` takes."""
-    width = model.generator.config.max_history
+    folder, width = Path(folder), model.generator.config.max_history
     encoder: Any = torch.export.load(folder / ENCODER).module()
 
     def encode(items: Tensor) -> Tensor:

@@ -35,6 +35,9 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
     """Write ``state`` (tensors and plain values only) to ``path`` atomically.
 
     Of several processes the first alone writes.
+
+    Raises:
+        KeyboardInterrupt: also where torch turns it into an error of its own.
     """
     if not is_main():
         return
@@ -43,7 +46,7 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
         try:
             torch.save({"format": FORMAT, **state}, guarded)
         except Exception as error:
-            raise guarded.failure or error from error
+            raise guarded.failure or _interrupt_in(error) or error from error
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -89,6 +92,14 @@ def require_keys(state: dict[str, Any], keys: Collection[str], path: str | Path)
     missing = [key for key in keys if key not in state]
     if missing:
         raise UserError(f"The checkpoint {path} has no `{missing[0]}`. {_REMEDY}")
+
+
+def _interrupt_in(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the interrupt that ``error`` followed: its end of an archive fails in torch."""
+    cause = error.__context__
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause
 
 
 class _Guarded:

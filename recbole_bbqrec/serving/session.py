@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.answers.recommender import Recommender
-from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.errors import UserError, listed
 from recbole_bbqrec.generator.batch.encoded_history import Memory
 from recbole_bbqrec.generator.inference.allowed import Allowed
 from recbole_bbqrec.generator.inference.beam import beam_search
@@ -45,7 +45,7 @@ class Session:
     Raises
     ------
     UserError
-        An item is unknown.
+        An item is unknown, or ``history`` is no list.
 
     Examples
     --------
@@ -61,7 +61,7 @@ class Session:
         self._history: list[str] = []
         self._memory: Memory | None = None
         self._live: OneUser | None = None
-        for item in history:
+        for item in listed("history", history):
             self.add(item)
 
     @property

@@ -14,7 +14,7 @@ from recbole_bbqrec import load_run
 from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.portable.model import PortableModel
-from recbole_bbqrec.portable.programs import read_programs
+from recbole_bbqrec.portable.programs import read_programs, write_programs
 from recbole_bbqrec.portable.reference import recommend
 from tests.support.contract import small_bbqrec
 from tests.support.generator import small_catalogue, small_generator
@@ -79,6 +79,26 @@ def test_the_reference_ranks_as_the_fast_code(name):
         assert [item for item, _ in fast] == [item for item, _ in slow]
 
 
+def test_folders_are_texts_or_paths(tmp_path):
+    model = portable(**NETWORKS["default"])
+    model.save(str(tmp_path), model.catalogue.vectors, {})
+    loaded = PortableModel.load(str(tmp_path))
+    assert loaded.tokens == model.tokens
+    with pytest.raises(FileNotFoundError):
+        read_programs(loaded, str(tmp_path))
+    assert write_programs(portable(**NETWORKS["paper"]), str(tmp_path)) is not None
+
+
+def test_one_token_in_place_of_a_history_is_named():
+    model = portable(**NETWORKS["default"])
+    with pytest.raises(UserError, match=r"histories\[1\] is 'i3'; expected a list of raw tokens"):
+        model.recommend([["i3"], "i3"])
+    with pytest.raises(UserError, match=r"histories is 'i3'"):
+        model.recommend("i3")
+    with pytest.raises(UserError, match=r"history is 'i3'"):
+        recommend(model, "i3", 3)
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A run and its exported folder."""
@@ -113,7 +133,7 @@ def test_a_process_without_recbole_gives_the_lists_of_the_live_model(exported):
 def test_the_programs_give_the_same_lists(exported):
     _, folder = exported
     model = PortableModel.load(folder)
-    encode, decode = read_programs(model, folder)
+    encode, decode = read_programs(model, str(folder))  # as docs/export.md writes it
     for history in ([model.tokens[5]], list(model.tokens[7:12]), list(model.tokens[1:31])):
         (fast,) = model.recommend([history], k=10)
         slow = recommend(model, history, 10, encode, decode)

@@ -11,6 +11,7 @@ import torch
 
 from recbole_bbqrec.atomic import atomic_path
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.run_files import checkpoint
 from recbole_bbqrec.run_files.checkpoint import (
     load_checkpoint,
     load_model_file,
@@ -152,3 +153,23 @@ def test_weights_of_another_form_are_refused(tmp_path):
     for weights in (3, {"weight": "text"}, {"weight": torch.zeros(3)}):
         with pytest.raises(UserError, match="w.pth"):
             load_weights(torch.nn.Linear(1, 1, bias=False), weights, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("number", [1, 4, 8, 30])  # of the write that is interrupted
+def test_an_interrupted_write_ends_as_an_interrupt_and_leaves_the_old_file(
+    tmp_path, monkeypatch, number
+):
+    path, writes = tmp_path / "a.pth", []
+    save_checkpoint({"x": 1}, path)
+
+    def write(self, data):
+        writes.append(data)
+        if len(writes) == number:
+            raise KeyboardInterrupt
+        return self._file.write(data)
+
+    monkeypatch.setattr(checkpoint._Guarded, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint({"x": torch.zeros(1000), "y": torch.ones(100_000)}, path)
+    assert len(writes) >= number
+    assert load_checkpoint(path)["x"] == 1 and list(tmp_path.iterdir()) == [path]

@@ -70,6 +70,8 @@ def test_mistakes_are_named_and_leave_the_session_as_it_is(runs):
     session.add("i0398")
     with pytest.raises(UserError, match="Unknown item 'nothing'"):
         session.add("nothing")
+    with pytest.raises(UserError, match="history is 'i0398'; expected a list"):
+        Session(runs[0], "i0398")
     with pytest.raises(UserError, match="k is 0"):
         session.recommend(k=0)
     assert session.history == ("i0398",)
