@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from recbole_bbqrec.prepare.written_files import read_entries
 from recbole_bbqrec.upkeep.new_items import NewItems
 
 _BEYOND = 10  # times as far from the mean as any item of the run: no value, but rounding
+_ROUNDING = 1e-3  # of the widest column: what varies less may be rounding
+_MOST = 0.5  # share of the other columns; where more are beyond, the vectors are another encoder's
 
 
 def write_extended(source: Path, target: Path, name: str, new: NewItems) -> None:
@@ -28,7 +31,8 @@ def write_extended(source: Path, target: Path, name: str, new: NewItems) -> None
     system has none.
 
     Raises:
-        UserError: a feature exceeds the range of the stored numbers.
+        UserError: a feature exceeds the range of the stored numbers, or the features look like
+            those of another encoder.
     """
     target.mkdir(parents=True)
     entries = read_entries(source / f"{name}.features.yaml")
@@ -60,7 +64,7 @@ def _modality(
     old = open_matrix(source / matrix)
     stored = np.float16 if old.dtype.itemsize == 2 else np.float32
     with np.errstate(over="ignore"):
-        added = _within_reach(rows, old).astype(stored)
+        added = _within_reach(rows, old, modality).astype(stored)
     if not np.isfinite(added).all():
         raise UserError(
             f"A {modality} feature of a new item exceeds the range of {np.dtype(stored)}, in which "
@@ -73,20 +77,42 @@ def _modality(
     return describe_matrix(target / matrix, len(known) + len(new), int(old.shape[1]))
 
 
-def _within_reach(rows: np.ndarray, old: np.ndarray) -> np.ndarray:
+def _within_reach(rows: np.ndarray, old: np.ndarray, modality: str) -> np.ndarray:
     """Return new ``rows`` [n, dim] with the mean of ``old`` [N, dim] in columns of mere rounding.
 
     An SVD may have columns in which the run's items differ by rounding alone, which scaling brings
     to the size of the others. The rounding of new items is another, and would then be thousands of
     deviations. Such a column has a new item ten times as far from the mean as any old one.
     """
-    if not len(old):
+    if not len(old) or not len(rows):
         return rows
     mean = np.mean(old, axis=0, dtype=np.float64)
     low, high = (np.asarray(edge, np.float64) for edge in (old.min(axis=0), old.max(axis=0)))
     farthest = np.maximum(high - mean, mean - low)
     beyond = (np.abs(rows - mean) > _BEYOND * farthest).any(axis=0) & (farthest > 0)
+    _check_encoder(beyond, farthest > _ROUNDING * farthest.max(), modality)
     return np.where(beyond, mean, rows)
+
+
+def _check_encoder(beyond: np.ndarray, varies: np.ndarray, modality: str) -> None:
+    """Warn where columns that vary among the run's items are set to the mean; refuse many.
+
+    Both are bool [dim].
+    """
+    changed, total = int((beyond & varies).sum()), int(varies.sum())
+    if not changed:
+        return
+    like = "the vectors look like those of another encoder"
+    far = f"a new item lies over {_BEYOND} times as far from the mean as any item of the run"
+    if changed > _MOST * total:
+        raise UserError(
+            f"In {changed} of {total} columns of `{modality}` {far}: {like}. Encode the new items "
+            "with the encoder of the run's, and give vectors of the same scale."
+        )
+    getLogger().warning(
+        f"{changed} of {total} columns of `{modality}` are set to the mean for all new items: in "
+        f"them {far}. If there are many, {like}."
+    )
 
 
 def link_or_copy(path: Path, target: Path) -> None:

@@ -74,20 +74,42 @@ def test_what_does_not_fit_is_refused(tmp_path):
         read_new_items(where, items=tmp_path / "items.csv")
 
 
-def test_rounding_of_new_items_is_not_blown_up(tmp_path):
+def extend(folder: Path, old: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Write ``old`` as a run's texts and ``rows`` as those of new items; return what is stored."""
+    source, target = folder / "data", folder / "wider"
+    source.mkdir()
+    np.save(source / "Shop.text.npy", old.astype(np.float16))
+    (source / "Shop.text.items.txt").write_text("".join(f"i{n}\n" for n in range(len(old))))
+    tokens = tuple(f"new{n}" for n in range(len(rows)))
+    new = NewItems(tokens, {"text": (np.arange(len(rows)), rows)})
+    write_extended(source, target, "Shop", new)
+    return np.load(target / "Shop.text.npy")
+
+
+def test_vectors_of_another_encoder_are_refused_and_single_columns_told(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    old, rows = rng.normal(size=(200, 24)), rng.normal(size=(60, 24))
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="24 of 24 columns of `text`.*another encoder"):
+        extend(tmp_path / "other", old, rows * 50 + 200)
+    assert not caplog.records
+    rows[3, 5] = 300
+    written = extend(tmp_path, old, rows)
+    assert written[200:, 5] == pytest.approx(old[:, 5].mean(), abs=1e-3)
+    assert [r.getMessage()[:46] for r in caplog.records] == [
+        "1 of 24 columns of `text` are set to the mean "
+    ]
+
+
+def test_rounding_of_new_items_is_not_blown_up(tmp_path, caplog):
     """Columns: usual, with a new item far out, of a rare label, of mere rounding, constant."""
     rng = np.random.default_rng(0)
     old = rng.normal(size=(200, 5))
     old[:, 2], old[:, 3], old[:, 4] = np.arange(200) == 7, 6e-8 * rng.integers(0, 3, 200), 0.5
     rows = rng.normal(size=(3, 5))
     rows[0, 1], rows[:, 2], rows[:, 3], rows[:, 4] = 12, [0, 1, 0], [1e-4, 0, 6e-8], [0.5, 0.5, 1]
-    source, target = tmp_path / "data", tmp_path / "wider"
-    source.mkdir()
-    np.save(source / "Shop.text.npy", old.astype(np.float16))
-    (source / "Shop.text.items.txt").write_text("".join(f"i{n}\n" for n in range(200)))
-    new = NewItems(("a", "b", "c"), {"text": (np.arange(3), rows)})
-    write_extended(source, target, "Shop", new)
-    written = np.load(target / "Shop.text.npy")
+    written = extend(tmp_path, old, rows)
+    assert not caplog.records  # rounding is no news
     assert (written[:200] == old.astype(np.float16)).all()
     kept = [0, 1, 2, 4]
     assert np.allclose(written[200:][:, kept], rows[:, kept], atol=1e-2)
