@@ -6,7 +6,6 @@ it, and ``add_model`` names a model class of one's own for both.
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from recbole_bbqrec import compat
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from recbole_bbqrec.model.registry import add_model
     from recbole_bbqrec.quick_start import load_run, run
     from recbole_bbqrec.serving.session import Session
-
-if importlib.util.find_spec("recbole") is not None:  # exported models are read without it
-    compat.require_recbole()
 
 __all__ = ["Session", "__version__", "add_model", "load_run", "run"]
 

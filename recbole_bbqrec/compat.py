@@ -8,16 +8,12 @@ checkpoints stays safe: see :mod:`recbole_bbqrec.run_files.checkpoint`.
 from __future__ import annotations
 
 import importlib.util
-import os
-import sys
 import warnings
 
 import numpy as np
 
 RECBOLE_VERSION = "1.2.1"
 
-#: sys.argv[0] of our command lines while they import the package; -m is that of `python -m`.
-_COMMANDS = ("-m", "recbole-bbqrec", "run_recbole_bbqrec.py")
 _ALIASES = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}
 for _name, _type in _ALIASES.items():
     if _name not in np.__dict__:
@@ -34,35 +30,40 @@ warnings.filterwarnings("ignore", message=r".*distutils.*", category=Deprecation
 
 
 def require_recbole() -> None:
-    """Refuse to go on if RecBole is absent or of another version; the message says what to install.
-
-    A command line, which imports the package before it can handle an error, ends with the message.
+    """Refuse to go on if RecBole is absent, broken or of another version; say what to install.
 
     Raises:
-        ImportError: in any other process.
+        ImportError: with the message.
     """
     fault = _fault()
-    if fault is None:
-        return
-    if os.path.basename(sys.argv[0] if sys.argv else "") in _COMMANDS:
-        print(f"error: {fault}", file=sys.stderr)
-        sys.exit(2)
-    raise ImportError(fault)
+    if fault is not None:
+        raise ImportError(fault)
 
 
 def _fault() -> str | None:
     instruction = f"pip install --no-deps recbole=={RECBOLE_VERSION}"
-    if importlib.util.find_spec("recbole") is None:
+    try:
+        absent = importlib.util.find_spec("recbole") is None
+    except ValueError:  # something else is in its place
+        absent = False
+    if absent:
         return (
             f"recbole_bbqrec needs RecBole {RECBOLE_VERSION}, which is not installed. On Python "
             "3.12 and newer pip cannot install it as a dependency (its ray pin has no wheel "
             f"there); its other requirements are already in place, so run: {instruction}"
         )
-    import recbole
+    try:
+        import recbole
 
-    if recbole.__version__ != RECBOLE_VERSION:
+        version = recbole.__version__
+    except Exception as error:  # whatever a broken installation leads to
         return (
-            f"recbole_bbqrec needs RecBole {RECBOLE_VERSION}; version {recbole.__version__} is "
+            f"recbole_bbqrec needs RecBole {RECBOLE_VERSION}; what is installed cannot be imported "
+            f"({type(error).__name__}: {error}). Run: {instruction} --force-reinstall"
+        )
+    if version != RECBOLE_VERSION:
+        return (
+            f"recbole_bbqrec needs RecBole {RECBOLE_VERSION}; version {version} is "
             f"installed. Run: {instruction}"
         )
     return None

@@ -1,10 +1,8 @@
-"""Whole runs from one call, and finished runs loaded again.
-
-Steps and seeds follow the order of RecBole's ``run_recbole``, so that RecBole's models give
-RecBole's numbers. Its module is not imported, because it needs ray.
-"""
+"""Runs from one call, by the steps and seeds of RecBole's ``run_recbole``; loads finished runs."""
 
 from __future__ import annotations
+
+import recbole_bbqrec.config  # noqa: F401  # isort: skip - first: it says what RecBole lacks
 
 import contextlib
 import json

@@ -49,6 +49,34 @@ def test_without_recbole_a_command_is_one_message(tmp_path, words):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("code", ["raise RuntimeError('no GPU')", "__version__ = '1.2.0'"])
+def test_a_recbole_that_fails_is_one_message_and_leaves_exported_models(tmp_path, code):
+    (tmp_path / "recbole").mkdir()
+    (tmp_path / "recbole" / "__init__.py").write_text(code + "\n")
+    script = """if True:
+        import recbole_bbqrec, recbole_bbqrec.portable.programs
+        from recbole_bbqrec.portable.model import PortableModel
+        for name in ("run", "load_run", "Session", "add_model", "quick_start"):
+            try:
+                exec(f"from recbole_bbqrec import {name}")
+            except ImportError as error:
+                assert "pip install --no-deps recbole==1.2.1" in str(error), error
+            else:
+                raise SystemExit(name)
+        from recbole_bbqrec.cli.main import main
+        assert main(["models"]) == 2
+    """
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    for words in (["-c", script], ["-m", "recbole_bbqrec", "models"]):
+        done = subprocess.run(
+            [sys.executable, *words], env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == (0 if words[0] == "-c" else 2), done.stderr
+        assert done.stderr.startswith("error: recbole_bbqrec needs RecBole 1.2.1")
+        assert done.stderr.count("\n") == 1
+
+
 def test_another_recbole_is_refused(monkeypatch):
     import recbole
 
