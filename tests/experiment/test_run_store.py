@@ -134,11 +134,12 @@ def test_data_counts(store, own_data):
 
 
 @pytest.mark.slow
-def test_absent_data_are_made_when_wanted(store, tmp_path):
-    with pytest.raises(UserError, match="Mini.inter"):
-        store.plan(gru(data_path=str(tmp_path)))
-    made = store.plan(gru(data_path=str(tmp_path), prepare=True))
-    assert made.key == store.plan(gru()).key
+def test_absent_data_are_made_where_that_takes_nothing(store, tmp_path):
+    options = gru(data_path=str(tmp_path)).overrides
+    with pytest.raises(UserError, match="Shop"):
+        store.plan(Run("GRU4Rec", "Shop", options))
+    assert not list(tmp_path.iterdir())
+    assert store.plan(gru(data_path=str(tmp_path))).key == store.plan(gru()).key
 
 
 @pytest.mark.slow
