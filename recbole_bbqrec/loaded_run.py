@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 import torch.nn.functional as F
 from recbole.data.interaction import Interaction
+from torch import Tensor
 
 from recbole_bbqrec.answers.recommender import Recommender
 from recbole_bbqrec.config.config import BBQRecConfig
@@ -102,13 +102,7 @@ class LoadedRun(NamedTuple):
         recommender = self.recommender()
         names, rows = self._rows(recommender, users, histories)
         self._check_k(k, names, rows, exclude)
-        allowed = None
-        if allow is not None:
-            allowed = torch.zeros(recommender.n_items, dtype=torch.bool)
-            allowed[recommender.ids("item", [str(item) for item in listed("allow", allow)])] = True
-        if deny is not None:
-            allowed = recommender.every_item() if allowed is None else allowed
-            allowed[recommender.ids("item", [str(item) for item in listed("deny", deny)])] = False
+        allowed = allowed_items(recommender, allow, deny)
         excluded = rows[self.model.ITEM_SEQ] if exclude else None
         beams = k + exclude * recommender.width  # as wide as before anything is left out
         ids, scores = recommender.best(rows, k, allowed, excluded, beams)
@@ -205,3 +199,22 @@ class LoadedRun(NamedTuple):
                 f"k is {k}; data set {self.config['dataset']!r} has {self.model.n_items - 1} "
                 f"items{why}. Ask for fewer."
             )
+
+
+def allowed_items(
+    recommender: Recommender, allow: Sequence[Hashable] | None, deny: Sequence[Hashable] | None
+) -> Tensor | None:
+    """Return True for items that may be recommended, bool [n_items]; None where all may.
+
+    Raises:
+        UserError: an item is unknown, or a single token stands in the place of a list.
+    """
+    if allow is None and deny is None:
+        return None
+    allowed = recommender.every_item()
+    if allow is not None:
+        allowed[:] = False
+        allowed[recommender.ids("item", [str(item) for item in listed("allow", allow)])] = True
+    if deny is not None:
+        allowed[recommender.ids("item", [str(item) for item in listed("deny", deny)])] = False
+    return allowed

@@ -16,7 +16,7 @@ from recbole_bbqrec.generator.inference.beam import beam_search
 from recbole_bbqrec.generator.inference.compiled_weights import compiled
 from recbole_bbqrec.generator.inference.encoding import encode
 from recbole_bbqrec.generator.inference.one_user import OneUser
-from recbole_bbqrec.loaded_run import LoadedRun
+from recbole_bbqrec.loaded_run import LoadedRun, allowed_items
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
 from recbole_bbqrec.runtime import autocast
 
@@ -81,7 +81,12 @@ class Session:
         self._memory = None
 
     def recommend(
-        self, k: int = 10, exclude_history: bool = False, allowed: Tensor | None = None
+        self,
+        k: int = 10,
+        exclude_history: bool = False,
+        allowed: Tensor | None = None,
+        allow: Sequence[Hashable] | None = None,
+        deny: Sequence[Hashable] | None = None,
     ) -> list[Recommended]:
         """Return the best next items, best first; fewer than k where fewer are allowed.
 
@@ -93,17 +98,25 @@ class Session:
             Leave out all items of the session.
         allowed
             bool [n_items] by internal id, the items that may be recommended; None: all.
+        allow, deny
+            Tokens of the items that may be recommended, and of those that may not, instead of
+            ``allowed``.
 
         Raises
         ------
         UserError
-            The session has no event yet, or k is below 1 or above the number of items.
+            The session has no event yet, k is below 1 or above the number of items, an item is
+            unknown, or ``allowed`` is given beside ``allow`` or ``deny``.
         """
         recommender = self.recommender
         if not self._history:
             raise UserError("The session has no event yet. Add one first.")
         if not 1 <= k < recommender.n_items:
             raise UserError(f"k is {k}; expected 1 to {recommender.n_items - 1}.")
+        if allow is not None or deny is not None:
+            if allowed is not None:
+                raise UserError("recommend() takes `allowed`, or `allow` and `deny`; give one.")
+            allowed = allowed_items(recommender, allow, deny)
         excluded = None
         if exclude_history:
             excluded = torch.from_numpy(recommender.ids("item", self._history))[None]

@@ -45,6 +45,21 @@ def test_after_every_event_as_the_python_call(runs, event_by_event):
         assert [one.item for one in rest] == expected["item"].tolist()
 
 
+def test_allow_and_deny_as_the_python_call(runs, event_by_event):
+    tokens = [str(item) for item in runs[0].recommender().item_tokens[1:60]]
+    for run in runs:
+        session = Session(run, tokens[:3])
+        for given in ({"allow": tokens[:20], "deny": tokens[:5]}, {"deny": tokens}):
+            expected = run.recommend(histories=[tokens[:3]], k=12, **given)
+            found = session.recommend(k=12, **given)
+            assert [one.item for one in found] == expected["item"].tolist() and len(found) == 12
+        assert session.recommend(k=5, allow=[]) == []
+        with pytest.raises(UserError, match="allow is 'x'; expected a list"):
+            session.recommend(allow="x")
+        with pytest.raises(UserError, match="give one"):
+            session.recommend(allow=tokens, allowed=session.recommender.every_item())
+
+
 def test_the_history_is_encoded_once_an_event(runs, event_by_event, monkeypatch):
     calls, place = [], module.OneUser if event_by_event else module
     name = "_encode" if event_by_event else "encode"
