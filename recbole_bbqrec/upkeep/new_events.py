@@ -19,6 +19,11 @@ from recbole_bbqrec.prepare.tables.ledger import Ledger
 from recbole_bbqrec.upkeep.extended_data import link_or_copy
 
 _DAY = 86_400.0  # seconds
+#: Options of a run whose events are written here, and the values that fit what is written.
+COLUMNS = {
+    "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "TIME_FIELD": "timestamp",
+    "REAL_TIME_FIELD": "unix_time", "field_separator": "\t",
+}  # fmt: skip
 _NAMED = 5  # unknown items that a message names
 
 

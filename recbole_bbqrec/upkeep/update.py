@@ -44,7 +44,13 @@ from recbole_bbqrec.trainer.registry import get_trainer_class
 from recbole_bbqrec.trainer.shared_work import no_tensorboard
 from recbole_bbqrec.upkeep.add_items import add_items, changed_ids, open_for_items
 from recbole_bbqrec.upkeep.base_run import open_base_run
-from recbole_bbqrec.upkeep.new_events import Counts, merge, read_new_events, write_updated
+from recbole_bbqrec.upkeep.new_events import (
+    COLUMNS,
+    Counts,
+    merge,
+    read_new_events,
+    write_updated,
+)
 from recbole_bbqrec.upkeep.new_items import read_new_items
 from recbole_bbqrec.upkeep.newest_day import NewestDay, measure_newest_day
 from recbole_bbqrec.upkeep.settings import EPOCHS
@@ -52,10 +58,6 @@ from recbole_bbqrec.version import __version__
 
 _BASE = "base"
 _NO_FILTER = "[1,inf)"  # the run's own filters have acted on its events
-_COLUMNS = {
-    "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "TIME_FIELD": "timestamp",
-    "REAL_TIME_FIELD": "unix_time", "field_separator": "\t",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _open(path: Path) -> LoadedRun:
     """Load the run, or say why it cannot be updated."""
     words = "a generative model, whose phase two goes on; train others anew"
     old = open_base_run(path, GenerativeRecommender, words)[1]
-    for option, expected in _COLUMNS.items():
+    for option, expected in COLUMNS.items():
         if old.config[option] != expected:
             raise UserError(
                 f"The run at {path} has `{option}` {old.config[option]!r}; an update writes "

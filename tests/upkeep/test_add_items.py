@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.generator.inference.ranking import rank
 from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.tokenizer.semantic_ids import SemanticIds
+from recbole_bbqrec.upkeep import hidden_items
 from recbole_bbqrec.upkeep.add_items import add_items
 from recbole_bbqrec.upkeep.hidden_items import hide_and_add
 from recbole_bbqrec.upkeep.nearest import nearest_trained
@@ -103,14 +105,46 @@ def test_metrics_are_those_of_the_wider_catalogue_and_items_can_be_added_again(r
 
 
 @pytest.mark.slow
-def test_hidden_items_are_found_again(runs, tmp_path):
-    outcome = hide_and_add(runs[0], tmp_path / "out", share=0.2)
+def test_hidden_items_are_found_again(runs, tmp_path, monkeypatch):
+    """An interruption after the training costs no second training."""
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(hidden_items, "_measure", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            hide_and_add(runs[0], output, hide="0.2")
+    with pytest.raises(UserError, match="begun by another command"):
+        hide_and_add(runs[0], output, hide="0.3")
+    with monkeypatch.context() as patch:
+        patch.setattr(hidden_items, "run", Mock(side_effect=AssertionError("trained again")))
+        outcome = hide_and_add(runs[0], output, hide="0.2")
+    with pytest.raises(UserError, match="is finished"):
+        hide_and_add(runs[0], output, hide="0.2")
+    report = json.loads((output / "hidden_items.json").read_text())
+    assert [row["name"] for row in report["rows"]] == [row.name for row in outcome.rows]
     targets = outcome.targets
     assert targets["cold"] + targets["warm"] == targets["all"] and targets["cold"] > 0
     assert outcome.churn.items_added == 18 and len(outcome.rows) == 4
     for row in outcome.rows:
         mean = sum(row.values[kind][0] * targets[kind] for kind in ("cold", "warm"))
         assert row.values["all"][0] == pytest.approx(mean / targets["all"])
+
+
+@pytest.mark.slow
+def test_items_hidden_by_time_are_those_first_seen_after_the_cut(runs):
+    whole = load_run(runs[0])
+    dataset = whole.dataset
+    path = runs[0] / "data" / "Mini" / "Mini.inter"
+    table = pd.read_csv(path, sep="\t").rename(columns=lambda name: name.split(":")[0])
+    first = table.groupby("item_id")["unix_time"].min()
+    expected = set(first[first > table["unix_time"].quantile(0.2)].index)
+    hidden = hidden_items._hidden(whole, ["text", "image"], "time:0.2", seed=0)
+    assert {dataset.item_tokens[item] for item in hidden} == expected and expected
+
+
+@pytest.mark.parametrize("hide", ["0", "1", "-0.1", "nan", "some", "time:2", "next_day"])
+def test_what_to_hide_is_a_share_or_a_time(hide, tmp_path):
+    with pytest.raises(UserError, match="expected a share of the items"):
+        hide_and_add(tmp_path / "nowhere", tmp_path / "out", hide)
 
 
 def test_nearest_trained_against_a_loop():

@@ -34,7 +34,8 @@ def add_arguments(parser: CommandParser) -> None:
     add("--nearest", "N", "items of training whose mean stands for what only training teaches",
         type=int, default=NEAREST)  # fmt: skip
     add("--hide", "SHARE", "instead of adding items: train the run again without this share of its "
-        "items, add them, and print recall on them (default: no)", type=float)  # fmt: skip
+        "items, or, with time:0.9, without those first seen in the last tenth of its events; add "
+        "them, and print recall on them (default: no)")  # fmt: skip
     add("--seed", "N", "of the choice of hidden items", type=int, default=0)
     add = parser.group("output")
     add("--output", "DIR", "folder of the new run; must not exist", type=Path, required=True)
@@ -50,12 +51,12 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--nearest is {args.nearest}; expected at least 1.")
     if args.hide is None and args.items is None and not args.features:
         raise UserError("There is no item to add: give --features, --items or both.")
+    if args.hide is not None:
+        return _hide(args)
     if args.output.exists():
         raise UserError(
             f"--output {args.output} exists; it is never replaced. Name another folder."
         )
-    if args.hide is not None:
-        return _hide(args)
     from recbole_bbqrec.prepare.tables.features import FeatureFile
     from recbole_bbqrec.prepare.tables.items import ItemOptions
     from recbole_bbqrec.upkeep.add_items import add_items, open_for_items
