@@ -149,8 +149,10 @@ def _hidden(whole: LoadedRun, names: Sequence[str], hide: str, seed: int) -> np.
     having = torch.stack([whole.dataset.item_features(m).present for m in names]).any(0)
     usable = having.nonzero().squeeze(1).numpy()
     share, quantile = _share(hide), _quantile(hide)
-    if share is not None:
-        chosen = np.random.default_rng(seed).permutation(usable)[: round(share * len(usable))]
+    if quantile is None:
+        chosen = np.random.default_rng(seed).permutation(usable)[
+            : round((share or 0) * len(usable))
+        ]
     else:
         events = whole.dataset.file_events
         known = events.known
