@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.errors import UserError, did_you_mean
+from recbole_bbqrec.prepare.atomic_files import ITEM_TABLE
 from recbole_bbqrec.prepare.tables.cells import token_cell
 from recbole_bbqrec.prepare.tables.columns import find_column
 from recbole_bbqrec.prepare.tables.query import Table
@@ -50,6 +51,13 @@ class Condition(NamedTuple):
             value = value[1:-1]
         return cls(found[1], found[2], value)
 
+    @property
+    def values(self) -> list[str]:
+        """Values that a cell is compared with: several for ``in``."""
+        if self.operator != "in":
+            return [self.value]
+        return [part.strip() for part in self.value.split(",")]
+
     def sql(self, column: str) -> tuple[str, list[object]]:
         """Return an expression over ``column`` with placeholders, and their values.
 
@@ -58,15 +66,14 @@ class Condition(NamedTuple):
         if self.operator == "contains":
             return f"contains(lower({column}::VARCHAR), lower(?))", [self.value]
         if self.operator == "in":
-            parts = [part.strip() for part in self.value.split(",")]
-            pairs = [Condition(self.column, "=", part).sql(column) for part in parts]
+            pairs = [Condition(self.column, "=", part).sql(column) for part in self.values]
             values = [value for _, bound in pairs for value in bound]
             return "(" + " OR ".join(text for text, _ in pairs) + ")", values
         sign = {"!=": "<>"}.get(self.operator, self.operator)
         as_text = f"{column}::VARCHAR {sign} ?"
         if not _NUMBER.fullmatch(self.value):
             return as_text, [self.value]
-        number = f"TRY_CAST({column} AS DOUBLE)"
+        number = f"nullif(TRY_CAST({column}::VARCHAR AS DOUBLE), 'nan'::DOUBLE)"
         if sign not in ("=", "<>"):
             return f"{number} {sign} ?", [float(self.value)]
         return (
@@ -79,7 +86,8 @@ def items_that(conditions: Sequence[Condition], path: Path) -> set[str]:
     """Return the tokens of the items in the table at ``path`` that meet all conditions.
 
     Raises:
-        UserError: the table is unreadable, or lacks a column.
+        UserError: the table is unreadable or lacks a column, or a column of numbers is compared
+            with something else.
     """
     with Table(path) as table:
         item = _column_of_items(table)
@@ -92,6 +100,8 @@ def items_that(conditions: Sequence[Condition], path: Path) -> set[str]:
         names = list(dict.fromkeys(condition.column for condition in conditions))
         cells = {f"cell{n}": table.column(name)[0] for n, name in enumerate(names)}
         table.load({"item": item, **cells})
+        for each in conditions:
+            _check_values(table, each, f"cell{names.index(each.column)}")
         pairs = [each.sql(f"cell{names.index(each.column)}") for each in conditions]
         clause = " AND ".join(f"({text})" for text, _ in pairs)
         values = [value for _, bound in pairs for value in bound]
@@ -126,6 +136,23 @@ def first_of(tokens: Sequence[str]) -> str:
     return ", ".join(tokens[:_NAMED]) + (", ..." if len(tokens) > _NAMED else "")
 
 
+def _check_values(table: Table, condition: Condition, cell: str) -> None:
+    """Raise a UserError if a column of numbers is compared with something that is none."""
+    others = [value for value in condition.values if not _NUMBER.fullmatch(value)]
+    if condition.operator == "contains" or not others:
+        return
+    filled = f"nullif(trim({cell}::VARCHAR), '')"
+    row = table.query(
+        f"SELECT count({filled}), count(TRY_CAST({filled} AS DOUBLE)) FROM cells"
+    ).fetchone()
+    if row is not None and 0 < row[0] == row[1]:
+        raise UserError(
+            f"--where compares the column {condition.column!r} of {table.path}, which holds "
+            f'numbers, with {others[0]!r}; expected a number, such as "{condition.column} '
+            f'{condition.operator} 20".'
+        )
+
+
 def _column_of_items(table: Table) -> str:
     """Return the expression of the column of item tokens."""
     if table.json_lines:
@@ -137,16 +164,20 @@ def _column_of_items(table: Table) -> str:
 def item_table(data: Path, dataset: str) -> Path:
     """Return the file with the items' columns of a data set in the folder ``data``.
 
+    It is the table that `prepare --items` kept, else RecBole's NAME.item.
+
     Raises:
         UserError: there is none.
     """
-    path = data / f"{dataset}.item"
-    if not path.is_file():
-        raise UserError(
-            f"--where needs columns of the items, and the run's data have no {path.name}. Give a "
-            "table with them: --items=FILE (.csv, .tsv, .parquet or .jsonl)."
-        )
-    return path
+    paths = [data / f"{dataset}.{suffix}" for suffix in (ITEM_TABLE, "item")]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise UserError(
+        "--where needs columns of the items, and the run's data have none "
+        f"({paths[0].name}, which `prepare --items` writes, or {paths[1].name}). Give a table with "
+        "them: --items=FILE (.csv, .tsv, .parquet or .jsonl)."
+    )
 
 
 def mask_of(item_ids: Mapping[str, int], n_items: int, tokens: Iterable[str]) -> Tensor:

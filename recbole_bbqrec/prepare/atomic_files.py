@@ -8,6 +8,7 @@ A prepared data set is the folder ``<root>/<NAME>/`` with
 * for each modality ``NAME.<modality>.npy`` and ``NAME.<modality>.items.txt``;
 * ``NAME.features.yaml``: encoder, dimension, recipe and checksum of each modality;
 * ``NAME.titles.tsv``: a readable title per item, for reports;
+* ``NAME.item_table.parquet``: the columns of the user's table of items, for conditions on them;
 * ``NAME.catalogue.txt``: all items, if some without events are kept;
 * ``NAME.seen.tsv``: the users' events with these that the core left out, which nothing is trained
   on and `exclude_seen` counts;
@@ -49,7 +50,7 @@ from recbole_bbqrec.prepare.written_files import (
 _UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
 }  # fmt: skip
-CATALOGUE, SEEN = "catalogue.txt", "seen.tsv"
+CATALOGUE, SEEN, ITEM_TABLE = "catalogue.txt", "seen.tsv", "item_table.parquet"
 _NAMED = 10  # kept files named in the report; the others are counted
 
 
@@ -245,7 +246,8 @@ def write_description(
     removed = [m for m in remaining if is_prepared_modality(folder / f"{name}.{m}.npy", old[m])]
     left = {f"{name}.{m}.{suffix}" for m in removed for suffix in ("npy", "items.txt")}
     left |= {f"{name}.{modality}.encoder.npz" for modality in (*removed, *described)}
-    of_items = (f"{name}.{suffix}" for suffix in (CATALOGUE, SEEN))  # the earlier preparation's
+    # Files of the items that an earlier preparation made
+    of_items = (f"{name}.{suffix}" for suffix in (CATALOGUE, SEEN, ITEM_TABLE))
     left |= {file for file in of_items if is_prepared(folder / file, name)}
     described = {**{m: entry for m, entry in old.items() if m not in removed}, **described}
     content = yaml.safe_dump(dict(described), sort_keys=False, allow_unicode=True)

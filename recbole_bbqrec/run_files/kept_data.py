@@ -12,7 +12,7 @@ A finished run is a bundle: its directory alone, copied anywhere, loads, recomme
             NAME.<modality>.npy  NAME.<modality>.items.txt   of each modality that the run reads
             NAME.<modality>.encoder.npz     how new texts are encoded, where prepare encoded them
             NAME.features.yaml  NAME.titles.tsv  NAME.catalogue.txt  NAME.added.txt
-            NAME.vocabulary.txt  NAME.seen.tsv
+            NAME.vocabulary.txt  NAME.seen.tsv  NAME.item_table.parquet
 
 ``data/NAME`` is a data set like any other, so the same code reads it and the hash of its split is
 the run's. Files are kept as they are, not as tensors: nothing is pickled, and the checks of the
@@ -43,6 +43,7 @@ _TABLES = ("inter", "item", "user", "kg", "link", "net", "ent")  # RecBole's, by
 _OF_MODALITY = ("npy", "items.txt", "encoder.npz")
 _BESIDE = (
     "features.yaml", "titles.tsv", "catalogue.txt", "seen.tsv", "added.txt", "vocabulary.txt",
+    "item_table.parquet",
 )  # fmt: skip
 _READ_ONLY = 0o444  # a file of several names: a change would reach every run
 

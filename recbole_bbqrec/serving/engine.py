@@ -65,7 +65,7 @@ class Engine:
 
     Attributes:
         run: directory of the run that was loaded, links resolved.
-        items: table with the columns of conditions; None: NAME.item of the run's data.
+        items: table with the columns of conditions; None: the run's own.
 
     Raises:
         UserError: there is no finished run at ``path``, a file of it is damaged, or ``items`` is

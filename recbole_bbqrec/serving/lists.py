@@ -59,7 +59,7 @@ class ListOptions:
         topk: items for each user.
         exclude_seen: leave out every item that the user has an event with.
         allow, deny: files with an item token a line.
-        where: conditions on columns of ``items``, by default NAME.item of the run's data.
+        where: conditions on columns of ``items``, by default the run's own.
         explain: add the column ``because``.
         strict: refuse unknown users and items instead of leaving them out.
     """

@@ -15,7 +15,8 @@ import yaml
 from recbole_bbqrec.data.catalogue import ADDED
 from recbole_bbqrec.data.features import open_matrix, read_item_list
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.prepare.atomic_files import describe_matrix, write_lines
+from recbole_bbqrec.prepare.atomic_files import ITEM_TABLE, describe_matrix, write_lines
+from recbole_bbqrec.prepare.item_table import extend_item_table
 from recbole_bbqrec.prepare.written_files import read_entries
 from recbole_bbqrec.upkeep.new_items import NewItems
 
@@ -48,6 +49,9 @@ def write_extended(source: Path, target: Path, name: str, new: NewItems) -> None
         lines = titles.read_text(encoding="utf-8").splitlines()
         lines += [f"{token}\t{new.titles.get(token, '')}" for token in new.tokens]
         write_lines(target / titles.name, lines)
+    columns = source / f"{name}.{ITEM_TABLE}"
+    if new.table is not None and columns.is_file():
+        extend_item_table(columns, *new.table, new.tokens, target / name)
     earlier = source / f"{name}.{ADDED}"
     known = read_item_list(earlier) if earlier.is_file() else []
     write_lines(target / earlier.name, [*known, *new.tokens])

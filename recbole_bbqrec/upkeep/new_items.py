@@ -33,12 +33,14 @@ class NewItems:
             rows float [n, dim].
         titles: by token; items without one are left out.
         known: number of given items that the run has already; they are left as they are.
+        table: file with columns of the new items, and how it is read; None for none.
     """
 
     tokens: tuple[str, ...]
     features: Mapping[str, tuple[np.ndarray, np.ndarray]]
     titles: Mapping[str, str] = field(default_factory=dict)
     known: int = 0
+    table: tuple[Path, ItemOptions] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def read_new_items(
             f"example {tokens[int(having.argmin())]!r}; a new item is placed by its features "
             f"alone. Give one of {', '.join(present.widths)} for each, or leave these items out."
         )
-    return NewItems(tokens, found, titles, len(distinct) - len(tokens))
+    table = None if items is None else (items, options)
+    return NewItems(tokens, found, titles, len(distinct) - len(tokens), table)
 
 
 def _rows(

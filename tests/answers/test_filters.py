@@ -53,6 +53,20 @@ def test_items_that_meet_a_condition(table, text, expected):
     assert items_that([Condition.parse(text)], table) == set(expected)
 
 
+@pytest.mark.parametrize("text", ["price < abc", "price != free", "price in 5, none"])
+def test_a_column_of_numbers_is_compared_with_numbers(table, text):
+    value = text.split()[-1]
+    expected = f"column 'price' of .*, which holds numbers, with '{value}'; expected a number"
+    with pytest.raises(UserError, match=expected):
+        items_that([Condition.parse(text)], table)
+
+
+def test_what_is_no_number_in_a_column_of_numbers_meets_no_condition(tmp_path):
+    (tmp_path / "i.csv").write_text("item_id,price,new\na,nan,true\nb,3,false\nc,,true\n")
+    assert items_that([Condition.parse("price > 1")], tmp_path / "i.csv") == {"b"}
+    assert items_that([Condition.parse("new = true")], tmp_path / "i.csv") == set("ac")
+
+
 def test_all_conditions_are_met(table):
     conditions = [Condition.parse(text) for text in ("price > 5", "price < 100")]
     assert items_that(conditions, table) == set("bc")
@@ -75,7 +89,7 @@ def test_a_column_s_name_is_no_sql(table):
 
 
 def test_without_columns_of_items_the_remedy_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no D\.item.*--items=FILE"):
+    with pytest.raises(UserError, match=r"D\.item_table\.parquet.*D\.item\).*--items=FILE"):
         item_table(tmp_path, "D")
 
 

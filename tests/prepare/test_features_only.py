@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from recbole_bbqrec.answers.filters import Condition, item_table, items_that
 from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.config.config import BBQRecConfig
 from recbole_bbqrec.data.dataset import MultiModalDataset
@@ -89,6 +90,13 @@ def test_features_are_replaced_only_if_prepare_made_them(shop, capsys):
     table = ["prepare", "Shop", "--interactions=dataset/Shop/Shop.inter", "--force"]
     assert main(table) == 2
     assert content(shop) == before
+
+
+def test_columns_of_another_table_are_kept_for_conditions(shop):
+    (shop.parent / "goods.csv").write_text("item_id,title,price\na,Lamp,2\nb,Tent,30\nx,No,1\n")
+    assert command("--items=dataset/goods.csv") == 0
+    table = item_table(shop, "Shop")
+    assert items_that([Condition.parse("price < 20")], table) == {"a"}
 
 
 def test_the_parts_of_split_files_are_read(shop, capsys):

@@ -174,6 +174,11 @@ def test_items_never_bought_get_ids_and_can_be_recommended_for_real(shop, tmp_pa
     assert set(loaded.semantic_ids()["item"]) == {f"sku-{k}" for k in range(N_ITEMS)}
     top = loaded.recommend(histories=[["sku-29"]], k=1, allow=["sku-29"])
     assert top[["item", "title"]].values.tolist() == [["sku-29", "thing no 29"]]
+    words = ["recommend", str(next(Path("saved").glob("BBQRec-*/"))), "--output=recs.csv"]
+    assert (
+        main([*words, "--where=title contains '</b> 29'"]) == 0
+    )  # the run has the table's columns
+    assert set(pd.read_csv("recs.csv")["item"]) == {"sku-29"}
 
 
 def test_sequences_follow_time(shop, tmp_path):
@@ -689,7 +694,8 @@ def test_a_file_that_no_prepare_wrote_is_never_replaced(shop, tmp_path, file, pr
 
 def test_a_set_prepared_before_the_list_existed_is_kept_beside(shop, tmp_path):
     prepare_own("Own", source(shop), tmp_path)
-    (tmp_path / "Own" / "Own.prepared.yaml").unlink()
+    for later in ("prepared.yaml", "item_table.parquet"):
+        (tmp_path / "Own" / f"Own.{later}").unlink()
     before = contents(tmp_path / "Own")
     report = prepare_own("Own", source(shop), tmp_path, force=True)
     assert report.former.backup is not None and contents(report.former.backup) == before

@@ -11,7 +11,8 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.run_files.kept_data import ReadFiles, keep_model, own_data
 from recbole_bbqrec.run_files.names import PLAN, RunFiles
 
-FILES = {"D.inter": "events", "D.item": "items", "D.text.npy": "rows", "D.titles.tsv": "titles"}
+FILES = {"D.inter": "events", "D.item": "items", "D.text.npy": "rows", "D.titles.tsv": "titles",
+         "D.item_table.parquet": "columns"}  # fmt: skip
 CONFIG = {
     "dataset": "D", "modalities": ["text"], "additional_feat_suffix": None,
     "benchmark_filename": None,

@@ -177,7 +177,7 @@ def test_unknown_users_and_items_are_counted_or_refused(bbqrec, tmp_path, capsys
         (["--output=recs.xlsx"], "--output is recs.xlsx; expected a name that ends in"),
         (["--output=taken.csv"], "--output is taken.csv, which exists; it is never replaced"),
         (["--output=a.csv", "--topk=0"], "--topk is 0; expected 1 to 405"),
-        (["--output=a.csv", "--where=price < 3"], r"no Mini\.item.*--items=FILE"),
+        (["--output=a.csv", "--where=price < 3"], r"data have none \(Mini\.item_.*--items=FILE"),
         (["--output=a.csv", "--users=no.txt"], "no.txt cannot be read"),
         (["--output=a.csv", "--users=u.csv", "--histories=h.csv"], "both given"),
         (

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recbole_bbqrec.answers.filters import Condition, items_that
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.item_table import write_item_table
 from recbole_bbqrec.prepare.tables.features import FeatureFile
+from recbole_bbqrec.prepare.tables.items import ItemOptions
 from recbole_bbqrec.prepare.text import TextRecipe, fit_tfidf
 from recbole_bbqrec.upkeep.extended_data import write_extended
 from recbole_bbqrec.upkeep.new_items import NewItems, Present, read_new_items
@@ -114,3 +117,22 @@ def test_rounding_of_new_items_is_not_blown_up(tmp_path, caplog):
     kept = [0, 1, 2, 4]
     assert np.allclose(written[200:][:, kept], rows[:, kept], atol=1e-2)
     assert written[200:, 3] == pytest.approx(old[:, 3].mean(), abs=6e-8)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_columns_of_new_items_are_kept_where_the_run_has_them(tmp_path, kept):
+    source, target = tmp_path / "data", tmp_path / "wider"
+    source.mkdir()
+    (tmp_path / "goods.csv").write_text("item_id,title,price\na,red lamp,5\nnew,blue tent,7\n")
+    if kept:
+        write_item_table(tmp_path / "goods.csv", ItemOptions(), ["a"], source / "Shop")
+    np.save(source / "Shop.text.npy", np.ones((1, 4), np.float16))
+    (source / "Shop.text.items.txt").write_text("a\n")
+    files = [vectors(tmp_path, ["a", "new"], np.ones((2, 4)))]
+    new = read_new_items(present(source, 4), files, tmp_path / "goods.csv")
+    write_extended(source, target, "Shop", new)
+    table = target / "Shop.item_table.parquet"
+    assert table.is_file() == kept
+    if kept:
+        assert items_that([Condition.parse("price > 6")], table) == {"new"}
+        assert items_that([Condition.parse("price > 1")], table) == {"a", "new"}

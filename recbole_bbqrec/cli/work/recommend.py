@@ -41,8 +41,8 @@ def add_arguments(parser: CommandParser) -> None:
     add("--where", "CONDITION", 'condition on a column of the items, such as "price < 20", "brand '
         'in acme, ajax" or "title contains tent"; may be repeated (default: none)',
         action="append", default=[])  # fmt: skip
-    add("--items", "FILE", "table with the columns of --where (default: NAME.item of the run's "
-        "data)", type=Path)  # fmt: skip
+    add("--items", "FILE", "table with the columns of --where (default: the run's own, of "
+        "`prepare --items` or NAME.item)", type=Path)  # fmt: skip
     add("--strict", None, "refuse unknown users and items instead of leaving them out")
     add = parser.group("output")
     parser.renamed["--out"] = "--output"

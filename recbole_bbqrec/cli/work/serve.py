@@ -25,8 +25,8 @@ def add_arguments(parser: CommandParser) -> None:
     describe(parser, DESCRIPTION, "saved/BBQRec-Nov-27-2026_10-00-00 --port=8000", NOTES)
     add = parser.group("finished run")
     add("run", "RUN", "saved/<Model>-<time>; a link is resolved anew at every reload", type=Path)
-    add("--items", "FILE", "table with the columns of `where` (default: NAME.item of the run's "
-        "data)", type=Path)  # fmt: skip
+    add("--items", "FILE", "table with the columns of `where` (default: the run's own, of "
+        "`prepare --items` or NAME.item)", type=Path)  # fmt: skip
     add = parser.group("service")
     add("--host", "ADDRESS", "address to listen on", default="127.0.0.1")
     add("--port", "N", "port to listen on", type=int, default=8000)

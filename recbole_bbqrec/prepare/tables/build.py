@@ -2,8 +2,8 @@
 
 Writes the same files as :mod:`recbole_bbqrec.prepare.folder`: ``NAME.inter`` (``timestamp`` is the
 event's position in its user's sequence, ``unix_time`` its real time, if known),
-``NAME.<modality>.npy`` with ``NAME.<modality>.items.txt``, ``NAME.features.yaml`` and
-``NAME.titles.tsv``, in a folder that appears only once it is complete.
+``NAME.<modality>.npy`` with ``NAME.<modality>.items.txt``, ``NAME.features.yaml``,
+``NAME.titles.tsv`` and ``NAME.item_table.parquet``, in a folder that appears once it is complete.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from recbole_bbqrec.prepare.atomic_files import (
 from recbole_bbqrec.prepare.encoders.photos import CLIP, Photos, open_image_encoder
 from recbole_bbqrec.prepare.encoders.sentences import SentenceEncoder
 from recbole_bbqrec.prepare.folder import PRECOMPUTED, TFIDF, TFIDF_LABEL, open_text_encoder
+from recbole_bbqrec.prepare.item_table import write_item_table
 from recbole_bbqrec.prepare.tables.core import write_catalogue
 from recbole_bbqrec.prepare.tables.events import EventOptions, Events, read_events
 from recbole_bbqrec.prepare.tables.features import FeatureFile, write_features
@@ -198,8 +199,7 @@ def prepare_own(
     photos = None
     if source.images is not None:
         photos = Photos.of_folder(source.images), open_image_encoder(image_encoder)
-    ledger = Ledger()
-    items = items or ItemOptions()
+    ledger, items = Ledger(), items or ItemOptions()
     if source.items is not None and not (events.no_header or items.no_header):
         column, items = _shared_columns(interactions, source.items, events, items)
         events = replace(events, item=column)
@@ -270,6 +270,7 @@ def _write(
             write_lines(titles, ["item_id\ttitle", *(f"{token}\t" for token in names)])
         else:
             table = read_items(source.items, options, catalogue, titles, store, ledger)
+            write_item_table(source.items, options, names, work / name)
             row_codes = table.codes
             given = {file.modality for file in source.features}
             if len(table.texts) and "text" not in given:

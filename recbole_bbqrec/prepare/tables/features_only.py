@@ -14,8 +14,10 @@ import yaml
 
 from recbole_bbqrec.atomic import folder_beside, write_text, writing
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.atomic_files import ITEM_TABLE
 from recbole_bbqrec.prepare.encoders.sentences import SentenceEncoder
 from recbole_bbqrec.prepare.folder import TFIDF
+from recbole_bbqrec.prepare.item_table import write_item_table
 from recbole_bbqrec.prepare.tables.build import OwnSource, encode_item_text, open_own_encoder
 from recbole_bbqrec.prepare.tables.columns import find_column
 from recbole_bbqrec.prepare.tables.features import write_features
@@ -101,6 +103,8 @@ def prepare_features(
         )
     files = {f"{name}.{m}.{kind}" for m in made for kind in ("npy", "items.txt")}
     files |= {f"{name}.text.encoder.npz"} if encodes else set()
+    if source.items is not None and not _is_own(source.items, folder, name):
+        files.add(f"{name}.{ITEM_TABLE}")
     inputs = [path for each in source.features for path in each.paths()]
     check_no_input(folder, files, [*inputs, *([source.items] if source.items else [])])
     catalogue = {token: code for code, token in enumerate(_items_of(folder, name, item_column))}
@@ -171,6 +175,8 @@ def _write(
             titles = work / f"{name}.titles.tsv"
             table = read_items(source.items, options, catalogue, titles, store, ledger)
             row_codes = table.codes
+            if not _is_own(source.items, folder, name):
+                write_item_table(source.items, options, names, work / name)
             if "text" not in {file.modality for file in source.features}:
                 if not len(table.texts):
                     raise UserError(
@@ -184,6 +190,12 @@ def _write(
         stem = work / f"{name}.{file.modality}"
         entries[file.modality] = write_features(file, catalogue, names, row_codes, stem, ledger)
     return entries
+
+
+def _is_own(items: Path, folder: Path, name: str) -> bool:
+    """Return True for NAME.item, whose columns a run has anyway."""
+    own = folder / f"{name}.item"
+    return items.exists() and own.exists() and items.samefile(own)
 
 
 def _header(path: Path, options: ItemOptions) -> list[str]:

@@ -63,13 +63,21 @@ class Table:
         path: the file.
         separator: what divides the columns of a text file, ``\\t`` a tab; None: by its suffix.
         has_header: False names the columns 1, 2, ...
+        output: the file that queries may write, besides reading the table.
 
     Raises:
         UserError: the file is absent, of an unknown format, unreadable or empty.
     """
 
-    def __init__(self, path: Path, separator: str | None = None, has_header: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        separator: str | None = None,
+        has_header: bool = True,
+        output: Path | None = None,
+    ) -> None:
         self.path = path
+        self.output = output
         self.has_header = has_header
         separator = "\t" if separator == r"\t" else separator  # as it is typed in a shell
         self.separator = separator or SEPARATORS.get(suffix_of(path), ",")
@@ -215,7 +223,8 @@ class Table:
         database.execute("SET TimeZone = 'UTC'")
         pattern = glob.escape(path)
         database.execute("SET VARIABLE path = ?", [pattern])
-        database.execute("SET allowed_paths = [?, ?]", [path, pattern])
+        written = pattern if self.output is None else str(self.output.absolute())
+        database.execute("SET allowed_paths = [?, ?, ?]", [path, pattern, written])
         database.execute("SET enable_external_access = false")
         database.execute("SET lock_configuration = true")
         return database
