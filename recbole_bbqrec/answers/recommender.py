@@ -167,6 +167,28 @@ class Recommender:
             )
         return items, lengths
 
+    @cached_property
+    def _by_events(self) -> np.ndarray:
+        """Items by their number of events in the run's data, most first, int64 [n_items - 1]."""
+        events = self.dataset.file_events
+        if events is not None:
+            items = events.items
+        else:
+            parts = (loader._dataset.inter_feat[self.dataset.iid_field] for loader in self.loaders)
+            items = np.concatenate([part.numpy() for part in parts])
+        counts = np.bincount(items, minlength=self.n_items)
+        return np.argsort(-counts[1:], kind="stable") + 1
+
+    def popular(self, k: int, allowed: Tensor | None = None) -> np.ndarray:
+        """Return the k items with the most events in the run's data, int64 [k], most first.
+
+        All events count: of training, validation and test. Ties go to the lower internal id.
+        Where fewer than k items are ``allowed``, bool [n_items], the rest is 0.
+        """
+        best = self._by_events
+        best = (best if allowed is None else best[allowed.numpy()[best]])[:k]
+        return np.pad(best, (0, k - len(best)))
+
     # ranking --------------------------------------------------------------------------------
 
     def best(

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -40,8 +40,10 @@ logger = logging.getLogger(__name__)
 # Names, because pydantic evaluates annotations, and Python 3.9 knows no X | None.
 Token = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 OptionalToken = Optional[Token]
-OptionalHistory = Optional[Annotated[list[Token], Field(min_length=1, max_length=1000)]]
+OptionalHistory = Optional[Annotated[list[Token], Field(max_length=1000)]]
 OptionalTokens = Optional[Annotated[list[Token], Field(max_length=10_000)]]
+OptionalFallback = Optional[Literal["popular"]]
+OptionalScore = Optional[float]
 OptionalHeader = Annotated[Optional[str], Header()]
 
 
@@ -63,7 +65,10 @@ class ServiceSettings:
 
 
 class Asked(BaseModel):
-    """A request for recommendations: a user of the data set, or a history, oldest item first."""
+    """A request for recommendations: a user of the data set, or a history, oldest item first.
+
+    ``fallback`` "popular" asks for the items with the most events where nothing is known.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -74,6 +79,7 @@ class Asked(BaseModel):
     allow: OptionalTokens = None
     deny: Annotated[list[Token], Field(max_length=10_000)] = []
     where: Annotated[list[Token], Field(max_length=8)] = []
+    fallback: OptionalFallback = None
 
     def question(self) -> Question:
         """Return the question; raise a UserError unless it has one of user and history."""
@@ -87,14 +93,15 @@ class Asked(BaseModel):
             allow=None if self.allow is None else tuple(sorted(set(self.allow))),
             deny=tuple(sorted(set(self.deny))),
             where=tuple(self.where),
+            fallback=self.fallback is not None,
         )
 
 
 class Recommendation(BaseModel):
-    """One item of a list."""
+    """One item of a list; without a score it is there as the most popular one."""
 
     item: str
-    score: float
+    score: OptionalScore
     title: str = ""
 
 

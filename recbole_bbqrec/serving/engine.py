@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,10 @@ class UnknownError(UserError):
 
 @dataclass(frozen=True)
 class Question:
-    """One request; either ``user`` or ``history`` is given, and filters are tuples of tokens."""
+    """One request; either ``user`` or ``history`` is given, and filters are tuples of tokens.
+
+    ``fallback`` allows popular items for an unknown user, or a history without a known item.
+    """
 
     k: int
     user: str | None = None
@@ -45,11 +48,17 @@ class Question:
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
+    fallback: bool = False
+
+    @property
+    def popular(self) -> bool:
+        """True where nothing is known, so that the items with the most events are listed."""
+        return self.user is None and not self.history
 
     @property
     def group(self) -> tuple[Any, ...]:
         """Key that questions answered together have in common."""
-        return self.k, self.user is None, self.allow, self.deny, self.where
+        return self.k, self.user is None, self.popular, self.allow, self.deny, self.where
 
 
 @dataclass(frozen=True)
@@ -90,10 +99,10 @@ class Engine:
         return f"{self.recommender.config['model']} on {self.recommender.config['dataset']}"
 
     def check(self, question: Question) -> tuple[Question, list[str]]:
-        """Return the question without unknown items of its history, and all its unknown items.
+        """Return the question without an unknown user or item, and all its unknown items.
 
         Raises:
-            UnknownError: the user is unknown, or no item of the history is known.
+            UnknownError: without `fallback`, the user is unknown or no item of the history known.
             UserError: a condition is invalid, no item is allowed or known of ``allow``, or k is too
                 large.
         """
@@ -105,19 +114,22 @@ class Engine:
         self.mask(question)
         listed = (*question.history, *(question.allow or ()), *question.deny)
         unknown = list(dict.fromkeys(item for item in listed if item not in known.item_ids))
-        if question.user is not None:
-            if question.user not in known.user_ids:
-                raise UnknownError(f"There is no user {question.user!r}. Give a history instead.")
+        if question.user in known.user_ids:
             return question, unknown
+        if question.user is not None and not question.fallback:
+            raise UnknownError(f"There is no user {question.user!r}. Give a history instead.")
         history = tuple(item for item in question.history if item in known.item_ids)
-        if not history:
+        if not history and not question.fallback:
             empty = "The history is empty."
             raise UnknownError("No item of the history is known." if question.history else empty)
-        return Question(**{**question.__dict__, "history": history}), unknown
+        return replace(question, user=None, history=history), unknown
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer checked questions of one :attr:`Question.group`."""
         first, known = questions[0], self.recommender
+        if first.popular:
+            items = known.popular(first.k, self.mask(first)).tolist()
+            return [Answer(self._shown(items, [None] * first.k), []) for _ in questions]
         if first.user is not None:
             users = [str(question.user) for question in questions]
             rows, seen = known.rows_of_users(users), known.seen_by(users)
@@ -168,7 +180,7 @@ class Engine:
         Raises:
             UserError: a condition is invalid, or no item is left.
         """
-        key = question.group[2:]
+        key = question.group[3:]
         if key == (None, (), ()):
             return None
         with self._lock:  # requests are checked on several threads
@@ -210,12 +222,12 @@ class Engine:
             raise UserError("No item of the catalogue meets the filters. Widen them.")
         return mask
 
-    def _shown(self, ids: list[int], scores: list[float]) -> list[dict[str, Any]]:
+    def _shown(self, ids: list[int], scores: Sequence[float | None]) -> list[dict[str, Any]]:
         tokens, titles = self.recommender.item_tokens, self.recommender.titles
         shown = []
         for number, score in zip(ids, scores):
             if number > 0:
                 token = str(tokens[number])
-                entry = {"item": token, "score": round(score, 6)}
+                entry = {"item": token, "score": None if score is None else round(score, 6)}
                 shown.append({**entry, "title": titles[token]} if token in titles else entry)
         return shown

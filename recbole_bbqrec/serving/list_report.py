@@ -21,6 +21,7 @@ class ListReport:
     users: int = 0
     rows: int = 0
     short: int = 0  # users for whom fewer than topk items are allowed
+    popular: int = 0  # users without anything to go by, who get the most popular items
     left_out: int = 0  # users without anything to go by
     left_out_users: list[str] = field(default_factory=list)  # the first of them
     unknown: dict[str, dict[str, int]] = field(default_factory=lambda: {"user": {}, "item": {}})
@@ -34,7 +35,10 @@ class ListReport:
             if tokens:
                 named = ", ".join(list(tokens)[:_NAMED])
                 more = ", ..." if len(tokens) > _NAMED else ""
-                lines.append(f"{len(tokens):,} unknown {kind}s left out: {named}{more}")
+                gone = "" if kind == "user" and self.popular else " left out"
+                lines.append(f"{len(tokens):,} unknown {kind}s{gone}: {named}{more}")
+        if self.popular:
+            lines.append(f"{self.popular:,} users without a known item: the items with most events")
         if self.left_out:
             named = first_of(self.left_out_users)
             lines.append(f"{self.left_out:,} users have no known item or event: left out ({named})")
@@ -55,7 +59,7 @@ class ListReport:
 
     def add(self, part: Mapping[str, Any]) -> None:
         """Add the report of a part, as a dictionary."""
-        for name in ("users", "rows", "short", "left_out"):
+        for name in ("users", "rows", "short", "popular", "left_out"):
             setattr(self, name, getattr(self, name) + part[name])
         named = [*self.left_out_users, *part.get("left_out_users", ())]
         self.left_out_users = named[: _NAMED + 1]

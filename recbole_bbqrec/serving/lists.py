@@ -47,6 +47,7 @@ _FORMATS = {
     ".parquet": "FORMAT parquet, COMPRESSION zstd", ".csv": "FORMAT csv, HEADER",
     ".jsonl": "FORMAT json",
 }  # fmt: skip
+_POPULAR = "most events"  # why an item is listed for someone of whom nothing is known
 _IN_PLACE = "USE_TMP_FILE false"  # else DuckDB writes a file of its own beside the unfinished one
 
 
@@ -62,6 +63,8 @@ class ListOptions:
         where: conditions on columns of ``items``, by default the run's own.
         explain: add the column ``because``.
         strict: refuse unknown users and items instead of leaving them out.
+        popular: list the items with the most events, without scores, for unknown users and after
+            histories without a known item, instead of leaving them out.
     """
 
     users: Path | None = None
@@ -74,6 +77,7 @@ class ListOptions:
     items: Path | None = None
     explain: bool = False
     strict: bool = False
+    popular: bool = False
 
 
 def check_output(path: Path) -> None:
@@ -205,32 +209,40 @@ def _recommended(
     """Return the recommendations for one part of the users, a row each."""
     k, names = options.topk, [asked.user for asked in part]
     if options.histories is None:
-        known = [name for name in names if name in recommender.user_ids]
+        kept = [n for n, name in enumerate(names) if name in recommender.user_ids]
         missing = [name for name in names if name not in recommender.user_ids]
         report.count("user", missing, options.strict, str(options.users))
+        known = [names[n] for n in kept]
         rows = recommender.rows_of_users(known)
         excluded = recommender.seen_by(known) if options.exclude_seen else None
     else:
         kept, histories = [], []
-        for asked in part:
+        for number, asked in enumerate(part):
             items = [item for item in asked.history or () if item in recommender.item_ids]
             missing = [i for i in asked.history or () if i not in recommender.item_ids]
             report.count("item", missing, options.strict, str(options.histories))
             if items:
-                kept.append(asked.user)
+                kept.append(number)
                 histories.append(items)
-            else:
+            elif not options.popular:
                 report.left_out_users.append(asked.user)
-        known, rows = kept, recommender.rows_of_histories(histories)
+        rows = recommender.rows_of_histories(histories)
         excluded = _padded(recommender, histories) if options.exclude_seen else None
         report.left_out = len(report.left_out_users)
-    ids, scores = recommender.best(rows, k, allowed, excluded)
+    if options.popular:
+        ids = np.tile(recommender.popular(k, allowed), (len(names), 1))
+        scores = np.full(ids.shape, np.nan, dtype=np.float32)
+        ids[kept], scores[kept] = recommender.best(rows, k, allowed, excluded)
+        report.popular = len(names) - len(kept)
+    else:
+        ids, scores = recommender.best(rows, k, allowed, excluded)
+        names = [names[n] for n in kept]
     found = ids > 0
     counts = found.sum(1)
-    report.users, report.rows = len(known), int(counts.sum())
+    report.users, report.rows = len(names), int(counts.sum())
     report.short = int((counts < k).sum())
     table = {
-        "user": np.repeat(np.array(known, dtype=object), counts),
+        "user": np.repeat(np.array(names, dtype=object), counts),
         "rank": (np.nonzero(found)[1] + 1).astype(np.int32),
         "item": recommender.item_tokens[ids[found]],
         "score": scores[found],
@@ -239,10 +251,11 @@ def _recommended(
         titles = recommender.titles
         table["title"] = np.array([titles.get(item, "") for item in table["item"]], dtype=object)
     if reasons is not None:
-        texts = reasons.explain(ids, rows[recommender.model.ITEM_SEQ].numpy())
-        table["because"] = np.array([text for row in texts for text in row], dtype=object)[
-            found.ravel()
-        ]
+        texts = np.full(ids.shape, _POPULAR, dtype=object)
+        places = kept if options.popular else slice(None)
+        history = rows[recommender.model.ITEM_SEQ].numpy()
+        texts[places] = reasons.explain(ids[places], history)
+        table["because"] = texts[found]
     return pd.DataFrame(table)
 
 

@@ -171,6 +171,43 @@ def test_unknown_users_and_items_are_counted_or_refused(bbqrec, tmp_path, capsys
     assert "names the unknown item 'nothing'" in capsys.readouterr().err
 
 
+def test_whoever_is_unknown_gets_popular_items_where_asked_for(bbqrec, tmp_path, capsys):
+    run, directory = bbqrec
+    events = pd.read_csv(Path(run.config["data_path"]) / "Mini.inter", sep="\t")
+    counts = events["item_id:token"].value_counts()
+    command = ["recommend", str(directory), "--topk=2", "--fallback=popular", "--explain"]
+    (tmp_path / "users.txt").write_text("nobody\nu0001\nsomebody\nu0002\n")
+    (tmp_path / "h.jsonl").write_text(
+        '{"user": "x", "history": ["i0398"]}\n{"user": "y", "history": []}\n'
+    )
+    for option, suffix, unknown in (
+        ("--users=users.txt", ".csv", ["nobody", "somebody"]),
+        ("--users=users.txt", ".parquet", ["nobody", "somebody"]),
+        ("--histories=h.jsonl", ".jsonl", ["y"]),
+    ):
+        name, _, file = option.partition("=")
+        out = tmp_path / f"recs-{name}{suffix}"
+        assert main([*command, f"{name}={tmp_path / file}", f"--output={out}"]) == 0
+        printed = capsys.readouterr().out
+        assert f"{len(unknown)} users without a known item: the items" in printed
+        assert "left out" not in printed
+        found = read(out)
+        popular = found["user"].isin(unknown)
+        assert found["user"].tolist()[:2] == (["x"] * 2 if "y" in unknown else ["nobody"] * 2)
+        assert found["score"].isna().equals(popular)
+        assert (found["because"] == "most events").equals(popular)
+        tops = found[popular].groupby("user")["item"].agg(list)
+        assert len(tops) == len(unknown)
+        for items in tops:
+            assert counts[items].tolist() == counts.iloc[:2].tolist()
+    plain = ["recommend", str(directory), "--topk=2", f"--users={tmp_path}/users.txt"]
+    assert main([*plain, f"--output={tmp_path}/plain.parquet"]) == 0
+    known = read(tmp_path / "recs---users.parquet").dropna().drop(columns="because")
+    pd.testing.assert_frame_equal(
+        known.reset_index(drop=True), read(tmp_path / "plain.parquet"), check_exact=True
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

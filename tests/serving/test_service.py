@@ -104,7 +104,7 @@ def test_an_item_has_a_title_an_id_and_neighbours(client, run):
         ({"user": "u0001", "history": ["i0001"]}, 400, "Give either"),
         ({"user": "nobody"}, 404, "There is no user 'nobody'"),
         ({"history": ["nothing"]}, 404, "No item of the history is known"),
-        ({"history": []}, 422, "history"),
+        ({"history": []}, 404, "The history is empty"),
         ({"history": ["i0001"], "k": 0}, 422, "k: "),
         ({"history": ["i0001"], "k": "3"}, 422, "k: "),
         ({"history": ["i0001"], "speed": 3}, 422, "speed"),
@@ -114,7 +114,7 @@ def test_an_item_has_a_title_an_id_and_neighbours(client, run):
             "No item of `allow` is known (nothing)",
         ),
         ({"history": ["i0001"], "where": ["price"]}, 400, "--where is 'price'"),
-        ({"history": ["i0001"], "where": ["price < 3"]}, 400, "no Mini.item"),
+        ({"history": ["i0001"], "where": ["price < 3"]}, 400, "data have none (Mini.item_table"),
         ({"history": ["\ud800"]}, 422, ""),
     ],
 )
@@ -125,6 +125,24 @@ def test_a_wrong_request_is_told_what_is_wrong(client, body, status, text):
     assert (answer.status_code, text in answer.json()["error"]) == (status, True) or (
         not text and answer.status_code in (404, 422)
     )
+
+
+def test_popular_items_are_listed_only_if_asked_for(client, run):
+    most = run.recommender().popular(3)
+    expected = [{"item": str(run.recommender().item_tokens[n]), "score": None} for n in most]
+    for unknown in ({"user": "nobody"}, {"history": []}, {"history": ["nothing"]}):
+        body = {**unknown, "k": 3, "fallback": "popular"}
+        answer = client.post("/recommend", json=body).json()
+        assert [{**item, "title": ""} for item in answer["items"]] == [
+            {**item, "title": ""} for item in expected
+        ]
+    body = {"user": "u0017", "k": 3}
+    known = client.post("/recommend", json={**body, "fallback": "popular"}).json()
+    assert known == client.post("/recommend", json=body).json()
+    body = {"history": [], "k": 2, "fallback": "popular", "deny": [expected[0]["item"]]}
+    denied = client.post("/recommend", json=body).json()["items"]
+    assert [item["item"] for item in denied] == [item["item"] for item in expected[1:]]
+    assert client.post("/recommend", json={**body, "fallback": "best"}).status_code == 422
 
 
 def test_unknown_items_of_a_history_are_named(client):

@@ -43,6 +43,9 @@ def add_arguments(parser: CommandParser) -> None:
         action="append", default=[])  # fmt: skip
     add("--items", "FILE", "table with the columns of --where (default: the run's own, of "
         "`prepare --items` or NAME.item)", type=Path)  # fmt: skip
+    add("--fallback", "popular", "list the items with the most events, without scores, for unknown "
+        "users and after histories without a known item (default: leave them out)",
+        choices=["popular"])  # fmt: skip
     add("--strict", None, "refuse unknown users and items instead of leaving them out")
     add = parser.group("output")
     parser.renamed["--out"] = "--output"
@@ -65,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     options = ListOptions(
         users=args.users, histories=args.histories, topk=args.topk, where=tuple(args.where),
         exclude_seen=args.exclude_seen, allow=args.allow, deny=args.deny, items=args.items,
-        explain=args.explain, strict=args.strict,
+        explain=args.explain, strict=args.strict, popular=args.fallback == "popular",
     )  # fmt: skip
     model = RunFiles.at(args.run).model
     report = write_lists(run.recommender(), model, args.output, options, _progress)
