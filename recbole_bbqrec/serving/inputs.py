@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.tables.cells import time_cell, token_cell
 from recbole_bbqrec.prepare.tables.columns import find_column
 from recbole_bbqrec.prepare.tables.query import JSON_LINES, Table, suffix_of
+from recbole_bbqrec.reading import reading
 
 _FETCHED = 4096  # rows of a query at a time
 _NO_TIME = "isfinite(time) IS NOT TRUE"
@@ -31,10 +33,9 @@ def users_in(path: Path) -> Iterator[Asked]:
         UserError: the file is unreadable, or has no such column.
     """
     if suffix_of(path) in (".txt", ""):
-        with _opened(path) as file:
-            for line in file:
-                if line.strip():
-                    yield Asked(line.strip(), None)
+        for line in _lines(path):
+            if line.strip():
+                yield Asked(line.strip(), None)
         return
     with Table(path) as table:
         if table.json_lines:
@@ -101,32 +102,33 @@ def _rows(table: Table, sql: str) -> Iterator[tuple]:
 
 
 def _json_histories(path: Path) -> Iterator[Asked]:
-    with _opened(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                user, history = record["user"], record["history"]
-                if not isinstance(history, list):
-                    raise TypeError
-                items = [str(item) for item in history if isinstance(item, (str, int))]
-                if len(items) < len(history):
-                    raise TypeError
-                "".join([str(user), *items]).encode()  # fails for half of a surrogate pair
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"{path}, line {number} is {line.strip()[:60]!r}; expected an object such as "
-                    '{"user": "a", "history": ["x", "y"]}, items oldest first. Correct the line.'
-                ) from error
-            yield Asked(str(user), items)
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            user, history = record["user"], record["history"]
+            if not isinstance(history, list):
+                raise TypeError
+            items = [str(item) for item in history if isinstance(item, (str, int))]
+            if len(items) < len(history):
+                raise TypeError
+            "".join([str(user), *items]).encode()  # fails for half of a surrogate pair
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}, line {number} is {line.strip()[:60]!r}; expected an object such as "
+                '{"user": "a", "history": ["x", "y"]}, items oldest first. Correct the line.'
+            ) from error
+        yield Asked(str(user), items)
 
 
-def _opened(path: Path):  # type: ignore[no-untyped-def]
-    try:
-        return open(path, encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+def _lines(path: Path) -> Iterator[str]:
+    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    with (
+        reading(path, "lines of text in UTF-8, plain or .gz", "Check the path."),
+        opened(path, "rt", encoding="utf-8-sig") as file,
+    ):
+        yield from file
 
 
 def in_parts(asked: Iterator[Asked], size: int) -> Iterator[list[Asked]]:

@@ -6,6 +6,7 @@ goes on after them. The parts become the file ``OUT``, atomically, and are then 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -303,7 +304,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
 
 def _merge(files: Sequence[str], out: Path, suffix: str) -> None:
     with duckdb.connect(":memory:") as database:
-        listed = ", ".join(f"'{_quoted(Path(file))}'" for file in files)
+        listed = ", ".join(f"'{_quoted(Path(glob.escape(file)))}'" for file in files)
         form = f"{_FORMATS[suffix.lower()]}, {_IN_PLACE}"
         database.execute(f"COPY (FROM read_parquet([{listed}])) TO '{_quoted(out)}' ({form})")
 

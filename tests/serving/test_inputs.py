@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pandas as pd
 import pytest
 
@@ -41,6 +43,20 @@ def test_histories_of_events(tmp_path, suffix):
     days = [f"2026-01-0{day}" for day in EVENTS["time"]]
     write(EVENTS.assign(time=days), path)
     assert next(histories_in(path)) == Asked("b", list("zyx"))
+
+
+def test_lines_may_be_compressed_and_must_be_text(tmp_path):
+    for name, read, text, first in (
+        ("u.txt.gz", users_in, "b\n", Asked("b", None)),
+        ("h.jsonl.gz", histories_in, '{"user": "b", "history": ["x"]}\n', Asked("b", ["x"])),
+    ):
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(text.encode()))
+        assert list(read(path)) == [first]
+        plain = path.with_suffix("")
+        plain.write_bytes(text.encode() + b"\xff\n")
+        with pytest.raises(UserError, match="cannot be read.*expected lines of text in UTF-8"):
+            list(read(plain))
 
 
 def test_histories_as_json_lines(tmp_path):

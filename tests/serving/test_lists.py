@@ -127,14 +127,14 @@ def test_an_interrupted_list_goes_on_and_ends_the_same(sasrec, tmp_path, monkeyp
         return recommended(*arguments)
 
     monkeypatch.setattr(lists, "_recommended", interrupted)
-    assert main([*command, f"--output={tmp_path}/recs.csv"]) == 130
-    assert not (tmp_path / "recs.csv").exists()
+    assert main([*command, f"--output={tmp_path}/recs[1].csv"]) == 130
+    assert not (tmp_path / "recs[1].csv").exists()
     with pytest.raises(UserError, match="parts of another command"):
-        write_lists(run.recommender(), Path(ROOT / "setup.cfg"), tmp_path / "recs.csv",
+        write_lists(run.recommender(), Path(ROOT / "setup.cfg"), tmp_path / "recs[1].csv",
                     ListOptions(topk=3))  # fmt: skip
-    assert main([*command, f"--output={tmp_path}/recs.csv"]) == 0
+    assert main([*command, f"--output={tmp_path}/recs[1].csv"]) == 0
     assert len(calls) == 3 + 2  # of four parts, two were done
-    assert (tmp_path / "recs.csv").read_text() == (tmp_path / "whole.csv").read_text()
+    assert (tmp_path / "recs[1].csv").read_text() == (tmp_path / "whole.csv").read_text()
 
 
 def test_conditions_on_a_table_of_items(bbqrec, tmp_path):
@@ -173,24 +173,22 @@ def test_unknown_users_and_items_are_counted_or_refused(bbqrec, tmp_path, capsys
 
 def test_whoever_is_unknown_gets_popular_items_where_asked_for(bbqrec, tmp_path, capsys):
     run, directory = bbqrec
+    recommender, model = run.recommender(), tmp_path / "model"
+    model.touch()
     events = pd.read_csv(Path(run.config["data_path"]) / "Mini.inter", sep="\t")
     counts = events["item_id:token"].value_counts()
-    command = ["recommend", str(directory), "--topk=2", "--fallback=popular", "--explain"]
-    (tmp_path / "users.txt").write_text("nobody\nu0001\nsomebody\nu0002\n")
-    (tmp_path / "h.jsonl").write_text(
-        '{"user": "x", "history": ["i0398"]}\n{"user": "y", "history": []}\n'
-    )
-    for option, suffix, unknown in (
-        ("--users=users.txt", ".csv", ["nobody", "somebody"]),
-        ("--users=users.txt", ".parquet", ["nobody", "somebody"]),
-        ("--histories=h.jsonl", ".jsonl", ["y"]),
+    users, histories = tmp_path / "users.txt", tmp_path / "h.jsonl"
+    users.write_text("nobody\nu0001\nsomebody\nu0002\n")
+    histories.write_text('{"user": "x", "history": ["i0398"]}\n{"user": "y", "history": []}\n')
+    for suffix, file, unknown in (
+        (".csv", {"users": users}, ["nobody", "somebody"]),
+        (".parquet", {"users": users}, ["nobody", "somebody"]),
+        (".jsonl", {"histories": histories}, ["y"]),
     ):
-        name, _, file = option.partition("=")
-        out = tmp_path / f"recs-{name}{suffix}"
-        assert main([*command, f"{name}={tmp_path / file}", f"--output={out}"]) == 0
-        printed = capsys.readouterr().out
-        assert f"{len(unknown)} users without a known item: the items" in printed
-        assert "left out" not in printed
+        out = tmp_path / f"recs{suffix}"
+        options = ListOptions(**file, topk=2, explain=True, popular=True)
+        report = write_lists(recommender, model, out, options)
+        assert report.popular == len(unknown) and "left out" not in report.text()
         found = read(out)
         popular = found["user"].isin(unknown)
         assert found["user"].tolist()[:2] == (["x"] * 2 if "y" in unknown else ["nobody"] * 2)
@@ -200,12 +198,13 @@ def test_whoever_is_unknown_gets_popular_items_where_asked_for(bbqrec, tmp_path,
         assert len(tops) == len(unknown)
         for items in tops:
             assert counts[items].tolist() == counts.iloc[:2].tolist()
-    plain = ["recommend", str(directory), "--topk=2", f"--users={tmp_path}/users.txt"]
+    known = read(tmp_path / "recs.parquet").dropna().drop(columns="because")
+    plain = ["recommend", str(directory), "--topk=2", f"--users={users}"]
     assert main([*plain, f"--output={tmp_path}/plain.parquet"]) == 0
-    known = read(tmp_path / "recs---users.parquet").dropna().drop(columns="because")
-    pd.testing.assert_frame_equal(
-        known.reset_index(drop=True), read(tmp_path / "plain.parquet"), check_exact=True
-    )
+    expected = read(tmp_path / "plain.parquet")
+    pd.testing.assert_frame_equal(known.reset_index(drop=True), expected, check_exact=True)
+    assert main([*plain, f"--output={tmp_path}/all.csv", "--fallback=popular"]) == 0
+    assert "2 users without a known item: the items with" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
