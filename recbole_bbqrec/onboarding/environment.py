@@ -38,6 +38,7 @@ EXTRAS = {
     "ray": Extra(("ray",), "runs over a Ray cluster"),
     "ann": Extra(("faiss",), "approximate neighbours in large catalogues"),
     "serve": Extra(("fastapi", "uvicorn", "prometheus_client"), "a service over HTTP"),
+    "onnx": Extra(("onnx", "onnxscript"), "exported models as ONNX files"),
     "mlflow": Extra(("mlflow",), "curves of both phases on MLflow"),
     "completion": Extra(("shtab",), "completion of commands in the shell"),
 }

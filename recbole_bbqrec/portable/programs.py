@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from recbole_bbqrec.portable.model import DECODER, ENCODER, PortableModel
+from recbole_bbqrec.portable.onnx_files import write_onnx
 from recbole_bbqrec.portable.reference import Decode, DecoderStep, Encode, EncoderStep
 
 _EXAMPLE_BEAMS = 3  # of the tracing; the number is free in the program
 
 
-def write_programs(model: PortableModel, folder: str | Path) -> str | None:
+def write_programs(model: PortableModel, folder: str | Path, onnx: bool = False) -> str | None:
     """Write the encoder and each level's decoder step; return why not, or None.
 
+    ``onnx`` writes each as an ONNX file, too: ``encoder.onnx``, ``decoder_1.onnx`` and so on.
     The encoder takes exactly ``max_history`` items, padded with 0 on the right, which only a causal
     encoder leaves out of sight.
     """
@@ -29,7 +31,7 @@ def write_programs(model: PortableModel, folder: str | Path) -> str | None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         encoder = EncoderStep(model).eval()
-        torch.export.save(torch.export.export(encoder, (items,)), folder / ENCODER)
+        _write(torch.export.export(encoder, (items,)), folder / ENCODER, onnx, "states")
         states, length = encoder(items), torch.tensor(2)
         for level in range(config.levels):
             prefix = torch.zeros(_EXAMPLE_BEAMS, level, config.n_signals, dtype=torch.int64)
@@ -38,8 +40,14 @@ def write_programs(model: PortableModel, folder: str | Path) -> str | None:
                 (states, length, prefix),
                 dynamic_shapes=({}, None, {0: beams}),
             )
-            torch.export.save(program, folder / DECODER.format(level=level + 1))
+            _write(program, folder / DECODER.format(level=level + 1), onnx, "logits")
     return None
+
+
+def _write(program: torch.export.ExportedProgram, path: Path, onnx: bool, result: str) -> None:
+    torch.export.save(program, path)
+    if onnx:
+        write_onnx(program, path.with_suffix(".onnx"), result)
 
 
 def read_programs(model: PortableModel, folder: str | Path) -> tuple[Encode, list[Decode]]:

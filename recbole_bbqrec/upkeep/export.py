@@ -13,6 +13,7 @@ from recbole_bbqrec.generator.network.seq2seq import Generator
 from recbole_bbqrec.loaded_run import LoadedRun
 from recbole_bbqrec.model.base.generative import GenerativeRecommender
 from recbole_bbqrec.portable.model import PortableModel
+from recbole_bbqrec.portable.onnx_files import require_onnx
 from recbole_bbqrec.portable.programs import write_programs
 from recbole_bbqrec.quick_start import load_run
 from recbole_bbqrec.run_files.finished_run import FinishedRun
@@ -33,12 +34,15 @@ class Exported:
     no_programs: str | None
 
 
-def export(path: Path, output: Path) -> Exported:
-    """Write the model of the run at ``path`` to the folder ``output``.
+def export(path: Path, output: Path, onnx: bool = False) -> Exported:
+    """Write the model of the run at ``path`` to the folder ``output``; ``onnx``: as ONNX, too.
 
     Raises:
-        UserError: there is no finished run of a generative model at ``path``, or ``output`` exists.
+        UserError: there is no finished run of a generative model at ``path``, ``output`` exists, or
+            a library that ``onnx`` needs is missing.
     """
+    if onnx:
+        require_onnx()
     if output.exists():
         raise UserError(f"--output {output} exists; it is never replaced. Name another folder.")
     finished = FinishedRun.at(path)
@@ -49,7 +53,7 @@ def export(path: Path, output: Path) -> Exported:
         signals = list(run.model.signals_of(run.config))
         about = {**about, "version": __version__, "signals": signals}
         model.save(work, run.model.vectors, about)
-        reason = write_programs(model, work)
+        reason = write_programs(model, work, onnx)
         _write_titles(run, work)
         card = model_card(finished.result, run.config, model, reason)
         (work / "README.md").write_text(card, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from recbole_bbqrec import load_run
 from recbole_bbqrec.cli.main import main
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.portable.model import PortableModel
+from recbole_bbqrec.portable.onnx_files import read_onnx
 from recbole_bbqrec.portable.programs import read_programs, write_programs
 from recbole_bbqrec.portable.reference import recommend
 from tests.support.contract import small_bbqrec
@@ -104,7 +106,8 @@ def exported(tmp_path_factory):
     """A run and its exported folder."""
     root = tmp_path_factory.mktemp("export")
     directory = small_bbqrec(root)
-    assert main(["export", str(directory), f"--output={root / 'out'}"]) == 0
+    onnx = ["--onnx"] if importlib.util.find_spec("onnxscript") else []
+    assert main(["export", str(directory), f"--output={root / 'out'}", *onnx]) == 0
     return directory, root / "out"
 
 
@@ -139,6 +142,28 @@ def test_the_programs_give_the_same_lists(exported):
         slow = recommend(model, history, 10, encode, decode)
         assert [item for item, _ in fast] == [item for item, _ in slow]
         assert [s for _, s in fast] == pytest.approx([s for _, s in slow], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_onnx_files_give_the_same_lists(exported):
+    pytest.importorskip("onnxscript", reason="writes ONNX files")
+    pytest.importorskip("onnxruntime", reason="computes them")
+    _, folder = exported
+    model = PortableModel.load(folder)
+    onnx = read_onnx(model, str(folder))
+    for history in ([model.tokens[5]], list(model.tokens[7:12]), list(model.tokens[1:31])):
+        (fast,) = model.recommend([history], k=10)
+        slow = recommend(model, history, 10, *onnx)
+        assert [item for item, _ in fast] == [item for item, _ in slow]
+        assert [s for _, s in fast] == pytest.approx([s for _, s in slow], abs=1e-3)
+
+
+def test_without_the_library_of_onnx_the_command_that_installs_it_is_named(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert main(["export", "nowhere", f"--output={tmp_path / 'out'}", "--onnx"]) == 2
+    assert "[onnx]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

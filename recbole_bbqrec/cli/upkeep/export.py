@@ -20,17 +20,19 @@ def add_arguments(parser: CommandParser) -> None:
     add("run", "RUN", "saved/<Model>-<time>, or the .pth file beside it", type=Path)
     add = parser.group("output")
     add("--output", "DIR", "folder to write; must not exist", type=Path, required=True)
+    add("--onnx", None, "write the programs as ONNX files, too")
 
 
 def main(args: argparse.Namespace) -> int:
     """Export the run and print the names of the files.
 
     Raises:
-        UserError: the run is not one that can be exported, or the folder exists.
+        UserError: the run is not one that can be exported, the folder exists, or a library is
+            missing.
     """
     from recbole_bbqrec.upkeep.export import export
 
-    exported = export(args.run, args.output)
+    exported = export(args.run, args.output, args.onnx)
     print(f"Written to {args.output}: {', '.join(exported.files)}")
     if exported.no_programs is not None:
         print(f"No programs of torch.export: {exported.no_programs}.")
