@@ -36,6 +36,7 @@ from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.protocols import RunConfig
 
 S = TypeVar("S", bound="Settings")
+_CHECKS: dict[type, dict[str, Check]] = {}
 
 
 class Bounds(NamedTuple):
@@ -209,9 +210,11 @@ def _either(first: Check, second: Check) -> Check:
 
 
 def _checks(kind: type[Settings]) -> dict[str, Check]:
-    """Return the check of every field, from its type."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {each.name: check_of(hints[each.name]) for each in fields(kind)}
+    """Return the check of every field, from its type; made once for a class."""
+    if kind not in _CHECKS:
+        hints = get_type_hints(kind, include_extras=True)
+        _CHECKS[kind] = {each.name: check_of(hints[each.name]) for each in fields(kind)}
+    return _CHECKS[kind]
 
 
 def check_of(kind: Any) -> Check:

@@ -43,7 +43,7 @@ from recbole_bbqrec.config.options import (
     nearest_read,
 )
 from recbole_bbqrec.config.processes import ConfigOfProcess
-from recbole_bbqrec.config.values import read_yaml
+from recbole_bbqrec.config.values import read_defaults, read_yaml
 from recbole_bbqrec.config.yaml_files import listing_files, neglected_properties, overlay_files
 from recbole_bbqrec.data.protocol.settings import check_eval_args
 from recbole_bbqrec.errors import UserError
@@ -110,9 +110,8 @@ class BBQRecConfig(ConfigOfProcess):
         except NotImplementedError as error:  # RecBole raises it for metrics alone
             raise UserError(f"Option `metrics`: {error}. Use for example Recall, NDCG.") from error
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
-            if isinstance(error, KeyError):
-                raise UserError(f"Configuration: {error.args[0]}") from error
-            raise UserError(f"Configuration: {error}") from error
+            cause = error.args[0] if isinstance(error, KeyError) else error
+            raise UserError(f"Configuration: {cause}") from error
         if self["tokenize_only"] and not self.spec.two_phase:
             raise UserError(
                 f"Option `tokenize_only` is set; {model} makes no semantic IDs and has no phase "
@@ -168,9 +167,13 @@ class BBQRecConfig(ConfigOfProcess):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        source = own_sources().get(model)
-        for path in overlay_files(model, dataset, *property_bases(model), source):
-            self.internal_config_dict.update(read_yaml(path))
+        for path in overlay_files(model, dataset, *property_bases(model), own_sources().get(model)):
+            self._update_internal_config_dict(path)
+
+    def _update_internal_config_dict(self, file: str | Path) -> dict[str, Any]:
+        values = read_defaults(file)
+        self.internal_config_dict.update(values)
+        return values
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final: dict[str, Any] = super()._get_final_config_dict()
@@ -190,7 +193,7 @@ class BBQRecConfig(ConfigOfProcess):
             check_values(final, MODEL_OPTIONS)
         else:
             known = self.spec.base or model
-            listed = {k: v for path in listing_files(known) for k, v in read_yaml(path).items()}
+            listed = {k: v for p in listing_files(known) for k, v in read_defaults(p).items()}
             check_recbole_model(known, listed, final)
             fractions = {k for k, v in listed.items() if isinstance(v, float)}
             final.update({k: float(final[k]) for k in fractions if isinstance(final[k], int)})
@@ -233,8 +236,7 @@ class BBQRecConfig(ConfigOfProcess):
     def log_to(self, logger: logging.Logger) -> None:
         """Log the configuration and its warnings."""
         logger.info(self, extra=DETAIL)
-        neglected = neglected_properties()
-        for message in [*self.warnings, *([neglected] if neglected else [])]:
+        for message in filter(None, [*self.warnings, neglected_properties()]):
             logger.warning(message)
 
     def _leave_out(self, final: dict[str, Any], read: set[str]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
+import os
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,20 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"The config file {path} must hold `key: value` lines; it does not.")
     return content
+
+
+def read_defaults(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of defaults, which every configuration of a process needs.
+
+    It is parsed again only when it has changed.
+    """
+    state = os.stat(path)
+    return copy.deepcopy(_parsed(Path(path), state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, *state: int) -> dict[str, Any]:
+    return read_yaml(path)
 
 
 def parse_value(text: str) -> Any:
