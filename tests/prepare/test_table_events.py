@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import csv
+import errno
 from collections import Counter
 from itertools import product
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from recbole.data import create_dataset
 
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.prepare.interactions import are_plain_tokens, is_token
+from recbole_bbqrec.prepare.tables.build import write_events
 from recbole_bbqrec.prepare.tables.core import k_core
-from recbole_bbqrec.prepare.tables.events import EventOptions, read_events
+from recbole_bbqrec.prepare.tables.events import EventOptions, Events, read_events
 from recbole_bbqrec.prepare.tables.ledger import Ledger
+from recbole_bbqrec.prepare.tables.query import write_rows
 from tests.support.data import make_config, write_inter
 
 HEADER = ["user_id", "item_id", "note", "timestamp", "rating"]
@@ -155,6 +161,47 @@ def test_core_needs_more_than_one_round():
     items = np.array([0, 1, 1, 2, 2, 3, 3])
     assert k_core(users, items, 2, 2).tolist() == []  # each round opens the next
     assert k_core(users, items, 1, 2).tolist() == [1, 2, 3, 4, 5, 6]
+
+
+@given(st.lists(st.text(st.sampled_from("aA0#'\\~é \"\t")) | st.sampled_from(["NA", "null"])))
+@example(["[PAD]"])
+@example(["a", ""])
+def test_plain_tokens_are_tokens(texts):
+    """The fast test of all names at once lets none through that the slow one would not."""
+    if are_plain_tokens(texts):
+        assert all(map(is_token, texts)) and [text.strip() for text in texts] == texts
+    ascii_text = all(text.isascii() and " " not in text for text in texts)
+    if texts and ascii_text and all(map(is_token, texts)):
+        assert are_plain_tokens(texts)
+
+
+@pytest.mark.parametrize("factor", [None, 1, 0.1])
+def test_events_are_written_as_they_are(tmp_path, factor):
+    """Rows keep their order, nothing is quoted, and only fractions of seconds have decimals."""
+    users, items = ["#a", "b'c", "d e", "ü,x"], ["\\N", "1", "-"]
+    rng = np.random.default_rng(0)
+    count = 130_000  # in several parts for several threads
+    events = Events(
+        np.sort(rng.integers(0, 4, count)).astype(np.int32),
+        rng.integers(0, 3, count).astype(np.int32), users, items, count, {},
+        None if factor is None else rng.integers(-9, 2_000_000_000, count) * float(factor),
+    )  # fmt: skip
+    write_events(tmp_path / "x.inter", events)
+    whole = "" if factor is None else "\tunix_time:float"
+    lines = [f"user_id:token\titem_id:token\ttimestamp:float{whole}"]
+    for row, place in enumerate(events.positions().tolist()):
+        line = f"{users[events.users[row]]}\t{items[events.items[row]]}\t{place}"
+        if factor is not None:
+            line += f"\t{events.times[row]:.{0 if factor == 1 else 6}f}"
+        lines.append(line)
+    assert (tmp_path / "x.inter").read_bytes().decode() == "\n".join(lines) + "\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_the_systems_error():
+    with pytest.raises(OSError, match="No space left") as error:
+        write_rows(Path("/dev/full"), pd.DataFrame({"a": range(100_000)}))
+    assert error.value.errno == errno.ENOSPC
 
 
 def read(path, **options):

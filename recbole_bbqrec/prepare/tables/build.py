@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from recbole_bbqrec.errors import UserError
 from recbole_bbqrec.prepare.atomic_files import (
@@ -42,12 +43,10 @@ from recbole_bbqrec.prepare.tables.items import (
 )
 from recbole_bbqrec.prepare.tables.ledger import Ledger
 from recbole_bbqrec.prepare.tables.photos import IMAGE, write_photos
-from recbole_bbqrec.prepare.tables.query import Table
+from recbole_bbqrec.prepare.tables.query import Table, write_rows
 from recbole_bbqrec.prepare.tables.text_store import TextStore
 from recbole_bbqrec.prepare.text import TextRecipe, encode_texts, fit_tfidf, recipe
 from recbole_bbqrec.prepare.written_files import check_replaceable
-
-_BLOCK_EVENTS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -287,29 +286,16 @@ def _write(
 
 def write_events(path: Path, events: Events) -> None:
     """Write ``NAME.inter``, each user's events in the order given."""
-    # RecBole sorts by positions: it rounds times to float32, which merges neighbouring seconds.
-    positions = events.positions()
-    users = np.array([f"{name}\t" for name in events.user_names], dtype=object)
-    items = np.array([f"{name}\t" for name in events.item_names], dtype=object)
-    end = "\n" if events.times is None else "\t"
-    places = np.array([f"{place}{end}" for place in range(positions.max() + 1)], dtype=object)
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        more = "" if events.times is None else "\tunix_time:float"
-        file.write(f"user_id:token\titem_id:token\ttimestamp:float{more}\n")
-        for begin in range(0, len(positions), _BLOCK_EVENTS):
-            part = slice(begin, begin + _BLOCK_EVENTS)
-            columns = [users[events.users[part]], items[events.items[part]]]
-            columns.append(places[positions[part]])
-            if events.times is not None:
-                columns.append(_time_cells(events.times[part]))
-            file.write("".join(np.stack(columns, axis=1).ravel().tolist()))
-
-
-def _time_cells(times: np.ndarray) -> np.ndarray:
-    """Write times, whole ones as integers, each with its line end: object [n]."""
-    whole = times == np.floor(times)
-    texts = map(str, times.astype(np.int64)) if whole.all() else (f"{t:.6f}" for t in times)
-    return np.array([f"{text}\n" for text in texts], dtype=object)
+    columns = {
+        "user_id:token": pd.Categorical.from_codes(events.users, events.user_names),
+        "item_id:token": pd.Categorical.from_codes(events.items, events.item_names),
+        # RecBole sorts by positions: it rounds times to float32, which merges neighbouring seconds.
+        "timestamp:float": events.positions(),
+    }
+    if events.times is not None:
+        whole = bool((events.times == np.floor(events.times)).all())
+        columns["unix_time:float"] = events.times.astype(np.int64) if whole else events.times
+    write_rows(path, pd.DataFrame(columns, copy=False))
 
 
 def open_own_encoder(text_encoder: str) -> str | SentenceEncoder:

@@ -60,14 +60,16 @@ def k_core(users: np.ndarray, items: np.ndarray, user_core: int, item_core: int)
     Returns:
         int64 [n_kept], indices of the events kept, ascending.
     """
-    kept = np.arange(len(users))
-    while len(kept):
-        often = np.bincount(users)[users] >= user_core
-        often &= np.bincount(items)[items] >= item_core
-        if often.all():
-            break
-        kept, users, items = kept[often], users[often], items[often]
-    return kept
+    stays = np.ones(len(users), dtype=bool)  # [n_events]
+    of_user, of_item = np.bincount(users), np.bincount(items)
+    while True:
+        rare = ~((of_user >= user_core)[users] & (of_item >= item_core)[items])
+        rare &= stays
+        if not rare.any():
+            return np.flatnonzero(stays)
+        stays ^= rare
+        of_user -= np.bincount(users[rare], minlength=len(of_user))
+        of_item -= np.bincount(items[rare], minlength=len(of_item))
 
 
 def count_core(
@@ -80,9 +82,13 @@ def count_core(
     """Count the events that the cores of a user and of an item leave out."""
     if len(kept) == len(users):
         return
-    lost = [len(np.unique(codes)) - len(np.unique(codes[kept])) for codes in (users, items)]
+    lost = [_different(codes) - _different(codes[kept]) for codes in (users, items)]
     ledger.add(
         f"events below the core of {cores[0]} a user and {cores[1]} an item "
         f"({lost[0]:,} users, {lost[1]:,} items)",
         len(users) - len(kept),
     )
+
+
+def _different(codes: np.ndarray) -> int:
+    return int(np.count_nonzero(np.bincount(codes)))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_bbqrec.errors import UserError
-from recbole_bbqrec.prepare.interactions import is_token
+from recbole_bbqrec.prepare.interactions import are_plain_tokens, is_token
 from recbole_bbqrec.prepare.tables.cells import number_cell, seconds, time_cell, token_cell
 from recbole_bbqrec.prepare.tables.columns import find_column
 from recbole_bbqrec.prepare.tables.core import LeftOut, count_core, k_core
@@ -239,6 +239,11 @@ def _number_tokens(table: Table, role: str) -> list[str]:
     """
     cells = table.query(f"SELECT DISTINCT {role} AS cell FROM cells WHERE {role} IS NOT NULL")
     column = cells.fetchnumpy()["cell"]
+    names: list[str] = column.tolist()
+    if are_plain_tokens(names):
+        rows = pd.DataFrame({"cell": column, "code": np.arange(len(names), dtype=np.int32)})
+        table.create(f"{role}s", rows.assign(usable=True))
+        return names
     codes: dict[str, int] = {}
     numbers = [codes.setdefault(token, len(codes)) for token in map(str.strip, column)]
     usable = np.fromiter(map(is_token, codes), bool, len(codes))

@@ -7,7 +7,9 @@ temporary folder (``TMPDIR``).
 from __future__ import annotations
 
 import csv
+import errno
 import glob
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 
 from recbole_bbqrec.errors import UserError, near_file
@@ -270,6 +273,29 @@ class Table:
         typed = suffix_of(self.path) in (".inter", ".item")
         names = [name.partition(":")[0] if typed else name.strip() for name in header]
         return names, ["varchar"] * len(names)
+
+
+def write_rows(path: Path, rows: pd.DataFrame) -> None:
+    """Write a header and rows as text divided by tabs, fractions with six decimals.
+
+    Nothing is quoted: no value may hold a tab or a line end.
+
+    Raises:
+        OSError: the disk is full or closed to writing.
+    """
+    fractions = [f'"{name}"' for name, kind in rows.dtypes.items() if kind == np.float64]
+    rounded = ", ".join(f"printf('%.6f', {name}) AS {name}" for name in fractions)
+    chosen = f"* REPLACE ({rounded})" if rounded else "*"
+    text = "(FORMAT csv, HEADER, DELIMITER '\t', QUOTE '')"
+    try:
+        with duckdb.connect(":memory:", config=SETTINGS) as database:
+            database.register("rows_in_memory", rows)
+            database.execute(
+                f"COPY (SELECT {chosen} FROM rows_in_memory) TO '{_escaped(str(path))}' {text}"
+            )
+    except duckdb.IOException as error:  # whose only trace of the cause is the system's message
+        causes = (code for code in errno.errorcode if os.strerror(code) in str(error))
+        raise OSError(next(causes, errno.EIO), _first_line(error)) from error
 
 
 @contextmanager
