@@ -14,7 +14,8 @@ data = next(p for p in (Path("dataset"), Path("../../dataset")) if (p / "Mini").
 small = {
     "data_path": str(data), "epochs": 2, "tokenizer_epochs": 3, "tokenizer_warmup_epochs": 1,
     "hidden_size": 32, "inner_size": 64, "codebook_size": 32, "codebook_dim": 16,
-    "encoder_hidden": [32], "sequence_hidden_size": 32, "num_beams": 20,
+    "encoder_hidden": [32], "sequence_hidden_size": 32, "sequence_layers": 1, "num_beams": 20,
+    "n_heads": 2, "encoder_layers": 1, "decoder_layers": 1,
     "train_batch_size": 256, "show_progress": False, "state": "WARNING",
 }  # fmt: skip
 result = run("BBQRec", "Mini", overrides=small)

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A shop, from its tables to a service
 #
-# A synthetic shop of 3,000 customers and 1,500 products goes the whole way: prepare, train, lists
+# A synthetic shop of 1,000 customers and 600 products goes the whole way: prepare, train, lists
 # for everyone, new products, a day of orders, a service, and a model that loads without RecBole.
 # The networks are far too small and trained far too short to be good: the whole page takes less
 # than a minute.
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 rng = np.random.default_rng(0)
-CUSTOMERS, PRODUCTS, NEW, KINDS = 3000, 1500, 100, 60
+CUSTOMERS, PRODUCTS, NEW, KINDS = 1000, 600, 100, 60
 ADJECTIVES = ["red", "light", "warm", "small", "old", "long", "round", "soft", "plain", "blue"]
 NOUNS = ["tent", "stove", "boot", "rope", "lamp", "mug", "map", "sock", "knife", "pack"]
 

@@ -17,7 +17,8 @@ SHORT = {
     "data_path": str(ROOT / "dataset"), "epochs": 1, "train_batch_size": 2048, "num_threads": 1,
     "show_progress": False, "state": "ERROR",
 }  # fmt: skip
-BRIEF = {"MAX_ITEM_LIST_LENGTH": 4}  # their evaluation takes a row for each user and item
+# Their evaluation takes a row for each user and item.
+BRIEF = {"MAX_ITEM_LIST_LENGTH": 4, "eval_args": {"mode": "uni10"}}
 NEEDING = [
     ("FPMC", {}), ("TransRec", {}), ("DIN", BRIEF), ("DIEN", BRIEF),
     ("SASRec", {"loss_type": "BPR"}), ("SINE", {"loss_type": "BPR"}),

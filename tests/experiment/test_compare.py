@@ -242,6 +242,7 @@ def test_files_of_a_comparison(fake_runs, capsys):
     assert not made
 
 
+@pytest.mark.slow
 def test_failed_runs_are_named_in_their_cell_and_the_rest_goes_on(fake_runs, capsys):
     made, quality = fake_runs
     quality.update(GRU4Rec=None, TIGER=2021)
@@ -264,6 +265,7 @@ def test_failed_runs_are_named_in_their_cell_and_the_rest_goes_on(fake_runs, cap
     assert capsys.readouterr().out.count("failed: see") == 3
 
 
+@pytest.mark.slow
 def test_metrics_without_a_value_a_user_are_neither_ranked_nor_tested(
     fake_runs, capsys, monkeypatch
 ):

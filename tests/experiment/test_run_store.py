@@ -364,6 +364,7 @@ def test_two_processes_never_share_a_run(store, work_here):
         worker.work(planned.directory)
 
 
+@pytest.mark.slow
 def test_failure_inside_a_run_is_told(store, work_here):
     """An error that only the run itself can meet: the data vanish between plan and start."""
     planned = store.plan(gru())

@@ -135,6 +135,7 @@ def test_command_line_without_matplotlib(data, rundir, capsys, monkeypatch):
     assert not list(rundir.glob("*.p*"))
 
 
+@pytest.mark.slow
 def test_picture(data, rundir, capsys, recwarn):
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     from matplotlib import image

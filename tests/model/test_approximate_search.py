@@ -30,6 +30,7 @@ def features() -> torch.Tensor:
     return vectors
 
 
+@pytest.mark.slow
 def test_most_neighbours_are_found(features: torch.Tensor, caplog) -> None:
     caplog.set_level(logging.INFO)
     exact, found = alike([features]).toarray(), alike([features], "approximate").toarray()

@@ -139,6 +139,7 @@ def test_autocast_changes_the_precision_and_little_else(name):
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.slow
 def test_recboles_debugging_aid_is_off():
     """RecBole's SINE switches it on when it is imported, for every model of the process."""
     script = "import torch, recbole_bbqrec.model.registry; assert not torch.is_anomaly_enabled()"

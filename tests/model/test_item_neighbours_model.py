@@ -16,6 +16,7 @@ from recbole_bbqrec.model.parts.item_features import item_features
 from recbole_bbqrec.model.parts.neighbour_graph import alike, chosen_after
 from recbole_bbqrec.model.settings import FeatureSettings
 from recbole_bbqrec.quick_start import load_data_and_model, run
+from tests.support.fused import SMALL
 from tests.support.runs import ROOT
 
 OPTIONS = {"data_path": str(ROOT / "dataset"), "show_progress": False, "state": "WARNING"}
@@ -56,6 +57,7 @@ def test_without_any_weight_there_is_nothing_to_rank_by():
             BBQRecConfig("ItemNeighbours", "Mini", overrides={**OPTIONS, **changes})
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_evaluated_under_other_weights(rundir):
     finished = run("ItemNeighbours", "Mini", overrides=OPTIONS)
     wanted = run("ItemNeighbours", "Mini", overrides={**OPTIONS, "cooccurrence_weight": 0})
@@ -67,6 +69,7 @@ def test_a_finished_run_can_be_evaluated_under_other_weights(rundir):
     assert wanted["test_result"] != finished["test_result"]
 
 
+@pytest.mark.slow
 def test_without_features_it_ranks_by_who_chose_what(rundir):
     """Ranks as a weight of 0 for the features does, and otherwise than features do."""
     changes = ({"modalities": []}, {"feature_similarity_weight": 0}, {})
@@ -81,7 +84,7 @@ def test_without_features_it_ranks_by_who_chose_what(rundir):
 @pytest.mark.parametrize(("base", "after", "alike"), [("ESASRec", 3.0, 3.0), ("VQRec", 3.0, 2.0)])
 def test_a_model_with_neighbours_adds_their_scores(rundir, base, after, alike):
     """Trained as its base, scores that are the sum of both, and its base at weights of 0."""
-    changes = {**OPTIONS, "epochs": 2, "eval_step": 0, "num_threads": 1}
+    changes = {**OPTIONS, **SMALL[base], "hidden_size": 16, "epochs": 2, "eval_step": 0}
     result = run(f"{base}Neighbours", "Mini", overrides=changes)
     plain = run(base, "Mini", overrides=changes)
     weights = {"cooccurrence_weight": after, "feature_similarity_weight": alike}

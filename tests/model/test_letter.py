@@ -275,6 +275,7 @@ def test_config_names_the_field(field, value):
 # behaviour embeddings ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_behaviour_embeddings_bring_together_items_that_follow_each_other():
     """Users walk within one of two worlds of ten items; the other ten occur in no history."""
     torch.manual_seed(0)
@@ -375,6 +376,7 @@ def test_an_interrupted_run_keeps_its_behaviour_embeddings(rundir, tiny, monkeyp
     assert torch.equal(first.codes, second.codes) and torch.equal(first.vectors, second.vectors)
 
 
+@pytest.mark.slow
 def test_behaviour_embeddings_from_a_file(rundir, tiny, monkeypatch):
     monkeypatch.setattr(letter_model, "fit_item_embeddings", None)  # must not be needed
     lines = (Path(tiny["data_path"]) / "Mini" / "Mini.titles.tsv").read_text().splitlines()

@@ -90,6 +90,7 @@ def test_resumed_equals_uninterrupted(name, rundir, tiny, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_epoch_losses_are_means_over_the_steps(rundir, tiny, monkeypatch):
     """RecBole returns the sum over the batches; the file holds means, comparable across models."""
     from recbole.trainer import Trainer
@@ -116,6 +117,7 @@ def test_divergence_names_the_option(rundir, tiny):
         run("SASRec", "Mini", overrides={**overrides, "learning_rate": 1e30})
 
 
+@pytest.mark.slow
 def test_masked_history_never_ranks_a_history_item(rundir, tiny):
     overrides = {**COMMON, **RECBOLES["SASRec"], "data_path": tiny["data_path"], "epochs": 1}
     plain = run("SASRec", "Mini", overrides=overrides)

@@ -225,6 +225,7 @@ def test_trains_saves_and_reloads(rundir, tiny):
     assert best["best_epoch"] == 5
 
 
+@pytest.mark.slow
 def test_reassign_quantizes_all_levels(rundir, tiny):
     result = run(
         "TIGER", "Mini",
@@ -256,6 +257,7 @@ def test_options_are_checked(tiny, changes, words):
         BBQRecConfig("TIGER", "Mini", overrides=small(tiny, **changes))
 
 
+@pytest.mark.slow
 def test_another_modality_can_be_quantized(rundir, tiny):
     result = run("TIGER", "Mini", overrides=small(tiny, tokenizer_modality="image", epochs=1))
     assert SemanticIds.load(result["files"]["semantic_ids"]).signals == ("image",)

@@ -49,6 +49,7 @@ def test_without_recbole_a_command_is_one_message(tmp_path, words):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["raise RuntimeError('no GPU')", "__version__ = '1.2.0'"])
 def test_a_recbole_that_fails_is_one_message_and_leaves_exported_models(tmp_path, code):
     (tmp_path / "recbole").mkdir()

@@ -370,6 +370,7 @@ def test_interrupted_preparation_says_how_to_go_on(rundir, capsys, monkeypatch):
     assert "goes on with what was downloaded" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_absent_data_set_is_explained(rundir, capsys):
     fails(
         ["run", "--model=BBQRec", "--dataset=Toys"], capsys,

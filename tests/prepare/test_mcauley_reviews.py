@@ -264,6 +264,7 @@ lines = st.lists(records | st.just(GOOD) | st.binary(max_size=60), max_size=6)
 files = st.binary(max_size=200) | lines.map(lambda parts: gzip.compress(b"\n".join(parts)))
 
 
+@pytest.mark.slow
 @FUZZ
 @given(content=files, cut=st.integers(0, 40))
 def test_fuzz_reviews(path, content, cut):

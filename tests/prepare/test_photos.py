@@ -55,6 +55,7 @@ def test_files_of_a_folder(folder, tmp_path):
         Photos.of_folder(tmp_path / "empty")
 
 
+@pytest.mark.slow
 def test_rows_are_the_vectors_of_the_items_photos(folder, model_folder, tmp_path):
     encoder, ledger = open_image_encoder(str(model_folder)), Ledger()
     catalogue = {name: code for code, name in enumerate(NAMES)}

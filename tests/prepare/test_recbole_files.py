@@ -79,6 +79,7 @@ def test_ml_100k_is_made_of_recboles_files(tmp_path):
     assert like[tokens.index("422")] > like[tokens.index("11")] + 0.1
 
 
+@pytest.mark.slow
 def test_a_run_on_ml_100k_needs_nothing_before(rundir, cut):
     installed = files(cut)
     result = run("ItemNeighbours", "ml-100k", overrides={"state": "WARNING"})
@@ -106,6 +107,7 @@ def test_every_model_trains_on_ml_100k(rundir, cut, model):
     assert files(Path("dataset/ml-100k")) == made
 
 
+@pytest.mark.slow
 def test_prepare_makes_ml_100k_and_replaces_it_only_if_told(tmp_path, cut, capsys):
     command = ["prepare", "ml-100k", f"--data_path={tmp_path / 'data'}"]
     assert main(command) == 0 and "RecBole installs" in capsys.readouterr().out

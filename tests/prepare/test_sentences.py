@@ -170,6 +170,7 @@ def test_real_sentence_t5_format(sentence_t5):
             np.testing.assert_allclose(vector, alone.numpy(), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_raw_files_with_sentence_t5(sentence_t5, tmp_path, monkeypatch):
     """Interrupted in the middle of the encoding, resumed, and the same bits as in one go."""
     monkeypatch.setattr(module, "_CHUNK", 64)

@@ -106,6 +106,7 @@ def test_files(shop, tmp_path):
     assert "--modalities=[text,look]" in printed and "inter_num_interval" not in printed
 
 
+@pytest.mark.slow
 def test_the_whole_catalogue_is_kept_and_the_events_are_those_of_the_core(shop, tmp_path):
     cores = {"user_core": 1, "item_core": 11}
     core, every = EventOptions(**cores), EventOptions(**cores, keep_all_items=True)
@@ -254,6 +255,7 @@ def test_item_list_with_a_mark_or_blanks(shop, tmp_path, encoding, end):
     assert aligned(tmp_path / "Own", "Own", "a") == {f"sku-{k}": k + 1.0 for k in range(29)}
 
 
+@pytest.mark.slow
 def test_formats_give_the_same(shop, tmp_path):
     pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
 
