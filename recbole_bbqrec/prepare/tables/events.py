@@ -180,21 +180,7 @@ def _load(
     cells = {role: token_cell(table, columns[role]) for role in ("user", "item")}
     table.load({**cells, "time": time, "rest": rest, "rating": rating})
     names = {role: _number_tokens(table, role) for role in ("user", "item")}
-    # Each row is counted for the first reason that it meets: condition, reason, fault.
-    reasons = [("users.code IS NULL", "rows without a user", True)]
-    reasons += [("items.code IS NULL", "rows without an item", True)]
-    if clock is not None:
-        form = options.time_format
-        timed = _NO_TIME if form is None else f"rows whose time is not a date as {form}"
-        reason = timed if clock == "time" else "rows whose order is not a number"
-        reasons.append(("isfinite(time) IS NOT TRUE", reason, True))
-    if "rating" in columns:
-        low = f"rows rated below {options.min_rating:g}"
-        reasons += [
-            ("isfinite(rating) IS NOT TRUE", "rows whose rating is not a number", True),
-            (f"rating < {float(options.min_rating or 0)!r}::DOUBLE", low, False),
-        ]
-    reasons += [(f"NOT {role}s.usable", _UNUSABLE.format(role), True) for role in ("user", "item")]
+    reasons = _reasons(columns, clock, options)
     cases = " ".join(f"WHEN {reason[0]} THEN {code}" for code, reason in enumerate(reasons))
     table.query(
         "CREATE TABLE checked AS SELECT row, users.code AS user, items.code AS item, time, rest, "
@@ -232,6 +218,30 @@ def _load(
     return names, read, unit
 
 
+def _reasons(
+    columns: dict[str, str], clock: str | None, options: EventOptions
+) -> list[tuple[str, str, bool]]:
+    """Return why rows are left out: condition, words, and whether it is a fault.
+
+    Each row is counted for the first reason that it meets.
+    """
+    reasons = [("users.code IS NULL", "rows without a user", True)]
+    reasons += [("items.code IS NULL", "rows without an item", True)]
+    if clock is not None:
+        form = options.time_format
+        timed = _NO_TIME if form is None else f"rows whose time is not a date as {form}"
+        reason = timed if clock == "time" else "rows whose order is not a number"
+        reasons.append(("isfinite(time) IS NOT TRUE", reason, True))
+    if "rating" in columns:
+        low = f"rows rated below {options.min_rating:g}"
+        reasons += [
+            ("isfinite(rating) IS NOT TRUE", "rows whose rating is not a number", True),
+            (f"rating < {float(options.min_rating or 0)!r}::DOUBLE", low, False),
+        ]
+    reasons += [(f"NOT {role}s.usable", _UNUSABLE.format(role), True) for role in ("user", "item")]
+    return reasons
+
+
 def _number_tokens(table: Table, role: str) -> list[str]:
     """Make the table ``users`` or ``items``: cell, code and whether RecBole can read the token.
 
@@ -261,39 +271,52 @@ def _sorted(
     They are sorted by user, time and row. Events recorded twice and repeats that the options
     exclude are left out and counted.
     """
-    chosen = "SELECT row, user, item, time, rest FROM checked WHERE reason IS NULL"
+    columns = table.query(
+        "SELECT user, item, row, time::DOUBLE AS time, rest FROM checked WHERE reason IS NULL "
+        "ORDER BY user, time, rest, row"
+    ).fetchnumpy()
+    users, items, times = columns["user"], columns["item"], columns["time"]
+    kept = np.ones(len(users), dtype=bool)  # [n_events]
     if timed:
-        chosen = (
-            "SELECT min(row) AS row, user, item, time, rest FROM checked WHERE reason IS NULL "
-            "GROUP BY user, item, time, rest"
-        )
-    table.query(f"CREATE TABLE once AS {chosen}")
-    twice = _count(table, "checked WHERE reason IS NULL") - _count(table, "once")
-    ledger.add("events recorded twice (same user, item and time)", twice, fault=True)
+        kept[_recorded_before(users, items, times, columns["rest"])] = False
+        twice = len(kept) - int(kept.sum())
+        ledger.add("events recorded twice (same user, item and time)", twice, fault=True)
     if options.strict:
         ledger.refuse_faults()
-    table.query("DROP TABLE checked")
-    events = "once"
     if options.repeats != "keep":
-        direction = "ASC" if options.repeats == "first" else "DESC"
-        table.query(
-            "CREATE TABLE pairs AS SELECT DISTINCT ON (user, item) * FROM once "
-            f"ORDER BY time {direction}, rest {direction}, row {direction}"
-        )
-        events = "pairs"
+        once = np.flatnonzero(kept)
+        if options.repeats == "last":
+            once = once[::-1]
+        pairs = users[once].astype(np.int64) << 32 | items[once]
+        kept[:] = False
+        kept[once[np.unique(pairs, return_index=True)[1]]] = True
         reason = f"repeated events of a user with an item (--repeats {options.repeats})"
-        ledger.add(reason, _count(table, "once") - _count(table, "pairs"))
-    result = table.query(
-        f"SELECT user, item, row, time::DOUBLE AS time FROM {events} ORDER BY user, time, rest, row"
-    )
-    columns = result.fetchnumpy()
-    return columns["user"], columns["item"], columns["row"], columns["time"]
+        ledger.add(reason, len(once) - int(kept.sum()))
+    if kept.all():
+        return users, items, columns["row"], times
+    return users[kept], items[kept], columns["row"][kept], times[kept]
 
 
-def _count(table: Table, events: str) -> int:
-    row = table.query(f"SELECT count(*) FROM {events}").fetchone()
-    assert row is not None
-    return int(row[0])
+def _recorded_before(
+    users: np.ndarray, items: np.ndarray, times: np.ndarray, rests: np.ndarray
+) -> np.ndarray:
+    """Return the events, sorted by user and time, whose item the user has at the same time before.
+
+    int64 [n_found], indices of the events; few are at a time that another one has.
+    """
+    same = np.diff(users) == 0  # [n_events - 1], with the event before
+    same &= np.diff(times) == 0
+    same &= np.diff(rests) == 0
+    shared = np.zeros(len(users), dtype=bool)
+    shared[1:] = same
+    shared[:-1] |= same
+    rows = np.flatnonzero(shared)
+    moments = np.cumsum(~np.concatenate([[False], same])[rows])
+    order = np.lexsort((items[rows], moments))  # stable: the first of the file comes first
+    moments, items, rows = moments[order], items[rows][order], rows[order]
+    again = (np.diff(moments) == 0) & (np.diff(items) == 0)
+    found: np.ndarray = rows[1:][again]
+    return found
 
 
 def _remedy(ledger: Ledger) -> str:
