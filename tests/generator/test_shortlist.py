@@ -11,7 +11,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recbole_bbqrec.generator.head.item_scores import ItemScores
+from recbole_bbqrec.generator.head import item_scores
+from recbole_bbqrec.generator.head.item_scores import ItemScores, masses_of_roots
 from recbole_bbqrec.generator.inference import beam, compiled_weights, shortlist
 from recbole_bbqrec.generator.inference.beam import beam_search
 from recbole_bbqrec.generator.inference.shortlist import node_groups, root_top
@@ -26,6 +27,12 @@ HEAD = {
     "generation_loss": "item", "item_embedding": False, "item_head": True, "repeat_logit": True,
     "n_items": N_ITEMS, "feature_dim": WIDTH, "history_tokens": "item", "max_history": 6,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _any_list_serves(monkeypatch):
+    """Make lists of a few hundred items, from which a list saves nothing."""
+    monkeypatch.setattr(shortlist, "_LEAST_SAVING", 1)
 
 
 def catalogue(noise: float) -> Catalogue:
@@ -82,6 +89,26 @@ def sort(values: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
     return values, nodes.gather(1, order)
 
 
+@pytest.mark.parametrize("bonus", [False, True])
+def test_masses_of_many_nodes_at_once(bonus: bool) -> None:
+    trie = catalogue(1.0).trie
+    scores = scores_of(trie, bonus)
+    torch.manual_seed(7)
+    chosen = torch.rand(5, len(trie.codes[0])) < torch.tensor([0.5, 0.1, 0, 1, 0.3])[:, None]
+    rows, nodes = chosen.nonzero().unbind(1)
+    found = masses_of_roots(scores, nodes, chosen.sum(1))
+    torch.testing.assert_close(found, scores.masses(0, rows, nodes))
+
+
+@torch.no_grad()
+def test_items_listed_in_parts_have_the_same_bits(monkeypatch) -> None:
+    scores = scores_of(catalogue(1.0).trie, bonus=True)
+    rows, places = torch.arange(5).repeat_interleave(80), torch.arange(400)
+    wanted = scores.listed(rows, places)
+    monkeypatch.setattr(item_scores, "_AT_ONCE", 64)
+    assert torch.equal(scores.listed(rows, places), wanted)
+
+
 @torch.no_grad()
 def test_estimates_are_masses_where_a_node_is_one_point() -> None:
     items = catalogue(0.0)
@@ -116,9 +143,11 @@ def test_a_beam_finds_what_it_finds_with_all_items(monkeypatch) -> None:
     assert int(top(items, generator, history[:1], "shortlist")[0, 0]) == worst
 
 
-def test_all_items_are_scored_where_nothing_is_saved() -> None:
+def test_all_items_are_scored_where_little_is_saved(monkeypatch) -> None:
     trie = catalogue(1.0).trie
     keys = torch.randn(N_ITEMS - 1, WIDTH)
     assert node_groups(trie, keys, "shortlist", 1) is not None
     assert node_groups(trie, keys, "exact", 1) is None
     assert node_groups(trie, keys, "shortlist", 100) is None  # all groups would be listed
+    monkeypatch.setattr(shortlist, "_LEAST_SAVING", 100)
+    assert node_groups(trie, keys, "shortlist", 1) is None

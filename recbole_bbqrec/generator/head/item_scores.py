@@ -33,6 +33,8 @@ from recbole_bbqrec.generator.items.catalogue import Catalogue
 from recbole_bbqrec.generator.items.neighbour_bonus import Bonus
 from recbole_bbqrec.generator.items.trie import Trie
 
+_AT_ONCE = 2048  # items listed on a CPU: their keys stay in its cache
+
 
 @dataclass(frozen=True)
 class ItemScores:
@@ -138,6 +140,12 @@ class ItemScores:
 
     def listed(self, rows: Tensor, places: Tensor) -> Tensor:
         """Score the items at ``places`` for the histories ``rows``: int64 [E], int64 [E] -> [E]."""
+        if torch.is_grad_enabled() or rows.is_cuda or len(rows) <= _AT_ONCE:
+            return self._listed(rows, places)
+        parts = zip(rows.split(_AT_ONCE), places.split(_AT_ONCE))
+        return torch.cat([self._listed(*part) for part in parts])
+
+    def _listed(self, rows: Tensor, places: Tensor) -> Tensor:
         wide = self.dtype
         index = places if self.held is None else torch.searchsorted(self.held, places)
         keys = self.keys.index_select(0, index).to(wide)  # [E, d]
@@ -147,6 +155,42 @@ class ItemScores:
         if self.bonus is None:
             return scores
         return scores + self.bonus.at(rows, places, len(self.keys))
+
+
+def masses_of_roots(items: ItemScores, nodes: Tensor, counts: Tensor) -> Tensor:
+    """Compute the masses of many first-level nodes of each history: int64 [E], int64 [n] -> [E].
+
+    The first ``counts[0]`` of ``nodes`` are of the first history, and so on, each history's in
+    ascending order and once. Without gradients. Equals :meth:`ItemScores.masses` but for rounding:
+    all items of a history are one product with its state, which is read once.
+    """
+    pointer, device, total = items.trie.item_ptr(0), nodes.device, len(items.keys)
+    first = pointer[nodes]
+    owner, place = ragged.expand(first, pointer[nodes + 1] - first)  # [E'], ascending by history
+    row = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
+    key = row.mul_(len(items.keys))[owner].add_(place)  # [E'], ascending
+    ends = torch.searchsorted(
+        key, torch.arange(1, len(counts) + 1, device=device) * len(items.keys)
+    )
+    states = items.states.to(items.dtype)
+    sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
+    scores = torch.cat(
+        [
+            items.keys.index_select(0, part).to(items.dtype) @ state
+            for part, state in zip(place.split(sizes), states)
+        ]
+    )
+    history, column = (items.seen >= 0).nonzero().unbind(1)
+    extra = [(history, items.seen[history, column], items.repeat[history, column])]
+    if items.bonus is not None:
+        history, at = items.bonus.cells()
+        extra.append((history, at, items.bonus.at(history, at, total)))
+    for history, at, value in extra:
+        asked = history * total + at
+        entry = torch.searchsorted(key, asked).clamp(max=len(key) - 1)
+        value = torch.where(key[entry] == asked, value.to(scores.dtype), 0)
+        scores.index_add_(0, entry, value)
+    return ragged.group_logsumexp(scores, owner, len(nodes))
 
 
 def root_masses(trie: Trie, scores: Tensor) -> Tensor:

@@ -20,14 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_bbqrec.generator.head.item_scores import ItemScores
+from recbole_bbqrec.generator.head.item_scores import ItemScores, masses_of_roots
 from recbole_bbqrec.generator.items import ragged
 from recbole_bbqrec.generator.items.trie import Trie
 from recbole_bbqrec.nn.topk import best_of_columns, best_of_rows
 
-GROUPS_PER_BEAM = 8  # that are scored item by item, for each beam
+GROUPS_PER_BEAM = 5  # that are scored item by item, for each beam
 _ITEMS = 20  # of such a group, on average: when larger ones have used them up, fewer groups suffice
-_LEAST_ITEMS = 3  # of a group, on average: with fewer the estimates cost as much as the items
+_LEAST_SAVING = 10  # all items over those that a user's list has: with less, the list saves no time
+_LEAST_ITEMS = 2  # of a group, on average: with fewer the estimates cost as much as the items
 _USERS = 32  # of a block
 
 
@@ -56,8 +57,8 @@ class NodeGroups(NamedTuple):
 def node_groups(trie: Trie, keys: Tensor, ranking: str, num_beams: int) -> NodeGroups | None:
     """Group the first-level nodes and summarise ``keys`` [I, d] of the trie's items.
 
-    ``ranking``: exact | shortlist. Returns None where all items are to be scored, with "exact" and
-    where the list would hold all groups.
+    ``ranking``: exact | shortlist. Returns None where all items are to be scored: with "exact", and
+    where the list would hold more than a tenth of the items.
     """
     n_exact, n_items = GROUPS_PER_BEAM * num_beams, len(trie.leaf_items)
     if ranking == "exact" or trie.levels == 1:
@@ -69,7 +70,9 @@ def node_groups(trie: Trie, keys: Tensor, ranking: str, num_beams: int) -> NodeG
         )
         if len(shared) * _LEAST_ITEMS <= n_items:
             break
-    if len(shared) <= n_exact:
+    size = n_items / len(shared)
+    listed = max(num_beams * size, n_exact * min(size, _ITEMS))  # about
+    if listed * _LEAST_SAVING > n_items:
         return None
     first = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
     pointer = trie.item_ptr(0)[first]
@@ -110,15 +113,17 @@ def _top_of(
     sizes = groups.sizes[chosen]
     kept = sizes.cumsum(1) - sizes < _ITEMS * groups.n_exact
     kept[:, :width] = True  # a node for each beam at least
+    chosen, order = chosen.sort(1)
+    best, kept = best.gather(1, order), kept.gather(1, order)
     first = groups.first[chosen].flatten()
     counts = (groups.first[chosen + 1].flatten() - first) * kept.flatten()
     owner, node = ragged.expand(first, counts)  # [E]
     row = owner // groups.n_exact
-    scores = items.masses(0, row, node) + _codes(items.trie, logits, row, node)
+    counts = torch.bincount(row, minlength=len(logits))
+    scores = masses_of_roots(items, node, counts) + _codes(items.trie, logits, row, node)
     exact = ragged.group_logsumexp(scores, owner, chosen.numel()).view(chosen.shape)
     exact = torch.where(kept, exact, best)
     total = estimate.scatter_(0, chosen.t(), exact.t()).logsumexp(0)  # [b]
-    counts = torch.bincount(row, minlength=len(logits))
     start = counts.cumsum(0) - counts
     place = torch.arange(len(row), device=row.device) - start[row]
     grid = scores.new_full((len(logits), int(counts.max())), -torch.inf)
