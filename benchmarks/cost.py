@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import common
 
 from recbole_bbqrec.generator.head.sampled_head import SAMPLED_FROM
+from recbole_bbqrec.generator.inference.shortlist import GROUPS_PER_BEAM
 from recbole_bbqrec.generator.settings import GeneratorSettings
 
 FLOAT = 4  # bytes of a number
@@ -138,12 +139,13 @@ def memory(c: GeneratorSettings, b: Batch) -> float:
 def user_flops(c: GeneratorSettings, length: int, beams: int) -> float:
     """Count the FLOPs of a user's list: history, item scores, and two decoded levels.
 
-    With a shortlist groups are scored in place of items, and 8 a beam of 15 items each.
+    With a shortlist groups are scored in place of items, and some a beam of 15 items each.
     """
     n_items = c.n_items - 1
     one = Batch(1, length, length, 1, 1 + beams, 1 + beams, (1, beams), 0, 0)
-    groups = min(n_items // 3, c.codebook_size ** min(2, c.n_signals))
-    scored = groups + 8 * beams * 15 if c.item_head_ranking == "shortlist" else n_items
+    groups = min(n_items // 2, c.codebook_size ** min(2, c.n_signals))
+    listed = groups + GROUPS_PER_BEAM * beams * 15
+    scored = listed if c.item_head_ranking == "shortlist" else n_items
     parts = step_flops(c, one)
     del parts["code table"], parts["item keys"]
     return sum(parts.values()) + 2 * scored * c.hidden_size
