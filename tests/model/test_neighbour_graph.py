@@ -10,7 +10,8 @@ from torch import Tensor
 
 from recbole_bbqrec.data.histories import Histories
 from recbole_bbqrec.model.parts import neighbour_graph as item_neighbours
-from recbole_bbqrec.model.parts.neighbour_graph import alike, chosen_after
+from recbole_bbqrec.model.parts.neighbour_graph import alike, chosen_after, weighted_neighbours
+from recbole_bbqrec.model.settings import NeighbourSettings
 
 N_ITEMS = 30
 
@@ -185,3 +186,21 @@ def test_added_items_change_no_value_between_others() -> None:
             if cosines[other] > limit:
                 value += float(cosines[other] / near.mean())
         assert float(whole[item, other]) == pytest.approx(value / max(having, 1), rel=1e-4)
+
+
+def test_added_items_that_nobody_chose_count_half_as_much_again() -> None:
+    torch.manual_seed(0)
+    parts, added = [torch.randn(30, 6)], torch.arange(30) >= 26
+    histories = histories_of([[1, 2, 3, 26], [2, 4, 26], [5, 6, 1]])  # 27 to 29 are unchosen
+    settings = NeighbourSettings(cooccurrence_weight=4.0, feature_similarity_weight=2.0)
+    found = weighted_neighbours(settings, histories, parts, 30, added)
+    similar = torch.from_numpy(alike(parts, added=added).toarray())
+    similar[:, 27:] *= 1.5
+    expected = 2 * similar + 4 * torch.from_numpy(chosen_after(histories, 30).toarray())
+    assert found is not None
+    rows = torch.repeat_interleave(torch.arange(30), found.pointer.diff())
+    dense = torch.zeros(30, 30).index_put_((rows, found.items), found.values)
+    torch.testing.assert_close(dense, expected.float())
+    alone = weighted_neighbours(settings, None, parts, 30, added)  # nothing to make up for
+    assert alone is not None
+    assert torch.equal(alone.values, 2 * torch.from_numpy(alike(parts, added=added).data).float())

@@ -25,6 +25,9 @@ _ALIKE = 50  # most similar items kept per item
 _TIED = 500  # larger groups of equally near items at that cut are dropped
 _STEPS = 10_000  # cosines are compared at 4 decimals: smaller differences are rounding
 _CELLS = 1 << 25  # cosines, or numbers that they are made of, in memory at a time
+#: Factor of the similarity to an added item that nobody chose yet: others have co-occurrences, too.
+#: Chosen on Beauty, on validation targets of hidden items, see docs/new_items.md.
+_UNCHOSEN = 1.5
 _CANDIDATES = 100  # of an item in an approximate search: itself, its neighbours, and ties with them
 
 
@@ -38,13 +41,19 @@ def weighted_neighbours(
     """Sum both kinds of values by their weights; None where there is nothing to weigh.
 
     Without ``histories`` co-occurrence is left out, without ``features`` (each [n_items, F_m])
-    their similarity. ``added`` as in :func:`alike`.
+    their similarity. ``added`` as in :func:`alike`. With both, the similarity to an added item that
+    is in no history counts 1.5 times, because co-occurrence cannot speak for it.
     """
     parts = []
-    if settings.cooccurrence_weight and histories is not None:
+    if not settings.cooccurrence_weight:
+        histories = None
+    if histories is not None:
         parts.append(settings.cooccurrence_weight * chosen_after(histories, n_items))
     if settings.feature_similarity_weight and features:
         nearest = alike(features, settings.neighbour_search, added)
+        if histories is not None and added is not None and bool(added.any()):
+            unchosen = added.numpy() & (np.bincount(histories.items, minlength=n_items) == 0)
+            nearest = (nearest @ sparse.diags(np.where(unchosen, _UNCHOSEN, 1.0))).tocsr()
         parts.append(settings.feature_similarity_weight * nearest)
     if not parts:
         return None
