@@ -70,7 +70,9 @@ class Condition(NamedTuple):
             values = [value for _, bound in pairs for value in bound]
             return "(" + " OR ".join(text for text, _ in pairs) + ")", values
         sign = {"!=": "<>"}.get(self.operator, self.operator)
-        as_text = f"{column}::VARCHAR {sign} ?"
+        # A time at midnight, as libraries write a date, is compared as its date.
+        text = f"regexp_replace({column}::VARCHAR, '[ T]00:00:00(\\.0+)?$', '')"
+        as_text = f"{text} {sign} ?"
         if not _NUMBER.fullmatch(self.value):
             return as_text, [self.value]
         number = f"nullif(TRY_CAST({column}::VARCHAR AS DOUBLE), 'nan'::DOUBLE)"

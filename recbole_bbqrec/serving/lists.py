@@ -182,9 +182,9 @@ def allowed_items(
         mask = recommender.every_item() if mask is None else mask
         mask &= mask_of(recommender.item_ids, recommender.n_items, kept)
     if mask is not None and not bool(mask.any()):
-        raise UserError(
-            "No item is allowed by --allow, --deny and --where together. Widen one of them."
-        )
+        given = [f"--{name}" for name in ("allow", "deny") if getattr(options, name) is not None]
+        given += [f'--where="{text}"' for text in options.where]
+        raise UserError(f"No item is allowed by {', '.join(given)}. Widen one of them.")
     return mask
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,8 @@ def read_new_items(
 
     Text that is not given as vectors is encoded from the table's text columns, by the recipe that
     ``prepare`` stored with the data set. ``text_encoder`` names or locates the sentence encoder of
-    that recipe, where its label does not. ``required``: there must be a new item.
+    that recipe, where its label does not; without ``options.text`` the columns are the recipe's.
+    ``required``: there must be a new item.
 
     Raises:
         UserError: a file is unreadable or does not fit the run, there is no new item, or an item
@@ -93,8 +94,12 @@ def read_new_items(
     found = {f.modality: _rows(f, listed, place, present.widths[f.modality]) for f in features}
     titles: dict[str, str] = {}
     if items is not None:
+        encoded = TEXT in present.widths and TEXT not in found
+        recipe = _recipe_of(present)
+        if encoded and not options.text and recipe.is_file():
+            options = replace(options, text=TextRecipe.load(recipe).columns)
         titles, places, texts, columns = _table(items, options, place)
-        if TEXT in present.widths and TEXT not in found:
+        if encoded:
             found[TEXT] = _encoded(present, places, texts, columns, text_encoder)
     having = np.zeros(len(tokens), dtype=bool)
     for places, _ in found.values():
@@ -157,6 +162,11 @@ def _table(
     return read, table.text_codes, texts, table.text_columns
 
 
+def _recipe_of(present: Present) -> Path:
+    """Return the file that says how the run's texts were encoded; there may be none."""
+    return present.folder / f"{present.name}.{TEXT}.encoder.npz"
+
+
 def _encoded(
     present: Present,
     places: np.ndarray,
@@ -165,7 +175,7 @@ def _encoded(
     text_encoder: str | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encode texts by the data set's stored recipe: places int64 [n], vectors [n, dim]."""
-    path = present.folder / f"{present.name}.{TEXT}.encoder.npz"
+    path = _recipe_of(present)
     give = f"Give the vectors: --features={TEXT}=FILE.npy,ITEMS.txt."
     if not path.is_file():
         raise UserError(

@@ -67,6 +67,15 @@ def test_what_is_no_number_in_a_column_of_numbers_meets_no_condition(tmp_path):
     assert items_that([Condition.parse("new = true")], tmp_path / "i.csv") == set("ac")
 
 
+def test_a_time_at_midnight_is_its_date(tmp_path):
+    days = ["2026-01-14", "2026-01-15", "2026-01-15T10:00", "2026-01-16"]
+    days = pd.to_datetime(days, format="ISO8601")
+    pd.DataFrame({"item_id": list("abcd"), "when": days}).to_parquet(tmp_path / "t.parquet")
+    for text, expected in (("<= 2026-01-15", "ab"), ("= 2026-01-15", "b"), ("> 2026-01-15", "cd")):
+        condition = Condition.parse(f"when {text}")
+        assert items_that([condition], tmp_path / "t.parquet") == set(expected)
+
+
 def test_all_conditions_are_met(table):
     conditions = [Condition.parse(text) for text in ("price > 5", "price < 100")]
     assert items_that(conditions, table) == set("bc")

@@ -214,6 +214,10 @@ def test_whoever_is_unknown_gets_popular_items_where_asked_for(bbqrec, tmp_path,
         (["--output=taken.csv"], "--output is taken.csv, which exists; it is never replaced"),
         (["--output=a.csv", "--topk=0"], "--topk is 0; expected 1 to 405"),
         (["--output=a.csv", "--where=price < 3"], r"data have none \(Mini\.item_.*--items=FILE"),
+        (
+            ["--output=a.csv", "--items=t.csv", "--where=kind = x"],
+            'No item is allowed by --where="kind = x". Widen',
+        ),
         (["--output=a.csv", "--users=no.txt"], "no.txt cannot be read"),
         (["--output=a.csv", "--users=u.csv", "--histories=h.csv"], "both given"),
         (
@@ -225,6 +229,7 @@ def test_whoever_is_unknown_gets_popular_items_where_asked_for(bbqrec, tmp_path,
 def test_mistakes_are_named(bbqrec, rundir, capsys, arguments, message):
     (rundir / "taken.csv").touch()
     (rundir / "odd.txt").write_text("nothing")
+    (rundir / "t.csv").write_text("item_id,kind\ni1,y\n")
     assert main(["recommend", str(bbqrec[1]), *arguments]) == 2
     import re
 

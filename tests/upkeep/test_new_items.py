@@ -42,13 +42,17 @@ def test_the_stored_recipe_encodes_the_same_texts_alike(tmp_path):
 def test_texts_of_new_items_are_encoded_and_known_items_left_out(tmp_path):
     expected, recipe = fit_tfidf(TEXTS, dim=4)
     replace(recipe, columns=("title",)).save(tmp_path / "Shop.text.encoder.npz")
-    (tmp_path / "items.csv").write_text("item_id,title\na,old\nc,red lamp\nd,blue kettle\n")
+    table = "item_id,title,category\na,old,x\nc,red lamp,tent\nd,blue kettle,\n"
+    (tmp_path / "items.csv").write_text(table)  # the run's texts have no category
     new = read_new_items(present(tmp_path, 4), items=tmp_path / "items.csv")
     assert new.tokens == ("c", "d") and new.known == 1
     assert new.titles == {"c": "red lamp", "d": "blue kettle"}
     places, rows = new.features["text"]
     assert places.tolist() == [0, 1]
     assert np.abs(rows - expected[[0, 5]]).max() < 5e-3
+    other = ItemOptions(text=("title", "category"))
+    with pytest.raises(UserError, match="made of title, category; those of the run .* of title"):
+        read_new_items(present(tmp_path, 4), items=tmp_path / "items.csv", options=other)
 
 
 def test_vectors_are_matched_by_token(tmp_path):
