@@ -63,7 +63,7 @@ class ListOptions:
         allow, deny: files with an item token a line.
         where: conditions on columns of ``items``, by default the run's own.
         explain: add the column ``because``.
-        strict: refuse unknown users and items instead of leaving them out.
+        strict: refuse unknown users and items, and empty histories, instead of leaving them out.
         popular: list the items with the most events, without scores, for unknown users and after
             histories without a known item, instead of leaving them out.
     """
@@ -225,6 +225,11 @@ def _recommended(
             if items:
                 kept.append(number)
                 histories.append(items)
+            elif options.strict and not options.popular:
+                raise UserError(
+                    f"{options.histories}: the history of {asked.user!r} is empty. Remove the "
+                    "user, or leave out --strict."
+                )
             elif not options.popular:
                 report.left_out_users.append(asked.user)
         rows = recommender.rows_of_histories(histories)
