@@ -172,7 +172,7 @@ def test_unknown_users_and_items_are_counted_or_refused(bbqrec, tmp_path, capsys
     (tmp_path / "h.jsonl").write_text('{"user": "y", "history": []}\n')
     assert main([*command, f"--output={tmp_path}/d.csv", f"--histories={tmp_path}/h.jsonl",
                  "--strict"]) == 2  # fmt: skip
-    assert "the history of user 'y' is empty" in capsys.readouterr().err
+    assert "the history of 'y' is empty" in capsys.readouterr().err
 
 
 def test_whoever_is_unknown_gets_popular_items_where_asked_for(bbqrec, tmp_path, capsys):
