@@ -33,7 +33,7 @@ from recbole_bbqrec.quick_start import load_run, run
 from recbole_bbqrec.run_files.names import RunFiles
 from recbole_bbqrec.settings import read
 from recbole_bbqrec.upkeep.add_items import Churn, add_items, open_for_items
-from recbole_bbqrec.upkeep.new_events import COLUMNS
+from recbole_bbqrec.upkeep.new_events import require_columns
 from recbole_bbqrec.upkeep.new_items import NewItems
 from recbole_bbqrec.upkeep.settings import NEAREST
 
@@ -95,12 +95,7 @@ def hide_and_add(
     if output.exists() and not report.is_file():
         raise UserError(f"--output {output} exists; it is never replaced. Name another folder.")
     finished, whole, present = open_for_items(path)
-    for option, expected in COLUMNS.items():
-        if whole.config[option] != expected:
-            raise UserError(
-                f"The run at {path} has `{option}` {whole.config[option]!r}; --hide writes "
-                f"{expected!r}. Prepare the data with `prepare`, and run again."
-            )
+    require_columns(path, whole, "--hide")
     asked = {
         "model": sha256_of(finished.files.model), "hide": hide, "seed": seed, "nearest": nearest,
     }  # fmt: skip
@@ -148,11 +143,9 @@ def _hidden(whole: LoadedRun, names: Sequence[str], hide: str, seed: int) -> np.
     """Choose the items to hide among those with a feature, int64 [n], ascending."""
     having = torch.stack([whole.dataset.item_features(m).present for m in names]).any(0)
     usable = having.nonzero().squeeze(1).numpy()
-    share, quantile = _share(hide), _quantile(hide)
+    quantile = _quantile(hide)
     if quantile is None:
-        chosen = np.random.default_rng(seed).permutation(usable)[
-            : round((share or 0) * len(usable))
-        ]
+        chosen = np.random.default_rng(seed).permutation(usable)[: round(float(hide) * len(usable))]
     else:
         events = whole.dataset.file_events
         known = events.known

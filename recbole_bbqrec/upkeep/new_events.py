@@ -12,6 +12,7 @@ import pandas as pd
 
 from recbole_bbqrec.data.catalogue import VOCABULARY
 from recbole_bbqrec.errors import UserError
+from recbole_bbqrec.loaded_run import LoadedRun
 from recbole_bbqrec.prepare.atomic_files import write_lines
 from recbole_bbqrec.prepare.tables.build import write_events
 from recbole_bbqrec.prepare.tables.events import EventOptions, Events, read_events
@@ -42,6 +43,16 @@ class Counts:
     users: int
     new_users: int
     older: int
+
+
+def require_columns(path: Path, run: LoadedRun, writer: str) -> None:
+    """Raise a UserError unless the run at ``path`` reads the columns that ``writer`` writes."""
+    for option, expected in COLUMNS.items():
+        if run.config[option] != expected:
+            raise UserError(
+                f"The run at {path} has `{option}` {run.config[option]!r}; {writer} writes "
+                f"{expected!r}. Prepare the data with `prepare`, and run again."
+            )
 
 
 def read_new_events(

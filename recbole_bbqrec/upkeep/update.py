@@ -45,10 +45,10 @@ from recbole_bbqrec.trainer.shared_work import no_tensorboard
 from recbole_bbqrec.upkeep.add_items import add_items, changed_ids, open_for_items
 from recbole_bbqrec.upkeep.base_run import open_base_run
 from recbole_bbqrec.upkeep.new_events import (
-    COLUMNS,
     Counts,
     merge,
     read_new_events,
+    require_columns,
     write_updated,
 )
 from recbole_bbqrec.upkeep.new_items import read_new_items
@@ -177,12 +177,7 @@ def _open(path: Path) -> LoadedRun:
     """Load the run, or say why it cannot be updated."""
     words = "a generative model, whose phase two goes on; train others anew"
     old = open_base_run(path, GenerativeRecommender, words)[1]
-    for option, expected in COLUMNS.items():
-        if old.config[option] != expected:
-            raise UserError(
-                f"The run at {path} has `{option}` {old.config[option]!r}; an update writes "
-                f"{expected!r}. Prepare the data with `prepare`, and run again."
-            )
+    require_columns(path, old, "an update")
     return old
 
 

@@ -197,7 +197,7 @@ def test_events_are_written_as_they_are(tmp_path, factor):
     assert (tmp_path / "x.inter").read_bytes().decode() == "\n".join(lines) + "\n"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device of Linux")
 def test_a_full_disk_is_the_systems_error():
     with pytest.raises(OSError, match="No space left") as error:
         write_rows(Path("/dev/full"), pd.DataFrame({"a": range(100_000)}))
